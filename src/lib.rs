@@ -1,0 +1,1 @@
+//! Halley: push and instant messages over held HTTP requests, in one binary.
