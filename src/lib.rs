@@ -1,1 +1,4 @@
 //! Halley: push and instant messages over held HTTP requests, in one binary.
+
+pub mod error;
+pub mod model;

@@ -1,0 +1,78 @@
+//! What can go wrong, in the caller's language: fix the request, retry, or give up.
+//!
+//! Causes stay in the log; `http` turns each variant into a status and a stable code.
+
+use crate::model::{Cursor, Sequence};
+
+/// Why the hub did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The cursor is beyond what this log holds or shares with an older one.
+    #[error("the cursor is beyond this log: start over at {restart}")]
+    CursorAhead {
+        /// Where to start over.
+        restart: Cursor,
+    },
+    /// The cursor comes from a log that this one does not continue.
+    #[error("the cursor is from another log: start over at {restart}")]
+    LogUnknown {
+        /// Where to start over.
+        restart: Cursor,
+    },
+    /// The cursor is before the first message that is still kept.
+    #[error("the cursor is before the messages that are kept: history begins after {first}")]
+    CursorGone {
+        /// The cursor before the first kept message.
+        first: Cursor,
+    },
+    /// A history was asked for after an id that has not been given yet.
+    #[error("`after` is beyond the last {sequence} message, {last}")]
+    AfterAhead {
+        /// The sequence.
+        sequence: Sequence,
+        /// Its watermark.
+        last: u64,
+    },
+    /// No such group, or none that this user ever saw.
+    #[error("there is no such group")]
+    GroupNotFound,
+    /// No message has this id.
+    #[error("there is no message with this id")]
+    MessageNotFound,
+    /// A user sends to a group without being a member.
+    #[error("only members may send to the group")]
+    NotMember,
+    /// The idempotency key was used for another message.
+    #[error("the idempotency key was used within 24 hours for another message")]
+    IdempotencyConflict,
+    /// The user holds as many requests as one user may.
+    #[error("the user already holds {limit} requests, the most that one user may")]
+    TooManyWaiters {
+        /// The limit.
+        limit: usize,
+    },
+    /// The queue is full: retry soon.
+    #[error("the queue of pushes is full: retry soon")]
+    Busy,
+    /// The server is stopping: reconnect.
+    #[error("the server is stopping: connect again")]
+    Closing,
+    /// Too little disk space is left to write.
+    #[error(
+        "the disk is nearly full: {free} bytes are free, {needed} are kept free; nothing was written"
+    )]
+    DiskFull {
+        /// Bytes free.
+        free: u64,
+        /// Bytes that must stay free.
+        needed: u64,
+    },
+    /// A write or sync failed earlier: nothing more is written until a restart.
+    #[error(
+        "an earlier write failed: the server refuses writes until it is restarted; what was acknowledged is safe"
+    )]
+    WritesRefused,
+    /// The readable view cannot be read: a restart rebuilds it from the journal.
+    #[error("the readable view is damaged: a restart rebuilds it from the journal")]
+    StoreDamaged,
+}

@@ -1,0 +1,80 @@
+//! What readers get: batches of the inbox, pages of a history, lists of conversations.
+
+use std::sync::Arc;
+
+use super::cursor::Cursor;
+use super::id::Sequence;
+use super::message::Message;
+use super::name::{GroupName, UserName};
+
+/// A part of an inbox: everything for its user after the asked cursor, up to `next`.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// In id order within each sequence.
+    pub messages: Vec<Arc<Message>>,
+    /// All that the user may see up to here has been given.
+    pub next: Cursor,
+    /// Whether more was there already: ask again at once.
+    pub more: bool,
+}
+
+/// Which way a history page goes from an id; bounds are exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// The newest page.
+    Newest,
+    /// The page just before this id.
+    Before(u64),
+    /// The page just after this id.
+    After(u64),
+}
+
+/// A page of one conversation or group, in id order.
+#[derive(Clone, Debug)]
+pub struct HistoryPage {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// Whether the asked direction goes on.
+    pub more: bool,
+}
+
+/// One line of a user's list of conversations.
+#[derive(Clone, Debug)]
+pub enum ConversationEntry {
+    /// A 1:1 history.
+    Direct {
+        /// The other user.
+        peer: UserName,
+        /// Its last message.
+        last: Message,
+    },
+    /// A group.
+    Group {
+        /// Its name.
+        group: GroupName,
+        /// Whether the user is a member now.
+        member: bool,
+        /// The last message that the user may see.
+        last: Option<Message>,
+    },
+}
+
+/// Where a list of conversations goes on: the place of its last line in newest-first order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConversationToken {
+    /// Time of the last message; 0 without one.
+    pub at_ms: u64,
+    /// Its sequence.
+    pub sequence: Sequence,
+    /// Its id, or without one a number of the group.
+    pub id: u64,
+}
+
+/// Part of a user's list of conversations, newest first.
+#[derive(Clone, Debug)]
+pub struct ConversationPage {
+    /// The lines.
+    pub entries: Vec<ConversationEntry>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<ConversationToken>,
+}
