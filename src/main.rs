@@ -20,8 +20,8 @@ fn report(failure: &Failure) -> ExitCode {
     if let Some(error) = failure.as_clap() {
         // Help and version come this way too: clap knows which stream and which code they have.
         return match error.print() {
-            Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
-            Err(_) => ExitCode::FAILURE,
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
         };
     }
     if failure.is_closed_pipe() {

@@ -1,6 +1,6 @@
 //! Secrets: the admin key and the token secret, and the files that hold them.
 //!
-//! A secret is text of at least 16 bytes. It is never shown: `Debug` hides it. A file that Halley makes
+//! A secret is at least 16 characters of printable ASCII, so that it can stand in a header. It is never shown: `Debug` hides it. A file that Halley makes
 //! itself appears complete or not at all, with mode 0600; a file that is named by the operator must exist.
 
 use std::fmt;
@@ -40,7 +40,7 @@ impl Secret {
         ))
     }
 
-    /// Refuses what is too short to be one, or is not one line.
+    /// Refuses what is too short to be one, or could not be sent in a header.
     fn checked(self, origin: &str) -> Result<Self, SecretError> {
         let origin = || origin.to_owned();
         match self.0.len() {
@@ -49,8 +49,8 @@ impl Secret {
                 origin: origin(),
                 length,
             }),
-            _ if self.0.contains(char::is_control) => {
-                Err(SecretError::NotOneLine { origin: origin() })
+            _ if !self.0.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
+                Err(SecretError::NotPrintable { origin: origin() })
             }
             _ => Ok(self),
         }
@@ -126,9 +126,9 @@ pub enum SecretError {
         /// How long it is.
         length: usize,
     },
-    /// It holds line breaks or other control characters, so it could not be sent in a header.
-    #[error("{origin} does not hold one line of text")]
-    NotOneLine {
+    /// It has several lines, or characters that could not be sent in a header.
+    #[error("{origin} does not hold one line of printable ASCII characters")]
+    NotPrintable {
         /// The file or option.
         origin: String,
     },
@@ -254,6 +254,7 @@ mod tests {
             ("\n", "is empty"),
             ("hunter2hunter2\n", "has 14 characters"),
             ("0123456789abcdef\nsecond line\n", "one line"),
+            ("fünfzehn Zeichen und mehr", "ASCII"),
             (&"x".repeat(20_000), "longer than"),
         ] {
             let (_folder, path) = file_with(text);

@@ -23,6 +23,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "GROUP", group = "receiver")]
     group: Option<String>,
     /// JSON value, or with --text any text; - reads it from standard input
+    #[arg(allow_negative_numbers = true)]
     body: String,
     /// Take the body as text
     #[arg(long)]
