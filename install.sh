@@ -82,6 +82,7 @@ settings=$root/etc/halley/halley.toml
 
 # With DESTDIR the files are for another machine: no user is made here, and no systemd is told.
 on_this_machine() { [ "$system" = yes ] && [ -z "$root" ]; }
+in_use() { systemctl is-active --quiet halley || systemctl is-enabled --quiet halley 2>/dev/null; }
 has_systemd() { [ -d /run/systemd/system ] && command -v systemctl >/dev/null; }
 
 unit_text() {
@@ -219,6 +220,8 @@ Nothing has been started. To start now and at every boot:
   systemctl enable --now halley
 After an upgrade:
   systemctl restart halley
+A token for a user, made with the service's own secret:
+  sudo -u halley halley token USER --data /var/lib/halley
 TEXT
         return
     fi
@@ -236,8 +239,8 @@ remove() {
 uninstall() {
     need_root
     if [ "$system" = yes ]; then
-        if on_this_machine && [ "$dry_run" = no ] && has_systemd && systemctl is-active --quiet halley; then
-            fail "the service is running. Stop it first: systemctl disable --now halley"
+        if on_this_machine && [ "$dry_run" = no ] && has_systemd && in_use; then
+            fail "the service runs, or starts at boot. First: systemctl disable --now halley"
         fi
         remove "$unit"
         if on_this_machine && has_systemd; then

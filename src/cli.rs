@@ -17,9 +17,9 @@ mod version;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, FromFile, Options};
+use crate::config::{Config, ConfigError, Options};
 use crate::logging;
 use crate::secret::SecretError;
 
@@ -119,14 +119,11 @@ pub fn run(arguments: &[OsString], out: &mut dyn Write) -> Result<(), Failure> {
         Some(Commands::Tail(args)) => tail::run(&args, &config, out),
         Some(Commands::History(args)) => history::run(&args, &config, out),
         Some(Commands::Config(args)) => {
-            config::run(&args, &config, &in_effect(&matches, &from_file), out)
+            let settings = crate::config::settings(&matches, &from_file);
+            config::run(&args, &config, &settings, out)
         }
         Some(Commands::Version(args)) => version::run(&args, out),
     }
-}
-
-fn in_effect(matches: &ArgMatches, from_file: &FromFile) -> Vec<crate::config::Setting> {
-    crate::config::settings(matches, from_file)
 }
 
 /// All commands take all options, so that one environment or file serves all; the help text of each

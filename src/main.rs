@@ -10,7 +10,7 @@ use halley::cli::{self, Failure};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    match cli::run(&arguments, &mut io::stdout().lock()) {
+    match cli::run(&arguments, &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),
     }

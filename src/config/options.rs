@@ -21,7 +21,7 @@ const GIB: u64 = 1 << 30;
 pub enum Durability {
     /// After its commit is on disk.
     Always,
-    /// At once; the disk follows within a second. A power cut can lose acknowledged messages
+    /// At once; the disk follows within a second. A power cut can lose acknowledged messages.
     Interval,
 }
 
@@ -75,6 +75,8 @@ pub struct Options {
     pub cors_origin: Vec<String>,
 
     /// Most connections at once, both addresses together [default: what the open-file limit allows]
+    // Each connection is an open file and some kilobytes; beyond the limit of open files the
+    // listeners could not even refuse.
     #[arg(long, global = true, env = "HALLEY_CONNECTIONS_MAX", value_name = "N")]
     #[arg(value_parser = sized(1..=1_000_000), help_heading = "Network")]
     pub connections_max: Option<usize>,
@@ -149,6 +151,8 @@ pub struct Options {
     pub cache_bytes: u64,
 
     /// Pushes are refused while the disk has less free space than this; 0 turns the check off
+    // A full disk would stop the server in the middle of a write; a segment of the journal is
+    // 64 MiB and sled rewrites its own, so some of them must fit.
     #[arg(
         long,
         global = true,
@@ -181,6 +185,7 @@ pub struct Options {
     pub request_bytes_max: usize,
 
     /// Most memory for pushes that wait for the disk; beyond it they get 503 and should be retried
+    // Without a bound, a disk that stalls would let pushes fill the memory.
     #[arg(
         long,
         global = true,
@@ -214,6 +219,7 @@ pub struct Options {
     pub poll_wait_s_max: u64,
 
     /// Most requests held at once for one user
+    // One client in a loop must not take the connections of all others; a user has a few devices.
     #[arg(
         long,
         global = true,
@@ -224,6 +230,7 @@ pub struct Options {
     pub waiters_per_user_max: usize,
 
     /// Time for open requests to end when the server stops, in seconds
+    // Held requests end at once; this is for slow readers, who must not hold up a restart.
     #[arg(long, global = true, env = "HALLEY_SHUTDOWN_S", value_name = "SECONDS")]
     #[arg(default_value = "10", value_parser = range(1..=600), help_heading = "Limits")]
     pub shutdown_s: u64,
