@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod logging;
 pub mod secret;
+pub mod server;
 pub mod token;
 
 pub mod clock;
