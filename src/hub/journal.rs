@@ -107,7 +107,7 @@ impl JournalStage {
             .into_iter()
             .map(|proposal| (proposal.commands, proposal.waiting))
             .unzip();
-        if let Err(refused) = self.inner.writable().and_then(|()| self.check_disk()) {
+        if let Err(refused) = self.inner.not_refused().and_then(|()| self.check_disk()) {
             waiting
                 .into_iter()
                 .for_each(|waiting| waiting.answer(Err(refused.clone())));

@@ -294,10 +294,17 @@ impl Inner {
 
     /// Whether anything may be written.
     fn writable(&self) -> Result<(), Error> {
-        if self.refused.load(Ordering::Acquire) {
-            return Err(Error::WritesRefused);
-        }
+        self.not_refused()?;
         self.open()
+    }
+
+    /// Whether what was accepted may still be written.
+    fn not_refused(&self) -> Result<(), Error> {
+        if self.refused.load(Ordering::Acquire) {
+            Err(Error::WritesRefused)
+        } else {
+            Ok(())
+        }
     }
 
     fn refuse_writes(&self) {

@@ -23,11 +23,11 @@ pub struct GroupReceipt {
     /// Whether those who join may page back to the beginning.
     pub history: HistoryMode,
     /// Members afterwards.
-    pub members: usize,
+    pub members: u64,
     /// How many joined.
-    pub added: usize,
+    pub added: u64,
     /// How many left.
-    pub removed: usize,
+    pub removed: u64,
 }
 
 /// What one command came to.
@@ -330,11 +330,12 @@ impl Planner<'_> {
         &self,
         name: &GroupName,
         made: bool,
-        added: usize,
-        removed: usize,
+        added: u64,
+        removed: u64,
     ) -> Result<GroupReceipt, Error> {
         let group = self.state.groups.get(name).ok_or(Error::GroupNotFound)?;
-        let (history, members) = (group.history, group.members.len());
+        let members = u64::try_from(group.members.len()).expect("a length fits 64 bits");
+        let history = group.history;
         Ok(GroupReceipt {
             made,
             history,
@@ -392,7 +393,7 @@ impl Planner<'_> {
         }
     }
 
-    fn join(&mut self, name: &GroupName, joining: &[UserName]) -> usize {
+    fn join(&mut self, name: &GroupName, joining: &[UserName]) -> u64 {
         let mut added = 0;
         for user in joining {
             let member = self
@@ -402,7 +403,7 @@ impl Planner<'_> {
                 .is_some_and(|g| g.members.contains_key(user));
             if !member {
                 let number = self.number(user);
-                added += usize::from(self.join_one(name, user, number).is_some());
+                added += u64::from(self.join_one(name, user, number).is_some());
             }
         }
         added
@@ -418,11 +419,8 @@ impl Planner<'_> {
         Some(())
     }
 
-    fn leave(&mut self, name: &GroupName, leaving: &[UserName]) -> usize {
-        leaving
-            .iter()
-            .filter_map(|user| self.leave_one(name, user))
-            .count()
+    fn leave(&mut self, name: &GroupName, leaving: &[UserName]) -> u64 {
+        leaving.iter().map(|user| u64::from(self.leave_one(name, user).is_some())).sum()
     }
 
     fn leave_one(&mut self, name: &GroupName, user: &UserName) -> Option<()> {

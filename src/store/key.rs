@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{GroupName, UserName};
 
 /// A key of the index.
-pub type Key = Vec<u8>;
+pub(crate) type Key = Vec<u8>;
 
 /// The hash that stands for an idempotency key and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

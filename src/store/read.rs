@@ -9,9 +9,9 @@ use super::view::View;
 use crate::model::{GroupName, Message, Position, Sequence, UserName};
 
 /// A group or user number and the rest of a row of the index.
-pub type Loaded<T> = (u32, T);
+pub(crate) type Loaded<T> = (u32, T);
 /// Group, user, the id after which the interval begins, and the rest.
-pub type Interval = (u32, u32, u64, IntervalRow);
+pub(crate) type Interval = (u32, u32, u64, IntervalRow);
 
 impl View {
     /// A message by id.
