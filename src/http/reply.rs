@@ -134,6 +134,7 @@ impl Refusal {
                 Error::MessageNotFound => Code::MessageNotFound,
                 Error::NotMember => Code::Forbidden,
                 Error::IdempotencyConflict => Code::IdempotencyConflict,
+                Error::GroupFull { .. } => Code::GroupFull,
                 Error::TooManyWaiters { .. } => Code::TooManyWaiters,
                 Error::Busy => Code::Busy,
                 Error::Closing => Code::Closing,
@@ -180,7 +181,8 @@ impl Refusal {
                 problem.insert("restart".into(), json!(last));
                 problem.insert("log".into(), log.to_string().into());
             }
-            Self::Hub(Error::TooManyWaiters { limit }) | Self::TooLarge { limit, .. } => {
+            Self::Hub(Error::TooManyWaiters { limit } | Error::GroupFull { limit })
+            | Self::TooLarge { limit, .. } => {
                 problem.insert("limit".into(), json!(limit));
             }
             _ => {}
@@ -236,6 +238,7 @@ codes! {
     CursorGone GONE "cursor_gone" "The cursor is before what is kept";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
     IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The key stands for another message";
+    GroupFull UNPROCESSABLE_ENTITY "group_full" "The group is full";
     TooManyWaiters TOO_MANY_REQUESTS "too_many_waiters" "The user holds too many requests";
     Internal INTERNAL_SERVER_ERROR "internal" "A fault of the server";
     Busy SERVICE_UNAVAILABLE "busy" "The server is busy";
