@@ -63,16 +63,20 @@ fn admit(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let limit = listener.app.limits.connections_max;
     let listener = listener.clone();
-    if connections.len() < limit {
+    if let Some(admitted) = listener.app.admit(listener.face) {
         let stop = stop.clone();
-        let counted = listener.app.count_connection(listener.face);
         connections.spawn(async move {
-            let _counted = counted;
+            let _admitted = admitted;
             connection::run(stream, listener, stop).await;
         });
-    } else if connections.len() < limit.saturating_add(REFUSALS_MAX) {
+    } else if connections.len()
+        < listener
+            .app
+            .limits
+            .connections_max
+            .saturating_add(REFUSALS_MAX)
+    {
         connections.spawn(refuse(stream, listener));
     }
 }

@@ -14,6 +14,9 @@ use crate::hub::Hub;
 use crate::secret::Secret;
 use crate::token::Verifier;
 
+/// Connections that are kept for the backend, unless the limit is very small.
+const BACKEND_RESERVE: usize = 64;
+
 /// Which of the two listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Face {
@@ -114,13 +117,23 @@ impl App {
         self.counter(face).load(Ordering::Relaxed)
     }
 
-    /// Counts a connection until the guard is dropped.
-    pub(super) fn count_connection(&self, face: Face) -> Counted {
-        self.counter(face).fetch_add(1, Ordering::Relaxed);
-        Counted {
+    /// Counts a connection until the guard is dropped; none if there is no room. The last places are
+    /// the backend's: users must not shut it out.
+    pub(super) fn admit(&self, face: Face) -> Option<Admitted> {
+        let most = self.limits.connections_max;
+        let most = match face {
+            Face::Client => most.saturating_sub((most / 8).min(BACKEND_RESERVE)),
+            Face::Admin => most,
+        };
+        let counter = self.counter(face);
+        counter.fetch_add(1, Ordering::Relaxed);
+        // Counted from here on, whatever comes of it.
+        let admitted = Admitted {
             app: self.clone(),
             face,
-        }
+        };
+        let open = self.connections(Face::Client) + self.connections(Face::Admin);
+        (open <= most).then_some(admitted)
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -151,12 +164,12 @@ impl fmt::Debug for App {
 }
 
 /// One open connection in the count.
-pub(super) struct Counted {
+pub(super) struct Admitted {
     app: App,
     face: Face,
 }
 
-impl Drop for Counted {
+impl Drop for Admitted {
     fn drop(&mut self) {
         self.app.counter(self.face).fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,72 +1,10 @@
 //! Every endpoint in one table: the router, `Allow` and the `OpenAPI` document are made from it, so none
 //! of them can know more or less than the others.
 
-use std::pin::Pin;
-
 use super::app::Face;
-use super::call::Call;
+use super::endpoint::{Auth, Endpoint, Handling, Param, Verb};
 use super::reply::{Code, Outcome, Refusal, Reply};
 use super::{admin, conversations, groups, history, inbox, openapi, push, tokens};
-
-/// A method that some endpoint takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
-    Get,
-    Post,
-    Put,
-    Delete,
-}
-
-impl Verb {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-        }
-    }
-}
-
-/// Who may call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Auth {
-    /// Anyone.
-    Nobody,
-    /// A user with a token.
-    User,
-    /// The backend with the API key.
-    Key,
-}
-
-/// A query parameter.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Param {
-    pub(super) name: &'static str,
-    /// A whole number, or else a text.
-    pub(super) number: bool,
-    pub(super) about: &'static str,
-}
-
-type Handling = Pin<Box<dyn Future<Output = Result<Outcome, Refusal>> + Send>>;
-
-/// One method of one path.
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    pub(super) verb: Verb,
-    /// With `{parameters}`.
-    pub(super) path: &'static str,
-    pub(super) auth: Auth,
-    pub(super) handler: fn(Call) -> Handling,
-    pub(super) summary: &'static str,
-    pub(super) query: &'static [Param],
-    /// The schema of the request's body.
-    pub(super) takes: Option<&'static str>,
-    /// Status and schema of what is answered if all goes well.
-    pub(super) gives: &'static [(u16, &'static str)],
-    /// Codes of refusals beyond those that the rest of the row implies.
-    pub(super) refuses: &'static [Code],
-}
 
 /// The endpoints of one listener.
 pub(super) fn of(face: Face) -> impl Iterator<Item = &'static Endpoint> {
@@ -80,52 +18,6 @@ pub(super) fn of(face: Face) -> impl Iterator<Item = &'static Endpoint> {
 /// The name in `{name}`.
 pub(super) fn parameter(part: &'static str) -> Option<&'static str> {
     part.strip_prefix('{')?.strip_suffix('}')
-}
-
-impl Endpoint {
-    const fn new(
-        verb: Verb,
-        path: &'static str,
-        handler: fn(Call) -> Handling,
-        summary: &'static str,
-    ) -> Self {
-        Self {
-            verb,
-            path,
-            auth: Auth::Nobody,
-            handler,
-            summary,
-            query: &[],
-            takes: None,
-            gives: &[],
-            refuses: &[],
-        }
-    }
-
-    const fn by(mut self, auth: Auth) -> Self {
-        self.auth = auth;
-        self
-    }
-
-    const fn query(mut self, query: &'static [Param]) -> Self {
-        self.query = query;
-        self
-    }
-
-    const fn takes(mut self, schema: &'static str) -> Self {
-        self.takes = Some(schema);
-        self
-    }
-
-    const fn gives(mut self, gives: &'static [(u16, &'static str)]) -> Self {
-        self.gives = gives;
-        self
-    }
-
-    const fn refuses(mut self, refuses: &'static [Code]) -> Self {
-        self.refuses = refuses;
-        self
-    }
 }
 
 fn later(reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static) -> Handling {
@@ -223,6 +115,7 @@ const SEND_GROUP: &[Code] = &[
 ];
 const CHANGE: &[Code] = &[
     Code::GroupNotFound,
+    Code::GroupFull,
     Code::Busy,
     Code::Closing,
     Code::DiskFull,
@@ -343,6 +236,7 @@ const ADMIN: &[Endpoint] = &[
     .takes("GroupSet")
     .gives(&[(201, "GroupReceipt"), (200, "GroupReceipt")])
     .refuses(&[
+        Code::GroupFull,
         Code::Busy,
         Code::Closing,
         Code::DiskFull,

@@ -12,6 +12,7 @@ mod body;
 mod call;
 mod connection;
 mod conversations;
+mod endpoint;
 mod endpoints;
 mod groups;
 mod head;

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use warp::http::StatusCode;
 
 use super::app::Face;
-use super::endpoints::{self, Auth, Endpoint};
+use super::endpoint::{Auth, Endpoint};
+use super::endpoints;
 use super::reply::{Code, Reply};
 
 /// The document, made once.

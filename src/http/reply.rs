@@ -117,7 +117,7 @@ pub(super) enum Refusal {
         limit: usize,
         unit: &'static str,
     },
-    #[error("all {limit} connections of this listener are taken: retry soon")]
+    #[error("the server has all {limit} connections that it may have: retry soon")]
     TooManyConnections { limit: usize },
     #[error("an unexpected fault of the server: its log says more")]
     Internal,
@@ -235,6 +235,7 @@ codes! {
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request took too long";
     CursorAhead CONFLICT "cursor_ahead" "The cursor is beyond this log";
     LogUnknown CONFLICT "log_unknown" "The cursor is from another log";
+    GroupFull CONFLICT "group_full" "The group has no room";
     CursorGone GONE "cursor_gone" "The cursor is before what is kept";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
     IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The key stands for another message";
@@ -292,5 +293,43 @@ mod tests {
         assert_eq!(problem["status"], 413);
         assert_eq!(problem["limit"], 65536);
         assert_eq!(problem["detail"], "the message's body exceeds 65536 bytes");
+    }
+
+    #[test]
+    fn trouble_says_when_to_come_back() {
+        for (error, status, code, retry_s) in [
+            (Error::Busy, 503, "busy", Some(1)),
+            (Error::Closing, 503, "closing", Some(2)),
+            (
+                Error::DiskFull { free: 1, needed: 2 },
+                503,
+                "disk_full",
+                Some(30),
+            ),
+            (Error::WritesRefused, 503, "writes_refused", Some(30)),
+            (Error::StoreDamaged, 503, "store_damaged", Some(30)),
+            (
+                Error::TooManyWaiters { limit: 9 },
+                429,
+                "too_many_waiters",
+                Some(1),
+            ),
+            (Error::GroupFull { limit: 9 }, 409, "group_full", None),
+            (
+                Error::IdempotencyConflict,
+                422,
+                "idempotency_conflict",
+                None,
+            ),
+        ] {
+            let reply = Reply::refusal(&Refusal::Hub(error), LogId([0; 16]));
+            let problem: Value = serde_json::from_slice(&reply.body.concat()).unwrap();
+            assert_eq!(
+                (reply.status.as_u16(), &problem["code"]),
+                (status, &json!(code))
+            );
+            assert_eq!(reply.retry_after_s, retry_s, "{code}");
+            assert_eq!(reply.content_type, "application/problem+json");
+        }
     }
 }

@@ -17,7 +17,8 @@ use super::app::{App, Face};
 use super::auth;
 use super::body::{self, BodyStream};
 use super::call::{Call, Segment};
-use super::endpoints::{self, Auth, Endpoint, Verb};
+use super::endpoint::{Auth, Endpoint, Verb};
+use super::endpoints;
 use super::query::Query;
 use super::reply::{Outcome, Refusal, Reply};
 

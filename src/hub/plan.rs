@@ -420,7 +420,10 @@ impl Planner<'_> {
     }
 
     fn leave(&mut self, name: &GroupName, leaving: &[UserName]) -> u64 {
-        leaving.iter().map(|user| u64::from(self.leave_one(name, user).is_some())).sum()
+        leaving
+            .iter()
+            .map(|user| u64::from(self.leave_one(name, user).is_some()))
+            .sum()
     }
 
     fn leave_one(&mut self, name: &GroupName, user: &UserName) -> Option<()> {

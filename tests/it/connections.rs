@@ -341,7 +341,7 @@ async fn the_end_answers_held_polls_and_closes_idle_connections() {
 async fn a_hub_that_closes_answers_held_polls() {
     let server = TestServer::start().await;
     let mut held = server.poll_held("bob").await;
-    server.hub.close();
+    server.hub.begin_close();
     let reply = held.reply().await;
     assert_eq!(
         (reply.status, reply.header("connection")),

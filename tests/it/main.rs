@@ -1,5 +1,13 @@
 //! One binary with all tests over real sockets.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what tests share stands outside test functions"
+)]
+
 mod connections;
 mod openapi;
 mod polls;

@@ -1,7 +1,6 @@
 //! Every way to be wrong, as a table: what is asked, and the status and code of the refusal.
 
 use halley::clock;
-use halley::error::Error;
 use halley::token::Claims;
 
 use crate::support::{KEY, TestServer};
@@ -429,30 +428,52 @@ async fn wrong_keys_of_a_push() {
 }
 
 #[tokio::test]
-async fn a_server_in_trouble_says_which() {
-    let server = TestServer::start().await;
+async fn a_server_without_room_refuses_writes_only() {
+    let server = TestServer::with_hub(|hub| hub.disk_free_min_bytes = u64::MAX, |_| {}).await;
     let push = "{\"from\":\"a\",\"body\":1}";
-    for (error, code) in [
-        (Error::Busy, "busy"),
-        (Error::Closing, "closing"),
-        (Error::DiskFull { free: 1, needed: 2 }, "disk_full"),
-        (Error::WritesRefused, "writes_refused"),
-        (Error::StoreDamaged, "store_damaged"),
-    ] {
-        server.hub.refuse(Some(error));
-        check(
-            &server,
-            &[
-                (Backend, "POST", "/v1/direct/b/messages", push, 503, code),
-                (User, "GET", "/readyz", "", 503, code),
-                (Backend, "GET", "/readyz", "", 503, code),
-            ],
-        )
-        .await;
-        assert_eq!(server.as_user("a", "GET", "/healthz", "").await.status, 200);
+    check(
+        &server,
+        &[
+            (
+                Backend,
+                "POST",
+                "/v1/direct/b/messages",
+                push,
+                503,
+                "disk_full",
+            ),
+            (User, "GET", "/readyz", "", 503, "disk_full"),
+            (Backend, "GET", "/readyz", "", 503, "disk_full"),
+        ],
+    )
+    .await;
+    for path in ["/healthz", "/v1/inbox?wait=0"] {
+        assert_eq!(server.as_user("a", "GET", path, "").await.status, 200);
     }
-    server.hub.refuse(None);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_so() {
+    let server = TestServer::start().await;
     assert_eq!(server.as_user("a", "GET", "/readyz", "").await.status, 200);
+    server.hub.begin_close();
+    let push = "{\"from\":\"a\",\"body\":1}";
+    check(
+        &server,
+        &[
+            (
+                Backend,
+                "POST",
+                "/v1/direct/b/messages",
+                push,
+                503,
+                "closing",
+            ),
+            (User, "GET", "/v1/inbox", "", 503, "closing"),
+            (User, "GET", "/readyz", "", 503, "closing"),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ impl Http {
     }
 
     async fn read_more(&mut self) -> bool {
-        let mut piece = [0; 16 * 1024];
+        let mut piece = vec![0; 16 * 1024];
         let length = timeout(PATIENCE, self.stream.read(&mut piece))
             .await
             .expect("the server answers in time")

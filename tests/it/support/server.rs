@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use halley::clock;
 use halley::config::Limits;
 use halley::http::{App, Face, Parts, Timeouts, serve};
-use halley::hub::Hub;
+use halley::hub::{Durability, Hub, Options};
 use halley::secret::Secret;
 use halley::token::{Claims, Verifier, mint};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,6 +30,7 @@ pub(crate) struct TestServer {
     pub(crate) app: App,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    _folder: TempDir,
 }
 
 impl TestServer {
@@ -38,14 +40,34 @@ impl TestServer {
 
     /// With other limits and times.
     pub(crate) async fn with(change: impl FnOnce(&mut Parts)) -> Self {
-        let hub = Hub::fake(100);
+        Self::with_hub(|_| {}, change).await
+    }
+
+    /// With another hub, too.
+    pub(crate) async fn with_hub(
+        change_hub: impl FnOnce(&mut Options),
+        change: impl FnOnce(&mut Parts),
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = Options {
+            data: folder.path().join("data"),
+            durability: Durability::Interval,
+            cache_bytes: 8 << 20,
+            disk_free_min_bytes: 0,
+            queue_bytes_max: 64 << 20,
+            waiters_per_user_max: 100,
+        };
+        change_hub(&mut options);
+        let hub = Hub::open(options).unwrap();
         let mut parts = Parts {
             hub: hub.clone(),
             limits: Limits {
                 body_bytes_max: 65_536,
                 request_bytes_max: 8 << 20,
                 page_messages_max: 1000,
+                queue_bytes_max: 64 << 20,
                 poll_wait_max: Duration::from_secs(300),
+                waiters_per_user_max: 100,
                 connections_max: 1000,
             },
             timeouts: Timeouts::default(),
@@ -77,6 +99,7 @@ impl TestServer {
             app,
             stop,
             tasks,
+            _folder: folder,
         }
     }
 
@@ -180,6 +203,7 @@ impl Drop for TestServer {
         for task in &self.tasks {
             task.abort();
         }
+        self.hub.close();
     }
 }
 

@@ -1,0 +1,113 @@
+//! What there is to know of one endpoint.
+
+use std::pin::Pin;
+
+use super::call::Call;
+use super::reply::{Code, Outcome, Refusal};
+
+/// A method that some endpoint takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Verb {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Auth {
+    /// Anyone.
+    Nobody,
+    /// A user with a token.
+    User,
+    /// The backend with the API key.
+    Key,
+}
+
+/// A query parameter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Param {
+    pub(super) name: &'static str,
+    /// A whole number, or else a text.
+    pub(super) number: bool,
+    pub(super) about: &'static str,
+}
+
+/// What a handler is doing.
+pub(super) type Handling = Pin<Box<dyn Future<Output = Result<Outcome, Refusal>> + Send>>;
+
+/// One method of one path.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) verb: Verb,
+    /// With `{parameters}`.
+    pub(super) path: &'static str,
+    pub(super) auth: Auth,
+    pub(super) handler: fn(Call) -> Handling,
+    pub(super) summary: &'static str,
+    pub(super) query: &'static [Param],
+    /// The schema of the request's body.
+    pub(super) takes: Option<&'static str>,
+    /// Status and schema of what is answered if all goes well.
+    pub(super) gives: &'static [(u16, &'static str)],
+    /// Codes of refusals beyond those that the rest of the row implies.
+    pub(super) refuses: &'static [Code],
+}
+
+impl Endpoint {
+    pub(super) const fn new(
+        verb: Verb,
+        path: &'static str,
+        handler: fn(Call) -> Handling,
+        summary: &'static str,
+    ) -> Self {
+        Self {
+            verb,
+            path,
+            auth: Auth::Nobody,
+            handler,
+            summary,
+            query: &[],
+            takes: None,
+            gives: &[],
+            refuses: &[],
+        }
+    }
+
+    pub(super) const fn by(mut self, auth: Auth) -> Self {
+        self.auth = auth;
+        self
+    }
+
+    pub(super) const fn query(mut self, query: &'static [Param]) -> Self {
+        self.query = query;
+        self
+    }
+
+    pub(super) const fn takes(mut self, schema: &'static str) -> Self {
+        self.takes = Some(schema);
+        self
+    }
+
+    pub(super) const fn gives(mut self, gives: &'static [(u16, &'static str)]) -> Self {
+        self.gives = gives;
+        self
+    }
+
+    pub(super) const fn refuses(mut self, refuses: &'static [Code]) -> Self {
+        self.refuses = refuses;
+        self
+    }
+}
