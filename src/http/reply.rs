@@ -239,7 +239,6 @@ codes! {
     CursorGone GONE "cursor_gone" "The cursor is before what is kept";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
     IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The key stands for another message";
-    GroupFull UNPROCESSABLE_ENTITY "group_full" "The group is full";
     TooManyWaiters TOO_MANY_REQUESTS "too_many_waiters" "The user holds too many requests";
     Internal INTERNAL_SERVER_ERROR "internal" "A fault of the server";
     Busy SERVICE_UNAVAILABLE "busy" "The server is busy";
