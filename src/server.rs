@@ -148,6 +148,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
     let server = Server::open(&config, Timeouts::default())?;
     greet(&server, &config).map_err(|e| ServeError::Io("print the addresses", e))?;
+    // It may hold keys, which the server has taken over.
+    drop(config);
     notify(&[NotifyState::Ready]);
     let done = runtime.block_on(async {
         let stop = async {
@@ -235,21 +237,19 @@ async fn signals_twice() {
             signals.next().await;
         }
         Err(e) => {
-            error!(
-                error = &e as &dyn std::error::Error,
-                "a second signal will not be heard"
-            );
+            error!(error = cause(&e), "a second signal will not be heard");
             std::future::pending::<()>().await;
         }
     }
 }
 
+fn cause(error: &io::Error) -> &(dyn std::error::Error + 'static) {
+    error
+}
+
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        debug!(
-            error = &e as &dyn std::error::Error,
-            "the service manager was not told"
-        );
+        debug!(error = cause(&e), "the service manager was not told");
     }
 }
 

@@ -110,7 +110,7 @@ impl Feed {
         let (user, after) = (self.user.clone(), self.position);
         let read = self
             .hub
-            .blocking(move |inner, view| inner.inbox(view, &user, after, upto, limit));
+            .blocking(move |inner, view| inner.inbox(view, &user, (after, upto), limit));
         let page = read.await?;
         if !page.more {
             reading.all_was_read();

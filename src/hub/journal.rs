@@ -108,9 +108,9 @@ impl JournalStage {
             .map(|proposal| (proposal.commands, proposal.waiting))
             .unzip();
         if let Err(refused) = self.inner.not_refused().and_then(|()| self.check_disk()) {
-            waiting
-                .into_iter()
-                .for_each(|waiting| waiting.answer(Err(refused.clone())));
+            for waiting in waiting {
+                waiting.answer(Err(refused.clone()));
+            }
             return;
         }
         self.n += 1;
@@ -130,7 +130,7 @@ impl JournalStage {
         };
         match self.journal.append(entry, heads) {
             Ok(_) => self.inner.set_journal_size(self.journal.size()),
-            Err(e) => self.fail(e),
+            Err(e) => self.fail(&e),
         }
     }
 
@@ -144,14 +144,14 @@ impl JournalStage {
 
     fn sync(&mut self) {
         if let Err(e) = self.journal.sync() {
-            self.fail(e);
+            self.fail(&e);
         }
     }
 
     /// After a failed write or sync nothing is known of what is on disk: nothing more is written.
-    fn fail(&self, e: store::Error) {
+    fn fail(&self, e: &store::Error) {
         error!(
-            error = &e as &dyn std::error::Error,
+            error = e.cause(),
             "the journal failed: writes are refused until a restart"
         );
         self.inner.refuse_writes();

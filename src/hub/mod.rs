@@ -261,10 +261,7 @@ impl Hub {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Answer(error))) => Err(error),
             Ok(Err(Failure::Store(e))) => {
-                error!(
-                    error = &e as &dyn std::error::Error,
-                    "the readable view cannot be read"
-                );
+                error!(error = e.cause(), "the readable view cannot be read");
                 self.0.damaged.store(true, Ordering::Release);
                 Err(Error::StoreDamaged)
             }
