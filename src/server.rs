@@ -124,8 +124,7 @@ impl Server {
         stop.await;
         let deadline = tokio::time::Instant::now() + grace;
         hub.begin_close();
-        // Nobody listens any more only when both have ended.
-        drop(stopping.send(true));
+        stopping.send_replace(true);
         let ended = async { while serving.join_next().await.is_some() {} };
         let cut = tokio::time::timeout_at(deadline, ended).await.is_err();
         serving.shutdown().await;

@@ -30,6 +30,11 @@ fn apply(state: &mut State, view: &View, offset: u64, entry: &Entry) -> Result<P
     );
     view.write(&plan.writes, &state.applied)?;
     state.forget_keys();
+    for delivery in &plan.deliveries {
+        if let Receivers::Members(group, _) = &delivery.receivers {
+            group.last.store(delivery.message.id, Ordering::Release);
+        }
+    }
     Ok(plan)
 }
 
@@ -123,11 +128,6 @@ impl ApplyStage {
             ..
         } = plan;
         self.inner.memberships.moved(moved);
-        for delivery in &deliveries {
-            if let Receivers::Members(group, _) = &delivery.receivers {
-                group.last.store(delivery.message.id, Ordering::Release);
-            }
-        }
         let heads = self.state.applied.heads;
         self.inner.visible.raise(heads);
         self.inner.progress.applied(offset, heads);
