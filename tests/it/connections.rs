@@ -239,7 +239,8 @@ async fn a_peer_that_does_not_read_is_cut() {
     let long = format!("\"{}\"", "x".repeat(7 << 20));
     server.push("alice", "bob", &long).await;
     let mut through_hyper = Http::connect_narrow(server.client).await;
-    through_hyper.send(&poll_request("bob", "wait=0")).await;
+    let history = poll_request("bob", "").replacen("inbox?", "direct/alice/messages", 1);
+    through_hyper.send(&history).await;
     let mut past_hyper = Http::connect_narrow(server.client).await;
     let poll = poll_request("bob", "after=now&wait=60");
     past_hyper.send(&poll).await;
