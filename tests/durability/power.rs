@@ -1,0 +1,197 @@
+//! Loss of power, simulated: a recorder (`preload.c`) under the real server logs all that it writes
+//! and syncs; from the log the test makes the directory as a disk may leave it when the power goes at
+//! some moment, with more or less of what was not synced, and starts a server on it.
+//!
+//! A `kill -9` leaves everything written in the page cache, and so proves nothing of this.
+
+mod disk;
+mod file;
+mod log;
+mod place;
+mod recorder;
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use self::disk::{Disk, Fate, Image};
+use self::log::{Event, Log};
+use self::place::put;
+use self::recorder::{assert_complete, recorded};
+use self::world::{Ending, Story, World};
+use crate::ledger::Position;
+use crate::support::{Launch, Rng, rounds};
+
+/// Images that are made of one recorded server.
+const CUTS: u64 = 4;
+
+/// A data directory that goes through several losses of power.
+#[derive(Debug)]
+struct Room {
+    temp: TempDir,
+    data: PathBuf,
+    count: usize,
+}
+
+impl Room {
+    fn new() -> Self {
+        let mut room = Self {
+            temp: TempDir::new().unwrap(),
+            data: PathBuf::new(),
+            count: 0,
+        };
+        room.data = room.fresh("data");
+        std::fs::create_dir(&room.data).unwrap();
+        room
+    }
+
+    fn fresh(&mut self, name: &str) -> PathBuf {
+        self.count += 1;
+        self.temp.path().join(format!("{name}{}", self.count))
+    }
+
+    /// Runs a recorded server until it ends; gives its log and what it acknowledged.
+    fn record(&mut self, world: World, rng: &mut Rng, options: &[(&str, &str)]) -> Recording {
+        let disk = Disk::load(&self.data);
+        let path = self.fresh("log");
+        let launch = recorded(&self.data, &path);
+        let launch = options
+            .iter()
+            .fold(launch, |launch, (name, value)| launch.option(name, value));
+        let ending = Ending {
+            after: Duration::from_millis(300) + rng.millis(500),
+            clean: rng.percent(30),
+            limit: rng.millis(600),
+        };
+        let mut process = launch.start();
+        let story = world.run(&mut process, &path, rng, ending);
+        let log = Log::read(&path);
+        Recording { disk, log, story }
+    }
+
+    /// The directory that the next server runs on: a new one, or the one it was all along.
+    fn place(&mut self, image: &Image, in_place: bool) -> PathBuf {
+        let dir = if in_place {
+            self.data.clone()
+        } else {
+            self.fresh("data")
+        };
+        put(image, &dir);
+        dir
+    }
+}
+
+/// A recorded server that has ended.
+#[derive(Debug)]
+struct Recording {
+    disk: Disk,
+    log: Log,
+    story: Story,
+}
+
+impl Recording {
+    /// Moments of the power loss, rising, the last one being the end: half of them beside a sync.
+    fn cuts(&self, rng: &mut Rng) -> Vec<usize> {
+        let all = self.log.events.len();
+        let syncs: Vec<usize> = (0..all)
+            .filter(|index| matches!(self.log.events[*index], Event::SyncEnd { .. }))
+            .collect();
+        let mut cuts: Vec<usize> = (1..CUTS)
+            .map(|_| {
+                if rng.percent(50) {
+                    syncs[rng.index(syncs.len())] + rng.index(2)
+                } else {
+                    rng.index(all + 1)
+                }
+            })
+            .collect();
+        cuts.push(all);
+        cuts.sort_unstable();
+        cuts
+    }
+
+    /// The recorder has seen everything that happened to the directory.
+    fn assert_complete(&self, dir: &Path) {
+        let mut disk = self.disk.clone();
+        disk.advance(&self.log, self.log.events.len());
+        assert_complete(&self.log, &disk, dir);
+    }
+
+    /// How long the log is before the event `cut`.
+    fn length(&self, cut: usize) -> u64 {
+        cut.checked_sub(1).map_or(0, |last| self.log.ends[last])
+    }
+}
+
+fn random_fate(rng: &mut Rng) -> Fate {
+    Fate {
+        pages: [0, 30, 70, 95][rng.index(4)],
+        names: rng.percent(60),
+    }
+}
+
+/// Starts a server on what a loss of power at `cut` left, and checks it; gives what is known then.
+fn check(recording: &Recording, dir: &Path, cut: usize, rng: &mut Rng) -> World {
+    let mut process = Launch::new(dir).start();
+    let world = recording.story.check(&process, recording.length(cut), rng);
+    if rng.percent(50) {
+        let status = process.terminate();
+        assert!(status.success(), "{status}:\n{}", process.log());
+    } else {
+        process.kill9();
+    }
+    world
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_loss_of_power() {
+    let mut rng = Rng::from_env("power");
+    let mut room = Room::new();
+    let mut world = World::default();
+    let recordings = rounds(16).div_ceil(CUTS);
+    for number in 1..=recordings {
+        let mut recording = room.record(world, &mut rng, &[]);
+        recording.assert_complete(&room.data);
+        let in_place = rng.percent(70);
+        world = World::default();
+        let mut dir = room.data.clone();
+        for cut in recording.cuts(&mut rng) {
+            let fate = random_fate(&mut rng);
+            eprintln!(
+                "{number}: {} messages, cut at {cut} of {}, {fate:?}, in place: {in_place}",
+                recording.story.world().len(),
+                recording.log.events.len()
+            );
+            recording.disk.advance(&recording.log, cut);
+            let image = recording.disk.lose_power(fate, &mut rng);
+            dir = room.place(&image, in_place);
+            world = check(&recording, &dir, cut, &mut rng);
+        }
+        room.data = dir;
+    }
+}
+
+#[test]
+fn a_server_that_answers_before_it_syncs_is_found_out() {
+    let mut rng = Rng::from_env("power, interval");
+    let mut lost = 0;
+    for _ in 0..3 {
+        let mut room = Room::new();
+        let options = [("--durability", "interval")];
+        let mut recording = room.record(World::default(), &mut rng, &options);
+        let end = recording.log.events.len();
+        recording.disk.advance(&recording.log, end);
+        let fate = Fate {
+            pages: 0,
+            names: false,
+        };
+        let image = recording.disk.lose_power(fate, &mut rng);
+        let dir = room.place(&image, true);
+        let process = Launch::new(&dir).start();
+        let watermark = Position::from_status(&process.admin().status());
+        lost += recording.story.lost(recording.length(end), watermark);
+    }
+    assert!(lost > 0, "this test would not see a loss");
+}
