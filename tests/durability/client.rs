@@ -225,6 +225,13 @@ impl Client {
         token.as_str().unwrap().to_owned()
     }
 
+    /// The members of a group, sorted by name.
+    #[track_caller]
+    pub(crate) fn members(&mut self, group: &str) -> Vec<String> {
+        let reply = self.get(&format!("/v1/groups/{group}")).unwrap();
+        serde_json::from_value(reply.expect(200).json()["members"].take()).unwrap()
+    }
+
     /// What the server says of itself.
     #[track_caller]
     pub(crate) fn status(&mut self) -> Value {

@@ -107,6 +107,11 @@ impl Launch {
         }
     }
 
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Where everything that the server prints goes: beside the data directory.
     fn log_path(&self) -> PathBuf {
         let mut name = self.data.file_name().unwrap().to_owned();
@@ -196,6 +201,12 @@ impl Drop for Process {
         // It may have ended already; there is nothing to do about an error here.
         drop(self.child.kill());
         drop(self.child.wait());
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            eprintln!("the server printed at last:\n{}", last.join("\n"));
+        }
     }
 }
 
