@@ -11,5 +11,15 @@
     reason = "test helpers stop the test where it fails, and say with which seed"
 )]
 
+mod checker;
 mod client;
+mod copy;
+mod crash;
+mod disk;
+mod ledger;
+mod load;
+mod power;
+mod reader;
+mod shutdown;
 mod support;
+mod writer;
