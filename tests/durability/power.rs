@@ -7,7 +7,6 @@
 mod disk;
 mod file;
 mod log;
-mod place;
 mod recorder;
 mod world;
 
@@ -16,11 +15,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use self::disk::{Disk, Fate, Image};
+use self::disk::{Disk, Fate};
 use self::log::{Event, Log};
-use self::place::put;
 use self::recorder::{assert_complete, recorded};
 use self::world::{Ending, Story, World};
+use crate::image::{Image, Times, look, put, set_times};
 use crate::ledger::Position;
 use crate::support::{Launch, Rng, rounds};
 
@@ -67,18 +66,24 @@ impl Room {
         };
         let mut process = launch.start();
         let story = world.run(&mut process, &path, rng, ending);
-        let log = Log::read(&path);
-        Recording { disk, log, story }
+        Recording {
+            disk,
+            log: Log::read(&path),
+            story,
+            times: look(&self.data).1,
+        }
     }
 
-    /// The directory that the next server runs on: a new one, or the one it was all along.
-    fn place(&mut self, image: &Image, in_place: bool) -> PathBuf {
+    /// The directory that the next server runs on: a new one, or the one it was all along. Times of
+    /// files are metadata, and may be newer than the contents that were lost.
+    fn place(&mut self, image: &Image, times: &Times, in_place: bool) -> PathBuf {
         let dir = if in_place {
             self.data.clone()
         } else {
             self.fresh("data")
         };
         put(image, &dir);
+        set_times(&dir, times);
         dir
     }
 }
@@ -89,6 +94,7 @@ struct Recording {
     disk: Disk,
     log: Log,
     story: Story,
+    times: Times,
 }
 
 impl Recording {
@@ -166,7 +172,7 @@ fn what_was_acknowledged_survives_a_loss_of_power() {
             );
             recording.disk.advance(&recording.log, cut);
             let image = recording.disk.lose_power(fate, &mut rng);
-            dir = room.place(&image, in_place);
+            dir = room.place(&image, &recording.times, in_place);
             world = check(&recording, &dir, cut, &mut rng);
         }
         room.data = dir;
@@ -188,7 +194,7 @@ fn a_server_that_answers_before_it_syncs_is_found_out() {
             names: false,
         };
         let image = recording.disk.lose_power(fate, &mut rng);
-        let dir = room.place(&image, true);
+        let dir = room.place(&image, &recording.times, true);
         let process = Launch::new(&dir).start();
         let watermark = Position::from_status(&process.admin().status());
         lost += recording.story.lost(recording.length(end), watermark);

@@ -7,17 +7,8 @@ use std::path::Path;
 
 use super::file::{Change, File};
 use super::log::{Event, Log};
+use crate::image::{Entry, Image};
 use crate::support::Rng;
-
-/// A whole directory: the contents of every file, and the (perhaps empty) directories.
-pub(super) type Image = BTreeMap<String, Entry>;
-
-/// A file with its bytes, or a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
-    File(Vec<u8>),
-    Dir,
-}
 
 /// What becomes of that which no sync covers.
 #[derive(Clone, Copy, Debug)]
@@ -236,9 +227,7 @@ impl Disk {
             Node::Dir(names) => names.clone(),
             Node::File(_) => BTreeMap::new(),
         };
-        let mut image = Image::new();
-        self.walk(ROOT, "", &names, &mut |file| file.current(), &mut image);
-        image
+        self.image(&names, &mut File::current)
     }
 
     /// The directory as it may be found after a loss of power now.
@@ -265,32 +254,30 @@ impl Disk {
             }
         }
         let names = |dir: usize| dirs.get(&dir).cloned().unwrap_or_default();
-        let mut image = Image::new();
-        let mut content = |file: &File| file.lose_power(fate.pages, rng);
-        self.walk(ROOT, "", &names, &mut content, &mut image);
-        image
+        self.image(&names, &mut |file| file.lose_power(fate.pages, rng))
     }
 
-    fn walk(
+    fn image(
         &self,
-        dir: usize,
-        path: &str,
         names: &dyn Fn(usize) -> BTreeMap<String, usize>,
         content: &mut dyn FnMut(&File) -> Vec<u8>,
-        image: &mut Image,
-    ) {
-        for (name, node) in names(dir) {
-            let path = format!("{path}{name}");
-            match &self.nodes[node] {
-                Node::File(file) => {
-                    image.insert(path, Entry::File(content(file)));
-                }
-                Node::Dir(_) => {
-                    image.insert(path.clone(), Entry::Dir);
-                    self.walk(node, &format!("{path}/"), names, content, image);
-                }
+    ) -> Image {
+        let mut image = Image::new();
+        let mut waiting = vec![(String::new(), ROOT)];
+        while let Some((prefix, dir)) = waiting.pop() {
+            for (name, node) in names(dir) {
+                let path = format!("{prefix}{name}");
+                let entry = match &self.nodes[node] {
+                    Node::File(file) => Entry::File(content(file)),
+                    Node::Dir(_) => {
+                        waiting.push((format!("{path}/"), node));
+                        Entry::Dir
+                    }
+                };
+                image.insert(path, entry);
             }
         }
+        image
     }
 }
 

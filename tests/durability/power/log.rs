@@ -97,7 +97,7 @@ impl Log {
     /// What the recorder could not follow.
     pub(super) fn odd(&self) -> Vec<&str> {
         let words = |event| match event {
-            &Event::Odd(ref words) => Some(words.as_str()),
+            Event::Odd(words) => Some(words.as_str()),
             _ => None,
         };
         self.events.iter().filter_map(words).collect()

@@ -8,8 +8,9 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use super::disk::{Disk, Entry, Image};
+use super::disk::Disk;
 use super::log::{Event, Log};
+use crate::image::{Entry, Image, look};
 use crate::support::Launch;
 
 /// The library, built once a process.
@@ -52,31 +53,11 @@ pub(super) fn recorded(dir: &Path, log: &Path) -> Launch {
         })
 }
 
-/// The directory as it is.
-pub(super) fn look(dir: &Path) -> Image {
-    let mut image = Image::new();
-    look_into(dir, "", &mut image);
-    image
-}
-
-fn look_into(dir: &Path, prefix: &str, image: &mut Image) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        let path = format!("{prefix}{}", entry.file_name().to_str().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            image.insert(path.clone(), Entry::Dir);
-            look_into(&entry.path(), &format!("{path}/"), image);
-        } else {
-            image.insert(path, Entry::File(fs::read(entry.path()).unwrap()));
-        }
-    }
-}
-
 /// The recorder must have seen everything: what it says is there must be what is there, but for
 /// what the kill interrupted, which the last event names.
 pub(super) fn assert_complete(log: &Log, disk: &Disk, dir: &Path) {
     assert_eq!(log.odd(), Vec::<&str>::new(), "the recorder cannot follow");
-    let (said, found) = (disk.seen(), look(dir));
+    let (said, found) = (disk.seen(), look(dir).0);
     let interrupted = |path: &String| match log.events.last() {
         Some(Event::Intent { paths }) => paths.contains(path),
         Some(Event::Write { inode, .. } | Event::Truncate { inode, .. }) => {
@@ -178,7 +159,7 @@ mod tests {
         let fate = |pages, names| Fate { pages, names };
         let worst = disk.lose_power(fate(0, false), &mut rng);
         let file = |text: &str| Some(Entry::File(text.into()));
-        let mut expected = look(&dir);
+        let (mut expected, _) = look(&dir);
         expected.remove("unsynced");
         expected.remove("kept/renamed");
         for (path, entry) in [
