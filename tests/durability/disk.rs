@@ -67,6 +67,7 @@ struct Filler {
     process: Process,
     ledger: Ledger,
     client: Client,
+    refused: Vec<Draft>,
 }
 
 impl Filler {
@@ -79,6 +80,7 @@ impl Filler {
             ledger: load.ledger.into_inner().unwrap(),
             rng,
             process,
+            refused: Vec::new(),
         }
     }
 
@@ -94,6 +96,7 @@ impl Filler {
         self.ledger.sent(&draft);
         let reply = draft.push(&mut self.client).unwrap();
         if reply.status == 503 {
+            self.refused.push(draft);
             return Some(reply);
         }
         self.ledger.acknowledged(&draft, &reply.receipt());
@@ -125,12 +128,17 @@ impl Filler {
         check_all(&mut self.client, &mut self.ledger, &mut self.rng, last);
     }
 
-    /// Starts again where writes work: nothing is lost, and pushes go on.
+    /// Starts again where writes work: nothing is lost, and pushes go on, also of what was refused.
     fn check_restarted(&mut self, launch: &Launch) {
         self.process.kill9();
         self.process = launch.start();
         self.client = self.process.admin();
         self.check();
+        let again = std::mem::take(&mut self.refused);
+        for draft in again.iter().filter(|draft| draft.key.is_some()) {
+            let receipt = draft.push(&mut self.client).unwrap().receipt();
+            self.ledger.acknowledged(draft, &receipt);
+        }
         for _ in 0..20 {
             let refused = self.push();
             assert!(refused.is_none(), "{refused:?}");

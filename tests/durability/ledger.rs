@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -300,6 +301,11 @@ impl Ledger {
             "{user} sees what {group} does not have"
         );
     }
+}
+
+/// Locks the ledger, also after another thread has failed: its message is the one to read.
+pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn print(from: &str, to: Option<&str>, group: Option<&str>, body: &str) -> u64 {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::client::{Client, Message, Reply};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, lock};
 use crate::load::Control;
 use crate::support::pause;
 
@@ -59,7 +59,7 @@ impl Reader {
             "a cursor of another log: {page:?}"
         );
         for message in &page.messages {
-            ledger.lock().unwrap().seen(message);
+            lock(ledger).seen(message);
             self.read(message);
         }
         self.cursor = page.next;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::checker::{check_all, check_reader};
 use crate::client::Client;
+use crate::ledger::lock;
 use crate::load::Load;
 use crate::support::{Launch, Process, Rng, eventually};
 
@@ -39,7 +40,7 @@ fn sigterm_answers_held_polls_and_keeps_what_was_acknowledged() {
             let mut client = process.admin();
             let held = || IDLE.into_iter().all(|user| held(&mut client, user));
             assert!(eventually(Duration::from_secs(20), held), "polls not held");
-            let busy = || ledger.lock().unwrap().len() > 500;
+            let busy = || lock(ledger).len() > 500;
             assert!(eventually(Duration::from_secs(20), busy), "no pushes");
             control.going_down();
             process.ask_to_stop();
@@ -58,7 +59,7 @@ fn sigterm_answers_held_polls_and_keeps_what_was_acknowledged() {
     }
     let printed = launch.log().len();
     let start = Instant::now();
-    process = launch.start();
+    process.restart();
     assert!(
         start.elapsed() < SECOND_START_LIMIT,
         "{:?}",

@@ -121,7 +121,7 @@ impl Launch {
 
     /// All that servers with this launch have printed.
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 
 use crate::client::{Client, Receipt, Reply};
-use crate::ledger::{Change, Draft, Ledger, Target};
+use crate::ledger::{Change, Draft, Ledger, Target, lock};
 use crate::load::{ANCHORS, Control, GROUPS, everybody};
 use crate::support::Rng;
 
@@ -63,7 +63,7 @@ impl Writer {
     fn push_one(&mut self, client: &mut Client, ledger: &Mutex<Ledger>) -> Option<()> {
         let draft = self.draft();
         let before = {
-            let mut ledger = ledger.lock().unwrap();
+            let mut ledger = lock(ledger);
             ledger.sent(&draft);
             ledger.last()
         };
@@ -83,7 +83,7 @@ impl Writer {
         let count = self.rng.range(2, 20);
         let drafts: Vec<Draft> = (0..count).map(|_| self.draft()).collect();
         let mut before = {
-            let mut ledger = ledger.lock().unwrap();
+            let mut ledger = lock(ledger);
             for draft in &drafts {
                 ledger.sent(draft);
             }
@@ -112,7 +112,7 @@ impl Writer {
     }
 
     fn note(&mut self, draft: Draft, receipt: Receipt, ledger: &Mutex<Ledger>) {
-        ledger.lock().unwrap().acknowledged(&draft, &receipt);
+        lock(ledger).acknowledged(&draft, &receipt);
         if draft.key.is_some() && self.rng.percent(5) {
             self.answered.push((draft, receipt));
         }
@@ -124,7 +124,7 @@ impl Writer {
         let change = Change {
             group: group.to_owned(),
             user: self.user.to_owned(),
-            joins: !ledger.lock().unwrap().is_member(group, self.user),
+            joins: !lock(ledger).is_member(group, self.user),
             low: last_of(client, group)?,
             high: 0,
         };
@@ -139,7 +139,7 @@ impl Writer {
         let reply = client.send(method, &path, None, "").ok();
         reply.filter(|reply| reply.status != 503)?.expect(200);
         change.high = last_of(client, &change.group)?;
-        ledger.lock().unwrap().changed(change);
+        lock(ledger).changed(change);
         self.unanswered_change = None;
         Some(())
     }
@@ -152,7 +152,7 @@ impl Writer {
         for draft in std::mem::take(&mut self.unanswered) {
             if draft.key.is_some() {
                 let receipt = push(client, &draft).unwrap().receipt();
-                ledger.lock().unwrap().acknowledged(&draft, &receipt);
+                lock(ledger).acknowledged(&draft, &receipt);
                 self.answered.push((draft, receipt));
             }
         }
