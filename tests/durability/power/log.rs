@@ -96,11 +96,13 @@ impl Log {
 
     /// What the recorder could not follow.
     pub(super) fn odd(&self) -> Vec<&str> {
-        let words = |event| match event {
-            Event::Odd(words) => Some(words.as_str()),
-            _ => None,
-        };
-        self.events.iter().filter_map(words).collect()
+        let mut found = Vec::new();
+        for event in &self.events {
+            if let Event::Odd(words) = event {
+                found.push(words.as_str());
+            }
+        }
+        found
     }
 }
 
