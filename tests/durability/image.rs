@@ -44,6 +44,15 @@ fn look_into(dir: &Path, prefix: &str, found: &mut (Image, Times)) {
     }
 }
 
+/// What the image has below a directory of it.
+pub(crate) fn below(image: &Image, dir: &str) -> Image {
+    let inner = |path: &str| Some(path.strip_prefix(dir)?.strip_prefix('/')?.to_owned());
+    image
+        .iter()
+        .filter_map(|(path, entry)| Some((inner(path)?, entry.clone())))
+        .collect()
+}
+
 /// Gives the files that are there the times they had.
 pub(crate) fn set_times(dir: &Path, times: &Times) {
     for (path, time) in times {

@@ -10,7 +10,7 @@ mod log;
 mod recorder;
 mod world;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ use self::disk::{Disk, Fate};
 use self::log::{Event, Log};
 use self::recorder::{assert_complete, recorded};
 use self::world::{Ending, Story, World};
-use crate::image::{Image, Times, look, put, set_times};
+use crate::image::{Image, Times, below, look, put, set_times};
 use crate::ledger::Position;
 use crate::support::{Launch, Rng, rounds};
 
@@ -30,20 +30,28 @@ const CUTS: u64 = 4;
 #[derive(Debug)]
 struct Room {
     temp: TempDir,
-    data: PathBuf,
+    /// The directory that holds the data directory and that the recorder watches: the name of the
+    /// data directory must be made durable too.
+    root: PathBuf,
     count: usize,
 }
+
+const DATA: &str = "data";
 
 impl Room {
     fn new() -> Self {
         let mut room = Self {
             temp: TempDir::new().unwrap(),
-            data: PathBuf::new(),
+            root: PathBuf::new(),
             count: 0,
         };
-        room.data = room.fresh("data");
-        std::fs::create_dir(&room.data).unwrap();
+        room.root = room.fresh("root");
+        std::fs::create_dir(&room.root).unwrap();
         room
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.join(DATA)
     }
 
     fn fresh(&mut self, name: &str) -> PathBuf {
@@ -53,9 +61,9 @@ impl Room {
 
     /// Runs a recorded server until it ends; gives its log and what it acknowledged.
     fn record(&mut self, world: World, rng: &mut Rng, options: &[(&str, &str)]) -> Recording {
-        let disk = Disk::load(&self.data);
+        let disk = Disk::load(&self.root);
         let path = self.fresh("log");
-        let launch = recorded(&self.data, &path);
+        let launch = recorded(&self.data(), &self.root, &path);
         let launch = options
             .iter()
             .fold(launch, |launch, (name, value)| launch.option(name, value));
@@ -70,21 +78,19 @@ impl Room {
             disk,
             log: Log::read(&path),
             story,
-            times: look(&self.data).1,
+            times: look(&self.data()).1,
         }
     }
 
     /// The directory that the next server runs on: a new one, or the one it was all along. Times of
     /// files are metadata, and may be newer than the contents that were lost.
-    fn place(&mut self, image: &Image, times: &Times, in_place: bool) -> PathBuf {
-        let dir = if in_place {
-            self.data.clone()
-        } else {
-            self.fresh("data")
-        };
-        put(image, &dir);
-        set_times(&dir, times);
-        dir
+    fn place(&mut self, image: &Image, times: &Times, in_place: bool) -> Launch {
+        if !in_place {
+            self.root = self.fresh("root");
+        }
+        put(&below(image, DATA), &self.data());
+        set_times(&self.data(), times);
+        Launch::new(&self.data())
     }
 }
 
@@ -119,10 +125,10 @@ impl Recording {
     }
 
     /// The recorder has seen everything that happened to the directory.
-    fn assert_complete(&self, dir: &Path) {
+    fn assert_complete(&self, room: &Room) {
         let mut disk = self.disk.clone();
         disk.advance(&self.log, self.log.events.len());
-        assert_complete(&self.log, &disk, dir);
+        assert_complete(&self.log, &disk, &room.root, DATA);
     }
 
     /// How long the log is before the event `cut`.
@@ -139,8 +145,8 @@ fn random_fate(rng: &mut Rng) -> Fate {
 }
 
 /// Starts a server on what a loss of power at `cut` left, and checks it; gives what is known then.
-fn check(recording: &Recording, dir: &Path, cut: usize, rng: &mut Rng) -> World {
-    let mut process = Launch::new(dir).start();
+fn check(recording: &Recording, launch: &Launch, cut: usize, rng: &mut Rng) -> World {
+    let mut process = launch.start();
     let world = recording.story.check(&process, recording.length(cut), rng);
     if rng.percent(50) {
         let status = process.terminate();
@@ -159,10 +165,9 @@ fn what_was_acknowledged_survives_a_loss_of_power() {
     let recordings = rounds(16).div_ceil(CUTS);
     for number in 1..=recordings {
         let mut recording = room.record(world, &mut rng, &[]);
-        recording.assert_complete(&room.data);
+        recording.assert_complete(&room);
         let in_place = rng.percent(70);
         world = World::default();
-        let mut dir = room.data.clone();
         for cut in recording.cuts(&mut rng) {
             let fate = random_fate(&mut rng);
             eprintln!(
@@ -172,10 +177,9 @@ fn what_was_acknowledged_survives_a_loss_of_power() {
             );
             recording.disk.advance(&recording.log, cut);
             let image = recording.disk.lose_power(fate, &mut rng);
-            dir = room.place(&image, &recording.times, in_place);
-            world = check(&recording, &dir, cut, &mut rng);
+            let launch = room.place(&image, &recording.times, in_place);
+            world = check(&recording, &launch, cut, &mut rng);
         }
-        room.data = dir;
     }
 }
 
@@ -194,8 +198,7 @@ fn a_server_that_answers_before_it_syncs_is_found_out() {
             names: false,
         };
         let image = recording.disk.lose_power(fate, &mut rng);
-        let dir = room.place(&image, &recording.times, true);
-        let process = Launch::new(&dir).start();
+        let process = room.place(&image, &recording.times, true).start();
         let watermark = Position::from_status(&process.admin().status());
         lost += recording.story.lost(recording.length(end), watermark);
     }

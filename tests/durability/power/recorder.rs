@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::disk::Disk;
 use super::log::{Event, Log};
-use crate::image::{Entry, Image, look};
+use crate::image::{Entry, Image, below, look};
 use crate::support::Launch;
 
 /// The library, built once a process.
@@ -43,27 +43,30 @@ fn variables(dir: &Path, log: &Path) -> [(&'static str, String); 3] {
     ]
 }
 
-/// A server whose files are recorded.
-pub(super) fn recorded(dir: &Path, log: &Path) -> Launch {
+/// A server on `data`, with a recorder that watches `dir`.
+pub(super) fn recorded(data: &Path, dir: &Path, log: &Path) -> Launch {
     let variables = variables(dir, log);
     variables
         .iter()
-        .fold(Launch::new(dir), |launch, (name, value)| {
+        .fold(Launch::new(data), |launch, (name, value)| {
             launch.env(name, value)
         })
 }
 
 /// The recorder must have seen everything: what it says is there must be what is there, but for
 /// what the kill interrupted, which the last event names.
-pub(super) fn assert_complete(log: &Log, disk: &Disk, dir: &Path) {
+pub(super) fn assert_complete(log: &Log, disk: &Disk, dir: &Path, inner: &str) {
     assert_eq!(log.odd(), Vec::<&str>::new(), "the recorder cannot follow");
-    let (said, found) = (disk.seen(), look(dir).0);
-    let interrupted = |path: &String| match log.events.last() {
-        Some(Event::Intent { paths }) => paths.contains(path),
-        Some(Event::Write { inode, .. } | Event::Truncate { inode, .. }) => {
-            disk.is_file(path, *inode)
+    let (said, found) = (below(&disk.seen(), inner), below(&look(dir).0, inner));
+    let interrupted = |path: &str| {
+        let whole = format!("{inner}/{path}");
+        match log.events.last() {
+            Some(Event::Intent { paths }) => paths.contains(&whole),
+            Some(Event::Write { inode, .. } | Event::Truncate { inode, .. }) => {
+                disk.is_file(&whole, *inode)
+            }
+            _ => false,
         }
-        _ => false,
     };
     for path in said.keys().chain(found.keys()) {
         let same = said.get(path) == found.get(path);
@@ -136,16 +139,17 @@ mod tests {
     #[test]
     fn the_recorder_sees_what_a_program_does_and_what_it_makes_durable() {
         let temp = TempDir::new().unwrap();
-        let (dir, path) = (temp.path().join("dir"), temp.path().join("log"));
+        let (dir, path) = (temp.path().join("watched/dir"), temp.path().join("log"));
+        let root = temp.path().join("watched");
         fs::create_dir_all(dir.join("old/tree/deep")).unwrap();
         for (name, bytes) in [("file", "1"), ("log", "2"), ("again", "before")] {
             fs::write(dir.join("old").join(name), bytes).unwrap();
         }
         fs::write(dir.join("old/tree/deep/leaf"), "3").unwrap();
-        let mut disk = Disk::load(&dir);
+        let mut disk = Disk::load(&root);
         let program = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "power::recorder::tests::recorded_program"])
-            .envs(variables(&dir, &path))
+            .envs(variables(&root, &path))
             .env(STAGE, &dir)
             .output()
             .unwrap();
@@ -153,11 +157,11 @@ mod tests {
 
         let log = Log::read(&path);
         disk.advance(&log, log.events.len());
-        assert_complete(&log, &disk, &dir);
+        assert_complete(&log, &disk, &root, "dir");
         assert_eq!(log.syncs(), 4);
         let mut rng = Rng::from_env("recorder");
         let fate = |pages, names| Fate { pages, names };
-        let worst = disk.lose_power(fate(0, false), &mut rng);
+        let worst = below(&disk.lose_power(fate(0, false), &mut rng), "dir");
         let file = |text: &str| Some(Entry::File(text.into()));
         let (mut expected, _) = look(&dir);
         expected.remove("unsynced");
@@ -176,7 +180,7 @@ mod tests {
         assert_eq!(worst, expected, "only what was synced");
         let mut half = 0;
         for _ in 0..200 {
-            let image = disk.lose_power(fate(50, true), &mut rng);
+            let image = below(&disk.lose_power(fate(50, true), &mut rng), "dir");
             half += usize::from(image.contains_key("unsynced") && image.contains_key("old/file"));
             if image.contains_key("kept/renamed") {
                 let copied = image["kept/renamed"] == Entry::File(b"ALL of it and more".to_vec());

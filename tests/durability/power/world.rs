@@ -23,6 +23,8 @@ pub(super) struct World {
     keyed: Vec<(Draft, Receipt)>,
     /// Members of the growing group that were asked for.
     joined: u64,
+    /// A user's token: what signs it must be durable too.
+    token: String,
     /// From when on the groups are there; `None` before they were made.
     ready: Option<u64>,
     known: Known,
@@ -89,6 +91,7 @@ impl World {
             }
         }
         client.put_group(GROWING, &[], "all").unwrap().expect(201);
+        self.token = client.token(USERS[0]);
         self.ready = Some(length(log));
     }
 
@@ -231,6 +234,8 @@ impl Story {
         world.known.joined = world.check_growing(&mut client, known.joined);
         world.joined = world.known.joined;
         world.check_keys(&mut client, watermark);
+        let polled = process.user(&world.token).poll("now", 1, 0);
+        polled.unwrap().expect(200);
         world.check_next(&mut client, rng, watermark);
         world.ready = Some(0);
         world.known.position = world.ledger.last();
