@@ -12,6 +12,8 @@
  * the last record undone or half done. What changes names is announced (INTENT), done, then recorded, because a new
  * file's inode is known only then. A sync is recorded at its begin and, if it succeeded, at its end: it makes
  * durable what was recorded before its begin. sync_file_range is counted, and makes nothing durable.
+ *
+ * HALLEY_POWER_STOP=N kills the program when it has recorded N events.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,6 +22,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -63,7 +66,7 @@ static int on, log_fd = -1;
 static char root[PATH_MAX];
 static size_t root_length;
 static dev_t device;
-static uint64_t tickets;
+static uint64_t tickets, left;
 static unsigned char tracked[1 << 20];
 
 #define REAL(name) static __typeof__(&name) real_##name
@@ -130,6 +133,8 @@ static void load(void)
     if (!dir || !log || strlen(dir) >= sizeof root || stat(dir, &meta) != 0)
         return;
     strcpy(root, dir);
+    const char *stop = getenv("HALLEY_POWER_STOP");
+    left = stop ? strtoull(stop, NULL, 10) : 0;
     root_length = strlen(root);
     device = meta.st_dev;
     log_fd = real_open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -175,6 +180,8 @@ static void record(enum kind kind, uint64_t inode, uint64_t a, const char *first
                             {(void *)data, length}};
     if (whole > UINT32_MAX || real_writev(log_fd, parts, 4) != (ssize_t)whole)
         abort();
+    if (left && --left == 0)
+        kill(getpid(), SIGKILL);
     errno = kept;
 }
 

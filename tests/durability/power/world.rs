@@ -206,6 +206,12 @@ impl Story {
         *past.expect("there is a sample from before the first event")
     }
 
+    /// The same, of a server that may lose what it acknowledged.
+    pub(super) fn with_nothing_promised(mut self) -> Self {
+        self.samples = vec![Known::default()];
+        self
+    }
+
     /// How many messages acknowledged by then a server that shows `watermark` has lost.
     pub(super) fn lost(&self, length: u64, watermark: Position) -> u64 {
         let known = self.known_at(length).position;
