@@ -45,6 +45,12 @@ pub enum Error {
     /// The idempotency key was used for another message.
     #[error("the idempotency key was used within 24 hours for another message")]
     IdempotencyConflict,
+    /// The group would have more members than a group may.
+    #[error("a group has at most {limit} members")]
+    GroupFull {
+        /// The limit.
+        limit: usize,
+    },
     /// The user holds as many requests as one user may.
     #[error("the user already holds {limit} requests, the most that one user may")]
     TooManyWaiters {

@@ -1,0 +1,119 @@
+//! The optional configuration file: TOML whose keys are the names of the flags.
+//!
+//! The file is read as if its lines were flags, so that every value is checked by the rules the flags have.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, Command};
+
+/// The file's values by option name, each as text; an option that may be repeated has several.
+pub(super) type Values = BTreeMap<String, Vec<String>>;
+
+/// What is wrong with the file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It is not TOML, or a key or value is wrong.
+    #[error("in {}: {reason}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, naming the key.
+        reason: String,
+    },
+}
+
+/// Reads and checks the file. `options` holds the options and nothing else.
+pub(super) fn read(path: &Path, options: &Command) -> Result<Values, FileError> {
+    let wrong = |reason| FileError::Wrong {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = fs::read_to_string(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| wrong(error.to_string().trim().to_owned()))?;
+
+    let mut values = Values::new();
+    for (key, value) in &table {
+        let arg = options
+            .get_arguments()
+            .find(|arg| is_key(arg, key))
+            .ok_or_else(|| wrong(unknown(key, options)))?;
+        let texts = texts(value, matches!(arg.get_action(), ArgAction::Append))
+            .map_err(|reason| wrong(format!("key {key} {reason}")))?;
+        check(options, key, &texts).map_err(|reason| wrong(format!("key {key}: {reason}")))?;
+        values.insert(key.clone(), texts);
+    }
+    Ok(values)
+}
+
+/// A file cannot name another file.
+fn is_key(arg: &Arg, key: &str) -> bool {
+    key != "config" && key != "help" && arg.get_long() == Some(key)
+}
+
+fn texts(value: &toml::Value, repeatable: bool) -> Result<Vec<String>, &'static str> {
+    use toml::Value::{Array, Boolean, Float, Integer, String as Text};
+    match value {
+        Text(text) => Ok(vec![text.clone()]),
+        Integer(number) => Ok(vec![number.to_string()]),
+        Array(items) if repeatable => items
+            .iter()
+            .map(|item| {
+                item.as_str()
+                    .map(str::to_owned)
+                    .ok_or("takes an array of strings")
+            })
+            .collect(),
+        Array(_) => Err("takes one value, not an array"),
+        Boolean(_) | Float(_) => Err("takes a string or a whole number"),
+        toml::Value::Table(_) => {
+            Err("is a table; options stand at the top of the file, in no table")
+        }
+        toml::Value::Datetime(_) => Err("takes a string or a whole number, not a time"),
+    }
+}
+
+/// Gives the values to clap as flags: what it accepts here, it accepts as a default too.
+fn check(options: &Command, key: &str, texts: &[String]) -> Result<(), String> {
+    let flags = texts.iter().map(|text| format!("--{key}={text}"));
+    let arguments = std::iter::once("halley".to_owned()).chain(flags);
+    match options.clone().try_get_matches_from(arguments) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(super::first_paragraph(&error)),
+    }
+}
+
+/// Clap knows which of its flags is nearest to a wrong one.
+fn unknown(key: &str, options: &Command) -> String {
+    let error = options
+        .clone()
+        .try_get_matches_from(["halley".to_owned(), format!("--{key}")]);
+    let nearest = error
+        .err()
+        .and_then(|error| match error.get(ContextKind::SuggestedArg) {
+            Some(ContextValue::String(flag)) => Some(flag.trim_start_matches('-').to_owned()),
+            _ => None,
+        });
+    match nearest {
+        Some(nearest) if nearest != "config" && nearest != "help" => {
+            format!("unknown key {key}; did you mean {nearest}?")
+        }
+        _ => format!("unknown key {key}; the command `halley config` shows every key"),
+    }
+}

@@ -1,0 +1,114 @@
+//! Accepts the connections of one listener and owns their tasks.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use super::app::{App, Face};
+use super::connection;
+use super::head::Asked;
+use super::reply::{Refusal, Reply};
+use super::routes;
+use super::service::Listener;
+
+/// After an error of `accept` that may last, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections beyond the limit that are told so; those beyond these are just closed.
+const REFUSALS_MAX: usize = 64;
+
+/// Serves a listener until `shutdown` is true and every connection has ended. Dropping the future cuts
+/// those that are left.
+pub async fn serve(
+    listener: TcpListener,
+    face: Face,
+    app: App,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let routes = routes::routes(&app, face);
+    let shared = Arc::new(Listener { app, face, routes });
+    let stop = shutdown.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut shutdown) => break,
+            Some(ended) = connections.join_next() => note(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => admit(stream, &shared, &stop, &mut connections),
+                Err(error) => pause(&error).await,
+            },
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        note(ended);
+    }
+}
+
+/// Resolves when the server is to stop.
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left who could say so: the server has stopped.
+    drop(shutdown.wait_for(|stop| *stop).await);
+}
+
+fn admit(
+    stream: TcpStream,
+    listener: &Arc<Listener>,
+    stop: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let limit = listener.app.limits.connections_max;
+    let listener = listener.clone();
+    if connections.len() < limit {
+        let stop = stop.clone();
+        let counted = listener.app.count_connection(listener.face);
+        connections.spawn(async move {
+            let _counted = counted;
+            connection::run(stream, listener, stop).await;
+        });
+    } else if connections.len() < limit.saturating_add(REFUSALS_MAX) {
+        connections.spawn(refuse(stream, listener));
+    }
+}
+
+/// Says that there is no room.
+async fn refuse(stream: TcpStream, listener: Arc<Listener>) {
+    let app = &listener.app;
+    let refusal = Refusal::TooManyConnections {
+        limit: app.limits.connections_max,
+    };
+    let reply = Reply::refusal(&refusal, app.hub.log());
+    let text = [
+        &Asked::unknown().raw(&reply, false)[..],
+        &reply.body.concat(),
+    ]
+    .concat();
+    if stream.try_write(&text).is_ok() {
+        connection::linger(stream, app.timeouts.linger).await;
+    }
+}
+
+async fn pause(error: &io::Error) {
+    let of_one_peer = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    );
+    if !of_one_peer {
+        tracing::warn!(%error, "cannot accept connections for now");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}

@@ -1,0 +1,163 @@
+//! What every request may use: the hub, the limits, the keys.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use warp::http::HeaderValue;
+
+use super::json::Rendered;
+use crate::config::Limits;
+use crate::hub::Hub;
+use crate::secret::Secret;
+use crate::token::Verifier;
+
+/// Which of the two listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Face {
+    /// Users, with tokens.
+    Client,
+    /// The backend, with the API key.
+    Admin,
+}
+
+impl Face {
+    /// `client` or `admin`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// How long a peer may take. Tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the first byte of a request to the end of its head.
+    pub head: Duration,
+    /// Between two pieces of a request's body.
+    pub body: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// A peer that takes nothing of a reply for so long is cut.
+    pub write: Duration,
+    /// How long the peer's end is awaited after ours.
+    pub linger: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            write: Duration::from_secs(30),
+            linger: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What an [`App`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The domain.
+    pub hub: Hub,
+    /// What requests may take.
+    pub limits: Limits,
+    /// How long peers may take.
+    pub timeouts: Timeouts,
+    /// The API key of the admin listener.
+    pub admin_key: Secret,
+    /// Checks user tokens.
+    pub verifier: Verifier,
+    /// Signs user tokens; absent where only a public key is known.
+    pub token_secret: Option<Secret>,
+    /// Origins that browsers may call from; `*` is any.
+    pub cors_origins: Vec<String>,
+    /// When the server started.
+    pub started: Instant,
+}
+
+/// Everything that requests share. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// The parts, and what the HTTP side itself keeps.
+pub(super) struct Shared {
+    pub(super) parts: Parts,
+    pub(super) origins: Vec<HeaderValue>,
+    pub(super) rendered: Rendered,
+    open: [AtomicUsize; 2],
+}
+
+impl App {
+    /// Ready to serve. An origin that cannot stand in a header matches nothing.
+    pub fn new(parts: Parts) -> Self {
+        let origins = parts
+            .cors_origins
+            .iter()
+            .filter_map(|origin| origin.parse().ok())
+            .collect();
+        Self(Arc::new(Shared {
+            parts,
+            origins,
+            rendered: Rendered::default(),
+            open: Default::default(),
+        }))
+    }
+
+    /// Connections that are open on one listener.
+    pub fn connections(&self, face: Face) -> usize {
+        self.counter(face).load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub(super) fn count_connection(&self, face: Face) -> Counted {
+        self.counter(face).fetch_add(1, Ordering::Relaxed);
+        Counted {
+            app: self.clone(),
+            face,
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    fn counter(&self, face: Face) -> &AtomicUsize {
+        let [client, admin] = &self.0.open;
+        match face {
+            Face::Client => client,
+            Face::Admin => admin,
+        }
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0.parts
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("App").field(&self.0.parts).finish()
+    }
+}
+
+/// One open connection in the count.
+pub(super) struct Counted {
+    app: App,
+    face: Face,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.app.counter(self.face).fetch_sub(1, Ordering::Relaxed);
+    }
+}

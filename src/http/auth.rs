@@ -1,0 +1,70 @@
+//! Who asks: user tokens on the client listener, the API key on the admin listener.
+//!
+//! Neither is ever written to a log or repeated in a reply.
+
+use subtle::ConstantTimeEq;
+use warp::http::{HeaderMap, header};
+
+use super::app::App;
+use super::call::Caller;
+use super::query::Query;
+use super::reply::Refusal;
+use crate::clock;
+use crate::model::UserName;
+use crate::token::TokenError;
+
+/// The user of a token in `Authorization`, or in `?token=` where a browser cannot set headers.
+pub(super) fn user(app: &App, headers: &HeaderMap, query: &Query) -> Result<Caller, Refusal> {
+    let in_query = query.get("token");
+    let token = match bearer(headers)? {
+        Some(token) => token,
+        None => in_query.as_deref().ok_or_else(|| {
+            Refusal::Unauthorized(
+                "a user token is needed: `Authorization: Bearer TOKEN`, or `?token=`".to_owned(),
+            )
+        })?,
+    };
+    let claims = app
+        .verifier
+        .verify(token, clock::now_s())
+        .map_err(|error| match error {
+            TokenError::Expired => Refusal::TokenExpired,
+            TokenError::Invalid(_) => Refusal::Unauthorized(error.to_string()),
+        })?;
+    let user = UserName::parse(&claims.user)
+        .map_err(|error| Refusal::Unauthorized(format!("the token's `sub`: {error}")))?;
+    Ok(Caller {
+        user,
+        may_send: claims.send,
+    })
+}
+
+/// Checks the API key, in a time that does not tell how much of it was right.
+pub(super) fn admin(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(key) = bearer(headers)? else {
+        return Err(Refusal::Unauthorized(
+            "the API key is needed: `Authorization: Bearer KEY`".to_owned(),
+        ));
+    };
+    if bool::from(key.as_bytes().ct_eq(app.admin_key.expose().as_bytes())) {
+        Ok(())
+    } else {
+        Err(Refusal::Unauthorized("this is not the API key".to_owned()))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let token = value.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match token {
+        Some(token) => Ok(Some(token)),
+        None => Err(Refusal::Unauthorized(
+            "`Authorization` is not `Bearer` and a token".to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,67 @@
+//! Bodies of requests: bounded in bytes and in time.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Buf;
+use futures_util::{Stream, StreamExt};
+use tokio::time::timeout;
+use warp::http::{HeaderMap, header};
+
+use super::reply::Refusal;
+
+/// A body as it arrives. The pieces belong to hyper's read buffer, so they are copied out.
+pub(super) type BodyStream = Pin<Box<dyn Stream<Item = Result<Vec<u8>, warp::Error>> + Send>>;
+
+/// Copies each piece out of hyper's buffer.
+pub(super) fn pieces<B: Buf>(
+    stream: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+) -> BodyStream {
+    Box::pin(stream.map(|piece| {
+        piece.map(|mut data| {
+            let mut copy = vec![0; data.remaining()];
+            data.copy_to_slice(&mut copy);
+            copy
+        })
+    }))
+}
+
+/// No body.
+pub(super) fn none() -> BodyStream {
+    Box::pin(futures_util::stream::empty())
+}
+
+/// Reads a body whole: at most `bytes_max`, and no pause longer than `stall`.
+pub(super) async fn read(
+    body: &mut BodyStream,
+    headers: &HeaderMap,
+    bytes_max: usize,
+    stall: Duration,
+) -> Result<Vec<u8>, Refusal> {
+    let too_large = Refusal::TooLarge {
+        what: "the request's body",
+        limit: bytes_max,
+        unit: " bytes",
+    };
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > bytes_max) {
+        return Err(too_large);
+    }
+    let mut whole = Vec::new();
+    loop {
+        match timeout(stall, body.next()).await {
+            Err(_) => return Err(Refusal::Timeout),
+            Ok(None) => return Ok(whole),
+            Ok(Some(Err(_))) => {
+                return Err(Refusal::BadRequest(
+                    "the request's body broke off or is not framed as its head says".to_owned(),
+                ));
+            }
+            Ok(Some(Ok(piece))) if whole.len() + piece.len() > bytes_max => return Err(too_large),
+            Ok(Some(Ok(piece))) if whole.is_empty() => whole = piece,
+            Ok(Some(Ok(piece))) => whole.extend_from_slice(&piece),
+        }
+    }
+}

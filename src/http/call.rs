@@ -1,0 +1,128 @@
+//! What a handler is given: who asks, for what, with which words.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use warp::http::HeaderMap;
+
+use super::app::{App, Face};
+use super::body::{self, BodyStream};
+use super::query::Query;
+use super::reply::Refusal;
+use crate::model::{GroupName, UserName};
+
+/// A request whose path, method and bearer have been found right.
+pub(super) struct Call {
+    pub(super) app: App,
+    /// The token's user; none on the admin listener and where nobody need say who he is.
+    pub(super) caller: Option<Caller>,
+    pub(super) query: Query,
+    pub(super) headers: HeaderMap,
+    /// Whether the request may be held: HEAD asks for headers only.
+    pub(super) may_hold: bool,
+    pub(super) face: Face,
+    pub(super) path: Vec<Segment>,
+    pub(super) body: BodyStream,
+}
+
+/// A user, by token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) user: UserName,
+    pub(super) may_send: bool,
+}
+
+/// A parameter of the path, as it stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) name: &'static str,
+    pub(super) raw: String,
+}
+
+impl fmt::Debug for Call {
+    /// Without headers and query: they may hold a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("caller", &self.caller)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Call {
+    /// The user whose messages are read: the token's, or on the admin listener the one in the path.
+    pub(super) fn reader(&self) -> Result<UserName, Refusal> {
+        match &self.caller {
+            Some(caller) => Ok(caller.user.clone()),
+            None => self.user("user"),
+        }
+    }
+
+    /// A user named in the path.
+    pub(super) fn user(&self, parameter: &'static str) -> Result<UserName, Refusal> {
+        Ok(UserName::parse(&self.text(parameter)?)?)
+    }
+
+    /// The group named in the path.
+    pub(super) fn group(&self) -> Result<GroupName, Refusal> {
+        Ok(GroupName::parse(&self.text("group")?)?)
+    }
+
+    /// A parameter of the path, percent-decoded.
+    pub(super) fn text(&self, parameter: &'static str) -> Result<String, Refusal> {
+        let raw = self
+            .path
+            .iter()
+            .find(|segment| segment.name == parameter)
+            .map(|segment| segment.raw.as_str())
+            .expect("the route's path has this parameter");
+        decode(raw).ok_or_else(|| {
+            Refusal::BadRequest(format!(
+                "`{parameter}` in the path is not percent-encoded UTF-8"
+            ))
+        })
+    }
+
+    /// Reads the body, at most so many bytes of it.
+    pub(super) async fn read_body(&mut self, bytes_max: usize) -> Result<Vec<u8>, Refusal> {
+        body::read(
+            &mut self.body,
+            &self.headers,
+            bytes_max,
+            self.app.timeouts.body,
+        )
+        .await
+    }
+}
+
+/// Stricter than the usual decoders, which let a lone `%` stand for itself.
+fn decode(raw: &str) -> Option<String> {
+    let mut rest = raw.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        let (_, escape) = rest.split_at(at);
+        let [_, high, low, after @ ..] = escape else {
+            return None;
+        };
+        if !high.is_ascii_hexdigit() || !low.is_ascii_hexdigit() {
+            return None;
+        }
+        rest = after;
+    }
+    let text = percent_decode_str(raw).decode_utf8().ok()?;
+    Some(text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_strictly() {
+        assert_eq!(decode("a%2Fb%20c"), Some("a/b c".to_owned()));
+        assert_eq!(decode("%E6%97%A5"), Some("日".to_owned()));
+        assert_eq!(decode("a+b"), Some("a+b".to_owned()));
+        for wrong in ["%", "%2", "%zz", "a%F", "%ff", "%c3%28"] {
+            assert_eq!(decode(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The life of one connection.
+//!
+//! hyper reads requests and writes replies, but its state (two buffers and more, about 19 KB) lives
+//! only as long as there is something to read or write. Between requests, and while a request is held,
+//! there is only the socket.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::server::conn::http1::{Builder, Connection};
+use hyper_util::rt::TokioTimer;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::accept::stopped;
+use super::hold::{self, Held};
+use super::io::{Io, Line};
+use super::service::{Exchange, Front, Listener};
+
+/// The longest head of a request; hyper answers longer ones with 431.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What is read and thrown away of a peer that goes on sending after our end.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// What became of the requests that hyper was given.
+enum Turn {
+    /// The connection is to be closed.
+    Over(Option<TcpStream>),
+    /// All is answered; the next request may take long to come.
+    Idle(Line),
+    /// A request waits for something to happen.
+    Held(Line, Box<Held>),
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn run(
+    stream: TcpStream,
+    listener: Arc<Listener>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut line = Line {
+        stream,
+        front: Bytes::new(),
+    };
+    loop {
+        if line.front.is_empty()
+            && !next_byte(&line.stream, listener.app.timeouts.idle, &mut shutdown).await
+        {
+            return;
+        }
+        // Boxed, so that the hyper part takes no room in the task while it is not there.
+        match Box::pin(drive(line, &listener, &mut shutdown)).await {
+            Turn::Over(stream) => {
+                if let Some(stream) = stream {
+                    Box::pin(linger(stream, listener.app.timeouts.linger)).await;
+                }
+                return;
+            }
+            Turn::Idle(idle) => line = idle,
+            Turn::Held(held_line, held) => {
+                match hold::wait(held_line, held, &listener, &mut shutdown).await {
+                    hold::End::GoOn(answered) => line = answered,
+                    hold::End::Close(stream) => {
+                        return Box::pin(linger(stream, listener.app.timeouts.linger)).await;
+                    }
+                    hold::End::Gone => return,
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the next request without a buffer. False: the connection ends here.
+async fn next_byte(
+    stream: &TcpStream,
+    idle: Duration,
+    shutdown: &mut watch::Receiver<bool>,
+) -> bool {
+    let mut byte = [0];
+    tokio::select! {
+        biased;
+        read = stream.peek(&mut byte) => matches!(read, Ok(1..)),
+        () = stopped(shutdown) => false,
+        () = sleep(idle) => false,
+    }
+}
+
+/// Lets hyper serve requests until there is nothing left to do for it.
+async fn drive(line: Line, listener: &Arc<Listener>, shutdown: &mut watch::Receiver<bool>) -> Turn {
+    let exchange = Arc::new(Exchange::default());
+    let timeouts = &listener.app.timeouts;
+    let io = Io::new(line, timeouts.write, exchange.clone());
+    let front = Front {
+        listener: listener.clone(),
+        exchange: exchange.clone(),
+    };
+    let mut connection = Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.head)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .half_close(true) // a pusher may shut its sending side and still wants the receipt
+        .serve_connection(io, front);
+    let mut stopping = false;
+    let end = loop {
+        tokio::select! {
+            biased;
+            end = next_end(&mut connection, &exchange, stopping) => break end,
+            () = stopped(shutdown), if !stopping => {
+                stopping = true;
+                stop(&mut connection);
+            }
+        }
+    };
+    let parts = connection.into_parts();
+    let line = parts.io.into_line(&parts.read_buf);
+    match end {
+        End::Over { cut: true } => {
+            // What the peer did not take is dropped with the socket, not kept by the kernel.
+            drop(line.stream.set_zero_linger());
+            Turn::Over(None)
+        }
+        End::Over { cut: false } => Turn::Over(Some(line.stream)),
+        End::Idle => Turn::Idle(line),
+        End::Held(held) => Turn::Held(line, held),
+    }
+}
+
+/// Lets the request under way finish, and no other begin.
+fn stop(connection: &mut Connection<Io, Front>) {
+    Pin::new(connection).graceful_shutdown();
+}
+
+enum End {
+    Over { cut: bool },
+    Idle,
+    Held(Box<Held>),
+}
+
+async fn next_end(
+    connection: &mut Connection<Io, Front>,
+    exchange: &Exchange,
+    stopping: bool,
+) -> End {
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = connection.poll_without_shutdown(cx) {
+            if let Err(error) = &done {
+                tracing::debug!(%error, "connection ended early");
+            }
+            return Poll::Ready(End::Over {
+                cut: exchange.is_blocked(),
+            });
+        }
+        if let Some(held) = exchange.take_held() {
+            return Poll::Ready(End::Held(Box::new(held)));
+        }
+        if exchange.is_over() && !stopping {
+            return Poll::Ready(End::Idle);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Ends our side and waits a little for the peer's, so that the last reply is not lost to a reset.
+pub(super) async fn linger(mut stream: TcpStream, limit: Duration) {
+    let discard = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut left = LINGER_BYTES_MAX;
+        let mut scrap = [0; 1024];
+        while left > 0 {
+            match tokio::io::AsyncReadExt::read(&mut stream, &mut scrap).await {
+                Ok(length @ 1..) => left = left.saturating_sub(length),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    };
+    if timeout(limit, discard).await.is_err() {
+        tracing::trace!("the peer did not close");
+    }
+}

@@ -1,0 +1,192 @@
+//! Headers of replies: the same for those that hyper writes and those that we write ourselves.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use warp::http::{Request, Version};
+
+use super::app::{App, Face};
+use super::reply::Reply;
+use crate::clock;
+
+/// In every reply: nobody keeps it, no proxy gathers it, no browser guesses its type.
+const COMMON: [(HeaderName, HeaderValue); 3] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    ),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+];
+
+const CORS_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
+const CORS_HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization, content-type, idempotency-key, last-event-id");
+const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+/// What a reply must know of its request. Small: it is kept while a request is held.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// HTTP/1.0 asks for one reply a connection, unless it says otherwise.
+    old: bool,
+    /// Whether the client wants to go on with this connection.
+    pub(super) keep: bool,
+    origin: Origin,
+}
+
+/// What the reply says to a browser about other sites.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// No site may call: nothing.
+    Closed,
+    /// Some may, but not this one: caches are told that it depends.
+    Other,
+    /// This one may read the reply.
+    Allowed(HeaderValue),
+    /// This one may, and asks what it may send.
+    Preflight(HeaderValue),
+}
+
+impl Origin {
+    fn of(headers: &HeaderMap, allowed: &[HeaderValue]) -> Self {
+        if allowed.is_empty() {
+            return Self::Closed;
+        }
+        let asked = headers.get(header::ORIGIN);
+        // Ours, not the request's: that one would keep hyper's read buffer.
+        let ours = allowed
+            .iter()
+            .find(|&origin| asked.is_some_and(|asked| origin == asked || origin == "*"));
+        match ours {
+            None => Self::Other,
+            Some(ours) if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) => {
+                Self::Preflight(ours.clone())
+            }
+            Some(ours) => Self::Allowed(ours.clone()),
+        }
+    }
+
+    fn headers(&self, mut put: impl FnMut(HeaderName, HeaderValue)) {
+        match self {
+            Self::Closed => return,
+            Self::Other => {}
+            Self::Allowed(origin) => put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()),
+            Self::Preflight(origin) => {
+                put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                put(header::ACCESS_CONTROL_ALLOW_METHODS, CORS_METHODS);
+                put(header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_HEADERS);
+                put(header::ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE);
+            }
+        }
+        put(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+impl Asked {
+    pub(super) fn of<B>(request: &Request<B>, app: &App, face: Face) -> Self {
+        let old = request.version() < Version::HTTP_11;
+        let headers = request.headers();
+        let keep = if old {
+            says(headers, "keep-alive")
+        } else {
+            !says(headers, "close")
+        };
+        let origin = match face {
+            Face::Client => Origin::of(headers, &app.shared().origins),
+            Face::Admin => Origin::Closed,
+        };
+        Self { old, keep, origin }
+    }
+
+    /// Of a request that was not read.
+    pub(super) fn unknown() -> Self {
+        Self {
+            old: false,
+            keep: false,
+            origin: Origin::Closed,
+        }
+    }
+
+    /// Gives every header of the reply but those of the connection and the body's length.
+    pub(super) fn headers(&self, reply: &Reply, mut put: impl FnMut(HeaderName, HeaderValue)) {
+        if !reply.body.is_empty() {
+            put(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(reply.content_type),
+            );
+        }
+        for (name, value) in COMMON {
+            put(name, value);
+        }
+        if let Some(seconds) = reply.retry_after_s {
+            put(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(allow) = reply.allow.as_ref().and_then(|allow| allow.parse().ok()) {
+            put(header::ALLOW, allow);
+        }
+        if reply.status == warp::http::StatusCode::UNAUTHORIZED {
+            put(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        self.origin.headers(put);
+    }
+
+    /// The head of a reply that does not go through hyper: all that hyper would write.
+    pub(super) fn raw(&self, reply: &Reply, keep: bool) -> Bytes {
+        let mut head = Vec::with_capacity(320);
+        head.extend_from_slice(if self.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+        head.extend_from_slice(reply.status.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(
+            reply
+                .status
+                .canonical_reason()
+                .unwrap_or_default()
+                .as_bytes(),
+        );
+        head.extend_from_slice(b"\r\n");
+        let mut line = |name: &str, value: &[u8]| {
+            head.extend_from_slice(name.as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value);
+            head.extend_from_slice(b"\r\n");
+        };
+        self.headers(reply, |name, value| line(name.as_str(), value.as_bytes()));
+        line("content-length", reply.body_bytes().to_string().as_bytes());
+        match (self.old, keep) {
+            (_, false) => line("connection", b"close"),
+            (true, true) => line("connection", b"keep-alive"),
+            (false, true) => {}
+        }
+        line("date", date().as_bytes());
+        head.extend_from_slice(b"\r\n");
+        head.into()
+    }
+}
+
+/// Whether the `Connection` headers hold this word.
+fn says(headers: &HeaderMap, word: &str) -> bool {
+    let lines = headers.get_all(header::CONNECTION).iter();
+    lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(word))
+}
+
+/// The time of day as HTTP writes it, made once a second.
+fn date() -> String {
+    static LAST: Mutex<(u64, String)> = Mutex::new((0, String::new()));
+    let now = clock::now_s();
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.0 != now {
+        *last = (
+            now,
+            httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now)),
+        );
+    }
+    last.1.clone()
+}

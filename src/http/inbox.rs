@@ -1,0 +1,67 @@
+//! `GET /v1/inbox`: classic and long polling, for users and for the backend.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use warp::http::StatusCode;
+
+use super::app::{App, Face};
+use super::call::Call;
+use super::hold::{Poll, Ticket};
+use super::json::Writer;
+use super::reply::{Outcome, Refusal, Reply};
+use crate::model::Batch;
+
+/// How long a client's poll is held when it does not say.
+const WAIT_USUAL: Duration = Duration::from_secs(30);
+
+/// Answers at once if there is something, or if the request does not wait.
+pub(super) async fn poll(call: Call) -> Result<Outcome, Refusal> {
+    let user = call.reader()?;
+    let after = call.query.after()?;
+    let limit = call.query.limit(call.app.limits.page_messages_max)?;
+    let wait = wait(&call)?;
+    let mut feed = call.app.hub.feed(user, after)?;
+    let batch = feed.read(limit).await?;
+    if !batch.messages.is_empty() || batch.more || wait.is_zero() || !call.may_hold {
+        return Ok(Outcome::Reply(page(&call.app, &batch)));
+    }
+    let deadline = Instant::now() + wait;
+    Ok(Outcome::Held(Ticket::Poll(Poll {
+        feed,
+        limit,
+        deadline,
+    })))
+}
+
+fn wait(call: &Call) -> Result<Duration, Refusal> {
+    let most = call.app.limits.poll_wait_max;
+    let given = call.query.number("wait", 0..=most.as_secs())?;
+    Ok(match (given, call.face) {
+        (Some(seconds), _) => Duration::from_secs(seconds),
+        (None, Face::Client) => WAIT_USUAL.min(most),
+        // The backend asks for what is there, as it does everywhere else.
+        (None, Face::Admin) => Duration::ZERO,
+    })
+}
+
+/// The reply that carries a batch.
+pub(super) fn page(app: &App, batch: &Batch) -> Reply {
+    let mut out = Writer::default();
+    out.page_of(app.hub.log());
+    out.raw("\"messages\":[");
+    for (index, message) in batch.messages.iter().enumerate() {
+        if index > 0 {
+            out.raw(",");
+        }
+        app.shared().rendered.write(&mut out, message);
+    }
+    out.raw("],");
+    out.cursor(batch.next);
+    out.raw(if batch.more {
+        ",\"more\":true}"
+    } else {
+        ",\"more\":false}"
+    });
+    Reply::parts(StatusCode::OK, out.finish())
+}

@@ -1,0 +1,127 @@
+//! A connection's socket, as hyper gets it: bytes that were read already come first, and a peer that
+//! takes nothing for too long is cut.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use super::service::Exchange;
+
+/// A socket, and what was read from it but not yet used.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) stream: TcpStream,
+    pub(super) front: Bytes,
+}
+
+/// A [`Line`] that hyper reads and writes.
+pub(super) struct Io {
+    socket: TokioIo<TcpStream>,
+    front: Bytes,
+    stall: Duration,
+    /// Runs while the peer takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Tells the connection loop, which cannot reach in here, whether the last write waits.
+    exchange: Arc<Exchange>,
+}
+
+impl Io {
+    pub(super) fn new(line: Line, stall: Duration, exchange: Arc<Exchange>) -> Self {
+        let Line { stream, front } = line;
+        Self {
+            socket: TokioIo::new(stream),
+            front,
+            stall,
+            stalled: None,
+            exchange,
+        }
+    }
+
+    /// Gives the socket back, with what hyper had read and not used.
+    pub(super) fn into_line(self, read: &Bytes) -> Line {
+        // Copied, as even an empty slice keeps hyper's whole read buffer.
+        let front = if self.front.is_empty() {
+            Bytes::copy_from_slice(read)
+        } else {
+            [&read[..], &self.front[..]].concat().into()
+        };
+        Line {
+            stream: self.socket.into_inner(),
+            front,
+        }
+    }
+
+    fn watch(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.exchange.set_blocked(written.is_pending());
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stall = self.stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.front.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        let length = self.front.len().min(buf.remaining());
+        buf.put_slice(&self.front.split_to(length));
+        if !self.front.has_remaining() {
+            self.front = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.watch(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.watch(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,32 @@
+//! HTTP: both listeners, their routes, and held requests.
+//!
+//! The only folder that names warp and hyper. Routes are ordinary warp filters, made from one table
+//! (`endpoints`); our own connection loop drives them (`connection`), because a request that is held
+//! inside hyper costs ten times the memory of one that is held outside of it (`hold`).
+
+mod accept;
+mod admin;
+mod app;
+mod auth;
+mod body;
+mod call;
+mod connection;
+mod conversations;
+mod endpoints;
+mod groups;
+mod head;
+mod history;
+mod hold;
+mod inbox;
+mod io;
+mod json;
+mod openapi;
+mod push;
+mod query;
+mod reply;
+mod routes;
+mod service;
+mod tokens;
+
+pub use accept::serve;
+pub use app::{App, Face, Parts, Timeouts};

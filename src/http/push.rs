@@ -1,0 +1,230 @@
+//! Pushing: one message, or many at once.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use warp::http::StatusCode;
+
+use super::app::App;
+use super::call::Call;
+use super::query::beginning;
+use super::reply::{Refusal, Reply};
+use crate::model::{Body, Draft, GroupName, IdempotencyKey, Receipt, Receiver, Sequence, UserName};
+
+/// What a request may hold around one message's body.
+const AROUND_BODY_BYTES: usize = 16 * 1024;
+/// What is repeated of a parser's complaint.
+const ERROR_BYTES_MAX: usize = 200;
+/// Most messages of one request.
+pub(super) const BATCH_MAX: usize = 1000;
+
+#[derive(Deserialize)]
+struct OneIn<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+    from: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ItemIn<'a> {
+    to: Option<String>,
+    group: Option<String>,
+    from: String,
+    #[serde(borrow)]
+    body: &'a RawValue,
+    idempotency_key: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ReceiptOut {
+    sequence: Sequence,
+    id: u64,
+    prev: u64,
+    at: u64,
+    duplicate: bool,
+}
+
+impl From<Receipt> for ReceiptOut {
+    fn from(receipt: Receipt) -> Self {
+        let Receipt {
+            sequence,
+            id,
+            prev,
+            at_ms,
+            duplicate,
+        } = receipt;
+        Self {
+            sequence,
+            id,
+            prev,
+            at: at_ms,
+            duplicate,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ResultOut {
+    Stored(ReceiptOut),
+    Refused { error: serde_json::Value },
+}
+
+#[derive(Serialize)]
+struct ResultsOut {
+    results: Vec<ResultOut>,
+}
+
+/// To one user.
+pub(super) async fn direct(call: Call) -> Result<Reply, Refusal> {
+    let parameter = if call.caller.is_some() { "peer" } else { "to" };
+    let to = Receiver::User(call.user(parameter)?);
+    one(call, to).await
+}
+
+/// To a group.
+pub(super) async fn group(call: Call) -> Result<Reply, Refusal> {
+    let to = Receiver::Group(call.group()?);
+    one(call, to).await
+}
+
+async fn one(mut call: Call, to: Receiver) -> Result<Reply, Refusal> {
+    if call.caller.as_ref().is_some_and(|caller| !caller.may_send) {
+        return Err(Refusal::Forbidden(
+            "the token does not allow to send: it needs the claim `send`",
+        ));
+    }
+    let key = header_key(&call)?;
+    let limits = &call.app.limits;
+    let bytes_max = limits
+        .request_bytes_max
+        .min(limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES));
+    let text = call.read_body(bytes_max).await?;
+    let given: OneIn<'_> = parse(&text)?;
+    let by_user = call.caller.is_some();
+    let from = match (call.caller, given.from) {
+        (Some(caller), _) => caller.user,
+        (None, Some(from)) => UserName::parse(&from)?,
+        (None, None) => return Err(Refusal::BadJson("`from` is missing".to_owned())),
+    };
+    let body = body(&call.app, given.body)?;
+    let receipts = call
+        .app
+        .hub
+        .push(vec![Draft {
+            from,
+            to,
+            body,
+            key,
+            by_user,
+        }])
+        .await?;
+    let receipt = receipts.into_iter().next().ok_or(Refusal::Internal)??;
+    let status = if receipt.duplicate {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    Ok(Reply::json(status, &ReceiptOut::from(receipt)))
+}
+
+/// Many, each with its own outcome.
+pub(super) async fn batch(mut call: Call) -> Result<Reply, Refusal> {
+    let key = header_key(&call)?;
+    let text = call.read_body(call.app.limits.request_bytes_max).await?;
+    let items: Vec<&RawValue> = parse(&text)?;
+    if items.len() > BATCH_MAX {
+        return Err(Refusal::TooLarge {
+            what: "the array",
+            limit: BATCH_MAX,
+            unit: " messages",
+        });
+    }
+    let mut drafts = Vec::with_capacity(items.len());
+    let mut refusals = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
+        match draft(&call.app, item, key.as_ref().map(|key| key.item(index))) {
+            Ok(draft) => drafts.push(draft),
+            Err(refusal) => refusals.push((index, refusal)),
+        }
+    }
+    drop(text);
+    let receipts = if drafts.is_empty() {
+        Vec::new()
+    } else {
+        call.app.hub.push(drafts).await?
+    };
+    let mut outcomes: Vec<Result<Receipt, Refusal>> =
+        receipts.into_iter().map(|outcome| Ok(outcome?)).collect();
+    for (index, refusal) in refusals {
+        // In rising order, so each lands at its own place among the outcomes.
+        outcomes.insert(index.min(outcomes.len()), Err(refusal));
+    }
+    let log = call.app.hub.log();
+    let results = outcomes
+        .into_iter()
+        .map(|outcome| match outcome {
+            Ok(receipt) => ResultOut::Stored(receipt.into()),
+            Err(refusal) => ResultOut::Refused {
+                error: refusal.problem(log),
+            },
+        })
+        .collect();
+    Ok(Reply::ok(&ResultsOut { results }))
+}
+
+fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draft, Refusal> {
+    let item: ItemIn<'_> = parse(item.get().as_bytes())?;
+    let to = match (item.to, item.group) {
+        (Some(user), None) => Receiver::User(UserName::parse(&user)?),
+        (None, Some(group)) => Receiver::Group(GroupName::parse(&group)?),
+        _ => {
+            return Err(Refusal::BadJson(
+                "exactly one of `to` and `group` is needed".to_owned(),
+            ));
+        }
+    };
+    let key = match item.idempotency_key {
+        Some(own) => Some(
+            IdempotencyKey::parse(&own)
+                .map_err(|rule| Refusal::BadJson(format!("`idempotency_key`: {rule}")))?,
+        ),
+        None => key,
+    };
+    let from = UserName::parse(&item.from)?;
+    Ok(Draft {
+        from,
+        to,
+        body: body(app, item.body)?,
+        key,
+        by_user: false,
+    })
+}
+
+fn body(app: &App, raw: &RawValue) -> Result<Body, Refusal> {
+    let limit = app.limits.body_bytes_max;
+    if raw.get().len() > limit {
+        return Err(Refusal::TooLarge {
+            what: "the message's body",
+            limit,
+            unit: " bytes",
+        });
+    }
+    Ok(Body::from_json(raw))
+}
+
+fn header_key(call: &Call) -> Result<Option<IdempotencyKey>, Refusal> {
+    let Some(value) = call.headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    IdempotencyKey::parse(value.to_str().unwrap_or_default())
+        .map(Some)
+        .map_err(|rule| Refusal::BadRequest(format!("`Idempotency-Key`: {rule}")))
+}
+
+/// Reads JSON; the error says where it is wrong.
+pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(text).map_err(|error| {
+        // serde repeats what it found, which may be long.
+        Refusal::BadJson(beginning(&error.to_string(), ERROR_BYTES_MAX).to_owned())
+    })
+}

@@ -1,0 +1,296 @@
+//! Replies, and the one place that turns errors into status codes.
+//!
+//! A refusal is `application/problem+json` with a stable code. What went wrong inside the server stays
+//! in the log; the reply says what the caller can do.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use warp::http::StatusCode;
+
+use super::hold::Ticket;
+use crate::error::Error;
+use crate::model::{CursorError, LogId, NameError};
+
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+
+/// What a handler made of a request.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// An answer.
+    Reply(Reply),
+    /// Nothing to say yet: the connection waits outside of hyper.
+    Held(Ticket),
+}
+
+/// An answer, before it is headers and bytes. The body is in parts, so that shared ones need no copy.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) content_type: &'static str,
+    pub(super) body: Vec<Bytes>,
+    pub(super) retry_after_s: Option<u32>,
+    pub(super) allow: Option<String>,
+}
+
+impl Reply {
+    pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(value).expect("plain data with text keys serialises");
+        Self::parts(status, vec![body.into()])
+    }
+
+    pub(super) fn ok(value: &impl Serialize) -> Self {
+        Self::json(StatusCode::OK, value)
+    }
+
+    /// JSON that is written already.
+    pub(super) fn parts(status: StatusCode, body: Vec<Bytes>) -> Self {
+        Self {
+            status,
+            content_type: JSON,
+            body,
+            retry_after_s: None,
+            allow: None,
+        }
+    }
+
+    pub(super) fn refusal(refusal: &Refusal, log: LogId) -> Self {
+        let code = refusal.code();
+        if code.status().is_server_error() {
+            tracing::debug!(code = code.text(), "refused");
+        }
+        Self {
+            content_type: PROBLEM,
+            retry_after_s: refusal.retry_after_s(),
+            allow: match refusal {
+                Refusal::WrongMethod { allow } => Some(allow.clone()),
+                _ => None,
+            },
+            ..Self::json(code.status(), &refusal.problem(log))
+        }
+    }
+
+    /// What OPTIONS asks for: no content, the methods of the path.
+    pub(super) fn options(allow: Option<String>) -> Self {
+        Self {
+            allow,
+            ..Self::parts(StatusCode::NO_CONTENT, Vec::new())
+        }
+    }
+
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body.iter().map(Bytes::len).sum()
+    }
+}
+
+/// Why a request is not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error(transparent)]
+    Hub(#[from] Error),
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("{0}")]
+    BadQuery(String),
+    #[error("{0}")]
+    BadJson(String),
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    #[error(transparent)]
+    BadCursor(#[from] CursorError),
+    #[error("{0}")]
+    Unauthorized(String),
+    #[error("the token has expired: ask the app's backend for another")]
+    TokenExpired,
+    #[error("{0}")]
+    Forbidden(&'static str),
+    #[error("there is nothing at this path: /openapi.json lists what there is")]
+    NoRoute,
+    #[error("this path takes {allow}")]
+    WrongMethod { allow: String },
+    #[error("the request's body stopped arriving: nothing was stored")]
+    Timeout,
+    #[error("{what} exceeds {limit}{unit}")]
+    TooLarge {
+        what: &'static str,
+        limit: usize,
+        unit: &'static str,
+    },
+    #[error("all {limit} connections of this listener are taken: retry soon")]
+    TooManyConnections { limit: usize },
+    #[error("an unexpected fault of the server: its log says more")]
+    Internal,
+}
+
+impl Refusal {
+    pub(super) fn code(&self) -> Code {
+        match self {
+            Self::Hub(error) => match error {
+                Error::CursorAhead { .. } | Error::AfterAhead { .. } => Code::CursorAhead,
+                Error::LogUnknown { .. } => Code::LogUnknown,
+                Error::CursorGone { .. } => Code::CursorGone,
+                Error::GroupNotFound => Code::GroupNotFound,
+                Error::MessageNotFound => Code::MessageNotFound,
+                Error::NotMember => Code::Forbidden,
+                Error::IdempotencyConflict => Code::IdempotencyConflict,
+                Error::GroupFull { .. } => Code::GroupFull,
+                Error::TooManyWaiters { .. } => Code::TooManyWaiters,
+                Error::Busy => Code::Busy,
+                Error::Closing => Code::Closing,
+                Error::DiskFull { .. } => Code::DiskFull,
+                Error::WritesRefused => Code::WritesRefused,
+                Error::StoreDamaged => Code::StoreDamaged,
+            },
+            Self::BadRequest(_) => Code::BadRequest,
+            Self::BadQuery(_) => Code::BadQuery,
+            Self::BadJson(_) => Code::BadJson,
+            Self::BadName(_) => Code::BadName,
+            Self::BadCursor(_) => Code::BadCursor,
+            Self::Unauthorized(_) => Code::Unauthorized,
+            Self::TokenExpired => Code::TokenExpired,
+            Self::Forbidden(_) => Code::Forbidden,
+            Self::NoRoute => Code::NotFound,
+            Self::WrongMethod { .. } => Code::MethodNotAllowed,
+            Self::Timeout => Code::RequestTimeout,
+            Self::TooLarge { .. } => Code::BodyTooLarge,
+            Self::TooManyConnections { .. } => Code::TooManyConnections,
+            Self::Internal => Code::Internal,
+        }
+    }
+
+    /// The problem object, as it also stands in the results of a batch.
+    pub(super) fn problem(&self, log: LogId) -> Value {
+        let code = self.code();
+        let (status, text, title) = code.about();
+        let mut problem = Map::new();
+        problem.insert("type".into(), format!("urn:halley:error:{text}").into());
+        problem.insert("title".into(), title.into());
+        problem.insert("status".into(), status.as_u16().into());
+        problem.insert("code".into(), text.into());
+        problem.insert("detail".into(), self.to_string().into());
+        match self {
+            Self::Hub(Error::CursorAhead { restart } | Error::LogUnknown { restart }) => {
+                problem.insert("restart".into(), restart.to_string().into());
+                problem.insert("log".into(), log.to_string().into());
+            }
+            Self::Hub(Error::CursorGone { first }) => {
+                problem.insert("first".into(), first.to_string().into());
+            }
+            Self::Hub(Error::AfterAhead { last, .. }) => {
+                problem.insert("restart".into(), json!(last));
+                problem.insert("log".into(), log.to_string().into());
+            }
+            Self::Hub(Error::TooManyWaiters { limit } | Error::GroupFull { limit })
+            | Self::TooLarge { limit, .. } => {
+                problem.insert("limit".into(), json!(limit));
+            }
+            _ => {}
+        }
+        Value::Object(problem)
+    }
+
+    fn retry_after_s(&self) -> Option<u32> {
+        match self.code() {
+            Code::Busy | Code::TooManyWaiters => Some(1),
+            Code::Closing | Code::TooManyConnections => Some(2),
+            Code::DiskFull | Code::WritesRefused | Code::StoreDamaged => Some(30),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident $status:ident $text:literal $title:literal;)*) => {
+        /// The stable codes of refusals.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Code { $($name),* }
+
+        impl Code {
+            /// All of them, in the order of their status.
+            #[cfg(test)]
+            pub(super) const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Status, code and title.
+            fn about(self) -> (StatusCode, &'static str, &'static str) {
+                match self { $(Self::$name => (StatusCode::$status, $text, $title)),* }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest BAD_REQUEST "bad_request" "The request is malformed";
+    BadQuery BAD_REQUEST "bad_query" "A query parameter is wrong";
+    BadJson BAD_REQUEST "bad_json" "The body is not the JSON asked for";
+    BadName BAD_REQUEST "bad_name" "A name breaks the rule for names";
+    BadCursor BAD_REQUEST "bad_cursor" "This is not a cursor";
+    Unauthorized UNAUTHORIZED "unauthorized" "A valid token or key is needed";
+    TokenExpired UNAUTHORIZED "token_expired" "The token has expired";
+    Forbidden FORBIDDEN "forbidden" "This is not allowed";
+    NotFound NOT_FOUND "not_found" "There is no such path";
+    GroupNotFound NOT_FOUND "group_not_found" "There is no such group";
+    MessageNotFound NOT_FOUND "message_not_found" "There is no such message";
+    MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path takes other methods";
+    RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request took too long";
+    CursorAhead CONFLICT "cursor_ahead" "The cursor is beyond this log";
+    LogUnknown CONFLICT "log_unknown" "The cursor is from another log";
+    CursorGone GONE "cursor_gone" "The cursor is before what is kept";
+    BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
+    IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The key stands for another message";
+    GroupFull UNPROCESSABLE_ENTITY "group_full" "The group is full";
+    TooManyWaiters TOO_MANY_REQUESTS "too_many_waiters" "The user holds too many requests";
+    Internal INTERNAL_SERVER_ERROR "internal" "A fault of the server";
+    Busy SERVICE_UNAVAILABLE "busy" "The server is busy";
+    Closing SERVICE_UNAVAILABLE "closing" "The server is stopping";
+    DiskFull SERVICE_UNAVAILABLE "disk_full" "The disk is nearly full";
+    WritesRefused SERVICE_UNAVAILABLE "writes_refused" "The server refuses writes";
+    StoreDamaged SERVICE_UNAVAILABLE "store_damaged" "The readable view is damaged";
+    TooManyConnections SERVICE_UNAVAILABLE "too_many_connections" "All connections are taken";
+}
+
+impl Code {
+    /// The HTTP status that goes with it.
+    pub(super) fn status(self) -> StatusCode {
+        self.about().0
+    }
+
+    /// As in the replies.
+    pub(super) fn text(self) -> &'static str {
+        self.about().1
+    }
+
+    /// The problem's title.
+    pub(super) fn title(self) -> &'static str {
+        self.about().2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_written_once_and_in_the_order_of_status() {
+        let mut texts: Vec<_> = Code::ALL.iter().map(|code| code.text()).collect();
+        assert!(Code::ALL.is_sorted_by_key(|code| code.status()));
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn a_problem_says_what_to_do() {
+        let log = LogId([0xab; 16]);
+        let refusal = Refusal::TooLarge {
+            what: "the message's body",
+            limit: 65536,
+            unit: " bytes",
+        };
+        let problem = refusal.problem(log);
+        assert_eq!(problem["type"], "urn:halley:error:body_too_large");
+        assert_eq!(problem["status"], 413);
+        assert_eq!(problem["limit"], 65536);
+        assert_eq!(problem["detail"], "the message's body exceeds 65536 bytes");
+    }
+}

@@ -1,0 +1,216 @@
+//! From the table of endpoints to warp filters.
+//!
+//! Each route matches its path, then its method, and then answers: a handler never rejects, as to warp
+//! a rejection means "try the next route". The last route takes what no other took and says why.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::filters::path::FullPath;
+use warp::http::HeaderMap;
+use warp::reply::Response;
+
+use super::app::{App, Face};
+use super::auth;
+use super::body::{self, BodyStream};
+use super::call::{Call, Segment};
+use super::endpoints::{self, Auth, Endpoint, Verb};
+use super::query::Query;
+use super::reply::{Outcome, Refusal, Reply};
+
+/// A filter that answers.
+pub(super) type Route = BoxedFilter<(Response,)>;
+
+/// Marks a request whose reply will be sent without its body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadOnly;
+
+/// Takes an outcome past warp, whose replies have one body and cannot be held.
+#[derive(Clone, Debug)]
+pub(super) struct Carried(Arc<Mutex<Option<Outcome>>>);
+
+impl Carried {
+    pub(super) fn take(&self) -> Option<Outcome> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn response(outcome: Outcome) -> Response {
+        let mut response = Response::default();
+        response
+            .extensions_mut()
+            .insert(Self(Arc::new(Mutex::new(Some(outcome)))));
+        response
+    }
+}
+
+/// All routes of one listener.
+pub(super) fn routes(app: &App, face: Face) -> Route {
+    endpoints::of(face)
+        .map(|endpoint| route(app, face, endpoint))
+        .chain([unmatched(app, face)])
+        .reduce(|above, route| above.or(route).unify().boxed())
+        .expect("there is at least one route")
+}
+
+/// The methods that a path takes, as in `Allow`; none if there is no such path.
+pub(super) fn methods_of(face: Face, path: &str) -> Option<String> {
+    let mut methods = Vec::new();
+    for endpoint in endpoints::of(face).filter(|endpoint| matched(endpoint.path, path).is_some()) {
+        methods.push(endpoint.verb.name());
+        if endpoint.verb == Verb::Get {
+            methods.push("HEAD");
+        }
+    }
+    if methods.is_empty() {
+        return None;
+    }
+    methods.push("OPTIONS");
+    Some(methods.join(", "))
+}
+
+fn route(app: &App, face: Face, endpoint: &'static Endpoint) -> Route {
+    let app = app.clone();
+    warp::path::full()
+        .and_then(move |path: FullPath| {
+            let path = matched(endpoint.path, path.as_str());
+            std::future::ready(path.ok_or_else(warp::reject::not_found))
+        })
+        .and(method(endpoint.verb))
+        .and(warp::header::headers_cloned())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(warp::ext::optional::<HeadOnly>())
+        .and(request_body(endpoint))
+        .then(
+            move |path, headers: HeaderMap, query, head_only: Option<HeadOnly>, body| {
+                let call = Call {
+                    app: app.clone(),
+                    caller: None,
+                    query: Query::new(query),
+                    headers,
+                    may_hold: head_only.is_none(),
+                    face,
+                    path,
+                    body,
+                };
+                respond(endpoint, call)
+            },
+        )
+        .boxed()
+}
+
+fn method(verb: Verb) -> BoxedFilter<()> {
+    match verb {
+        Verb::Get => warp::get().boxed(),
+        Verb::Post => warp::post().boxed(),
+        Verb::Put => warp::put().boxed(),
+        Verb::Delete => warp::delete().boxed(),
+    }
+}
+
+fn request_body(endpoint: &Endpoint) -> BoxedFilter<(BodyStream,)> {
+    if endpoint.takes.is_some() {
+        warp::body::stream().map(body::pieces).boxed()
+    } else {
+        warp::any().map(body::none).boxed()
+    }
+}
+
+fn unmatched(app: &App, face: Face) -> Route {
+    let app = app.clone();
+    warp::path::full()
+        .map(move |path: FullPath| {
+            let refusal = match methods_of(face, path.as_str()) {
+                Some(allow) => Refusal::WrongMethod { allow },
+                None => Refusal::NoRoute,
+            };
+            Carried::response(Outcome::Reply(Reply::refusal(&refusal, app.hub.log())))
+        })
+        .boxed()
+}
+
+async fn respond(endpoint: &'static Endpoint, call: Call) -> Response {
+    let log = call.app.hub.log();
+    // A fault in one handler is that request's, not the connection's.
+    let outcome = AssertUnwindSafe(answer(endpoint, call))
+        .catch_unwind()
+        .await;
+    Carried::response(match outcome.unwrap_or(Err(Refusal::Internal)) {
+        Ok(outcome) => outcome,
+        Err(refusal) => Outcome::Reply(Reply::refusal(&refusal, log)),
+    })
+}
+
+async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Outcome, Refusal> {
+    match endpoint.auth {
+        Auth::Nobody => {}
+        Auth::User => call.caller = Some(auth::user(&call.app, &call.headers, &call.query)?),
+        Auth::Key => auth::admin(&call.app, &call.headers)?,
+    }
+    (endpoint.handler)(call).await
+}
+
+/// The parameters of a path, if it is of this form. Segments are compared before they are decoded, so
+/// that a name may hold a `/`.
+fn matched(form: &'static str, path: &str) -> Option<Vec<Segment>> {
+    let mut segments = path.split('/');
+    let mut parameters = Vec::new();
+    for part in form.split('/') {
+        let segment = segments.next()?;
+        match endpoints::parameter(part) {
+            Some(name) if !segment.is_empty() => {
+                parameters.push(Segment {
+                    name,
+                    raw: segment.to_owned(),
+                });
+            }
+            None if part == segment => {}
+            _ => return None,
+        }
+    }
+    segments.next().is_none().then_some(parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_match_their_form_only() {
+        let form = "/v1/direct/{peer}/messages";
+        let found = matched(form, "/v1/direct/a%2Fb/messages").unwrap();
+        assert_eq!(
+            found,
+            [Segment {
+                name: "peer",
+                raw: "a%2Fb".to_owned()
+            }]
+        );
+        for other in [
+            "/v1/direct//messages",
+            "/v1/direct/a/messages/",
+            "/v1/direct/a/b/messages",
+            "/v1/direct/a",
+            "/v1/group/a/messages",
+            "v1/direct/a/messages",
+        ] {
+            assert_eq!(matched(form, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn allowed_methods_are_those_of_the_table() {
+        let path = "/v1/direct/bob/messages";
+        assert_eq!(
+            methods_of(Face::Client, path).as_deref(),
+            Some("POST, GET, HEAD, OPTIONS")
+        );
+        assert_eq!(
+            methods_of(Face::Admin, path).as_deref(),
+            Some("POST, OPTIONS")
+        );
+        assert_eq!(methods_of(Face::Client, "/v1/tokens"), None);
+    }
+}

@@ -1,0 +1,168 @@
+//! Takes proposals in: bounded, refused at once when they cannot be, and independent of who made them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::plan::{GroupReceipt, Outcome};
+use super::{Hub, Inner};
+use crate::error::Error;
+use crate::model::{Draft, GroupName, Receipt, UserName};
+use crate::store::{Command, HistoryMode};
+
+/// Proposals that may wait for the journal, whatever their size.
+pub(super) const QUEUE_PROPOSALS: usize = 8192;
+
+/// Commands that are to be committed together, and who waits for them.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    pub(super) commands: Vec<Command>,
+    pub(super) waiting: Waiting,
+}
+
+/// Who waits for the outcomes of a proposal.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) answer: oneshot::Sender<Result<Vec<Outcome>, Error>>,
+    pub(super) commands: usize,
+    _queued: Queued,
+}
+
+impl Waiting {
+    /// Answers. Who waited may be gone; that changes nothing.
+    pub(super) fn answer(self, outcomes: Result<Vec<Outcome>, Error>) {
+        drop(self.answer.send(outcomes));
+    }
+}
+
+/// The bytes of one proposal, counted from its acceptance to its answer.
+#[derive(Debug)]
+struct Queued {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Queued {
+    fn new(bytes: usize, all: &Arc<AtomicUsize>, max: usize) -> Result<Self, Error> {
+        let fits = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= max);
+        all.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits)
+            .map_err(|_| Error::Busy)?;
+        Ok(Self {
+            bytes,
+            all: Arc::clone(all),
+        })
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// A change of a group.
+#[derive(Clone, Debug)]
+pub enum GroupChange {
+    /// Make it, or set who its members are.
+    Set {
+        /// Exactly these are members afterwards.
+        members: Vec<UserName>,
+        /// For those who join from now on; `None` keeps what the group has, or `Member`.
+        history: Option<HistoryMode>,
+    },
+    /// Let some join and some leave; who is in both leaves.
+    Members {
+        /// Who joins.
+        add: Vec<UserName>,
+        /// Who leaves.
+        remove: Vec<UserName>,
+    },
+    /// All leave, and nothing can be sent any more.
+    Delete,
+}
+
+impl Hub {
+    /// Commits drafts in one entry, in order; an outcome for each. An outer error stands for all: `Busy`,
+    /// `Closing` and `DiskFull` say that nothing was stored, `WritesRefused` that it is not known. Dropping
+    /// the future changes nothing: the drafts are stored and delivered all the same.
+    pub async fn push(&self, drafts: Vec<Draft>) -> Result<Vec<Result<Receipt, Error>>, Error> {
+        let commands = drafts.into_iter().map(Command::Message).collect();
+        let outcomes = self
+            .0
+            .propose(commands)?
+            .await
+            .map_err(|_| Error::WritesRefused)??;
+        Ok(outcomes.into_iter().filter_map(Outcome::message).collect())
+    }
+
+    /// Changes a group. The change takes its place in the one order of all commands.
+    pub async fn change_group(
+        &self,
+        group: GroupName,
+        change: GroupChange,
+    ) -> Result<GroupReceipt, Error> {
+        let command = match change {
+            GroupChange::Set { members, history } => Command::SetGroup {
+                group,
+                members,
+                history,
+            },
+            GroupChange::Members { add, remove } => Command::ChangeMembers { group, add, remove },
+            GroupChange::Delete => Command::DeleteGroup { group },
+        };
+        let outcomes = self
+            .0
+            .propose(vec![command])?
+            .await
+            .map_err(|_| Error::WritesRefused)??;
+        outcomes
+            .into_iter()
+            .find_map(Outcome::group)
+            .unwrap_or(Err(Error::WritesRefused))
+    }
+}
+
+impl Outcome {
+    fn message(self) -> Option<Result<Receipt, Error>> {
+        match self {
+            Self::Message(receipt) => Some(Ok(receipt)),
+            Self::Refused(error) => Some(Err(error)),
+            Self::Group(_) => None,
+        }
+    }
+
+    fn group(self) -> Option<Result<GroupReceipt, Error>> {
+        match self {
+            Self::Group(receipt) => Some(Ok(receipt)),
+            Self::Refused(error) => Some(Err(error)),
+            Self::Message(_) => None,
+        }
+    }
+}
+
+type Answer = oneshot::Receiver<Result<Vec<Outcome>, Error>>;
+
+impl Inner {
+    fn propose(&self, commands: Vec<Command>) -> Result<Answer, Error> {
+        self.writable()?;
+        let bytes = commands.iter().map(Command::weight).sum();
+        let queued = Queued::new(bytes, &self.queued_bytes, self.options.queue_bytes_max)?;
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting {
+            answer,
+            commands: commands.len(),
+            _queued: queued,
+        };
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        let queue: &SyncSender<Proposal> = queue.as_ref().ok_or(Error::Closing)?;
+        queue
+            .try_send(Proposal { commands, waiting })
+            .map_err(|error| match error {
+                TrySendError::Full(_) => Error::Busy,
+                TrySendError::Disconnected(_) => Error::WritesRefused,
+            })?;
+        Ok(answered)
+    }
+}

@@ -1,0 +1,164 @@
+//! The journal stage: what is queued becomes one entry, one append, one sync. What arrives meanwhile is the
+//! next entry; there is no timer.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::error;
+
+use super::Inner;
+use super::accept::{Proposal, Waiting};
+use crate::clock;
+use crate::error::Error;
+use crate::store::{self, Command, Entry, Journal, free_bytes};
+
+/// An entry is closed when it holds this many commands; one proposal is never divided.
+const ENTRY_COMMANDS: usize = 256;
+/// An entry is closed when its commands weigh this much.
+const ENTRY_BYTES: usize = 1 << 20;
+/// How long what was acknowledged may be unsynced with `--durability interval`.
+const SYNC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Who waits for the entries of this process, by the number of the entry.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    entries: Mutex<HashMap<u64, Vec<Waiting>>>,
+}
+
+impl Pending {
+    fn insert(&self, n: u64, waiting: Vec<Waiting>) {
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(n, waiting);
+    }
+
+    /// Takes those out who wait for an entry.
+    pub(super) fn take(&self, n: u64) -> Vec<Waiting> {
+        let taken = self
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&n);
+        taken.unwrap_or_default()
+    }
+
+    /// Answers all who wait that it is not known what became of their entry.
+    pub(super) fn give_up(&self) {
+        let all = std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner));
+        for waiting in all.into_values().flatten() {
+            waiting.answer(Err(Error::WritesRefused));
+        }
+    }
+}
+
+/// Runs until the queue is closed and empty.
+pub(super) struct JournalStage {
+    pub(super) inner: Arc<Inner>,
+    pub(super) journal: Journal,
+    pub(super) queue: Receiver<Proposal>,
+    /// The time of the last entry.
+    pub(super) at_ms: u64,
+    pub(super) n: u64,
+}
+
+impl JournalStage {
+    /// The thread's work.
+    pub(super) fn run(mut self) {
+        let mut synced = Instant::now();
+        while let Some(proposals) = self.next_proposals() {
+            if !proposals.is_empty() {
+                self.commit(proposals);
+            }
+            if synced.elapsed() >= SYNC_INTERVAL {
+                self.sync();
+                synced = Instant::now();
+            }
+        }
+        self.sync();
+    }
+
+    /// What is queued, up to the size of an entry; nothing after a while without any; `None` at the end.
+    fn next_proposals(&self) -> Option<Vec<Proposal>> {
+        let first = match self.queue.recv_timeout(SYNC_INTERVAL) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        };
+        let (mut commands, mut bytes) = (first.commands.len(), weight(&first));
+        let mut proposals = vec![first];
+        while commands < ENTRY_COMMANDS && bytes < ENTRY_BYTES {
+            match self.queue.try_recv() {
+                Ok(proposal) => {
+                    commands += proposal.commands.len();
+                    bytes += weight(&proposal);
+                    proposals.push(proposal);
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        Some(proposals)
+    }
+
+    fn commit(&mut self, proposals: Vec<Proposal>) {
+        let (commands, waiting): (Vec<_>, Vec<_>) = proposals
+            .into_iter()
+            .map(|proposal| (proposal.commands, proposal.waiting))
+            .unzip();
+        if let Err(refused) = self.inner.not_refused().and_then(|()| self.check_disk()) {
+            waiting
+                .into_iter()
+                .for_each(|waiting| waiting.answer(Err(refused.clone())));
+            return;
+        }
+        self.n += 1;
+        self.at_ms = self.at_ms.max(clock::now_ms());
+        let commands = commands.into_iter().flatten().collect();
+        let entry = Entry {
+            proposer: self.inner.proposer,
+            n: self.n,
+            at_ms: self.at_ms,
+            commands,
+        };
+        self.inner.pending.insert(self.n, waiting);
+        let progress = &self.inner.progress;
+        let heads = |offset| {
+            let stopped = || store::Error::View("applying has stopped".into());
+            progress.heads_at(offset).ok_or_else(stopped)
+        };
+        match self.journal.append(entry, heads) {
+            Ok(_) => self.inner.set_journal_size(self.journal.size()),
+            Err(e) => self.fail(e),
+        }
+    }
+
+    fn check_disk(&self) -> Result<(), Error> {
+        let needed = self.inner.options.disk_free_min_bytes;
+        match free_bytes(&self.inner.options.data) {
+            Ok(free) if free < needed => Err(Error::DiskFull { free, needed }),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync(&mut self) {
+        if let Err(e) = self.journal.sync() {
+            self.fail(e);
+        }
+    }
+
+    /// After a failed write or sync nothing is known of what is on disk: nothing more is written.
+    fn fail(&self, e: store::Error) {
+        error!(
+            error = &e as &dyn std::error::Error,
+            "the journal failed: writes are refused until a restart"
+        );
+        self.inner.refuse_writes();
+        self.inner.pending.give_up();
+    }
+}
+
+fn weight(proposal: &Proposal) -> usize {
+    proposal.commands.iter().map(Command::weight).sum()
+}

@@ -1,0 +1,320 @@
+//! The domain: accepts, commits, applies, wakes, reads. Knows no transport and no status codes.
+//!
+//! A message's way: [`accept`](Hub::push) -> journal stage (one append, one sync) -> apply stage (ids, view,
+//! watermark, answers, wakes) -> [`Feed`]. Reads never look above the watermark.
+
+mod accept;
+mod apply;
+mod feed;
+mod flush;
+mod history;
+mod journal;
+mod membership;
+mod open;
+mod plan;
+mod state;
+mod verify;
+mod wake;
+mod watermark;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use serde::Serialize;
+use tracing::error;
+
+pub use accept::GroupChange;
+pub use feed::Feed;
+pub use open::{Rebuilt, rebuild};
+pub use plan::GroupReceipt;
+pub use verify::{Verified, verify};
+
+use crate::error::Error;
+use crate::model::{GroupName, Lineage, LogId, Position, UserName};
+pub use crate::store::HistoryMode;
+use crate::store::{self, JournalSize, View, free_bytes};
+use accept::Proposal;
+use journal::Pending;
+use membership::Memberships;
+use open::Running;
+use wake::Waiters;
+use watermark::{Progress, Watermark};
+
+/// When an acknowledged message is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Before it is acknowledged or seen.
+    Always,
+    /// Within 100 ms. A power loss may take what was acknowledged last, and the log then gets a new id.
+    Interval,
+}
+
+/// What a hub needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory.
+    pub data: PathBuf,
+    /// When an acknowledged message is on disk.
+    pub durability: Durability,
+    /// sled's page cache, bytes.
+    pub cache_bytes: u64,
+    /// Writes are refused while less than this is free on the disk, bytes.
+    pub disk_free_min_bytes: u64,
+    /// What may wait to be committed, bytes; beyond, pushes are refused as busy.
+    pub queue_bytes_max: usize,
+    /// Feeds that one user may have open.
+    pub waiters_per_user_max: usize,
+}
+
+/// A group and its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// Whether those who join may page back to the beginning.
+    pub history: HistoryMode,
+    /// Its members now, sorted.
+    pub members: Vec<UserName>,
+    /// Its last message; 0 without one.
+    pub last: u64,
+}
+
+/// Figures for operators.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The log that is written.
+    pub log: String,
+    /// The last ids that readers may see.
+    pub watermark: Position,
+    /// Offset of the last entry, files, bytes.
+    pub journal: JournalStatus,
+    /// The last applied entry.
+    pub applied: u64,
+    /// Bytes of pushes that wait to be committed.
+    pub queued_bytes: usize,
+    /// Open feeds: held requests and those being answered.
+    pub waiters: usize,
+    /// Bytes that sled takes on disk.
+    pub view_bytes: u64,
+    /// Bytes free on the data directory's disk.
+    pub disk_free_bytes: u64,
+    /// `ok`, or why writes are refused.
+    pub writes: String,
+}
+
+/// How large the journal is.
+#[derive(Clone, Debug, Serialize)]
+pub struct JournalStatus {
+    /// Offset of the last entry.
+    pub offset: u64,
+    /// Files.
+    pub segments: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+/// The server without its transports. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Hub(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    lineage: Lineage,
+    /// The position before the first kept message.
+    floor: Position,
+    /// Tells the entries of this process from those of others.
+    proposer: u64,
+    /// Closed when the hub closes.
+    queue: RwLock<Option<SyncSender<Proposal>>>,
+    queued_bytes: Arc<AtomicUsize>,
+    pending: Pending,
+    progress: Progress,
+    journal_size: Mutex<JournalSize>,
+    /// Taken out when the hub closes.
+    view: RwLock<Option<Arc<View>>>,
+    memberships: Memberships,
+    /// What readers may see.
+    visible: Watermark,
+    /// Up to here all mailboxes have been filled.
+    woken: Watermark,
+    waiters: Waiters,
+    refused: AtomicBool,
+    damaged: AtomicBool,
+    closing: AtomicBool,
+    running: Mutex<Option<Running>>,
+}
+
+/// Why a read failed: an answer for the caller, or a fault of the store.
+enum Failure {
+    Answer(Error),
+    Store(store::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Answer(error)
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Hub {
+    /// The log that is written.
+    pub fn log(&self) -> LogId {
+        self.0.lineage.log
+    }
+
+    /// How many feeds of a user are open: held requests, and those being answered now.
+    pub fn connections(&self, user: &UserName) -> usize {
+        self.0.waiters.of(user)
+    }
+
+    /// A group and its members, or [`Error::GroupNotFound`], also when it was deleted.
+    pub async fn group(&self, name: GroupName) -> Result<GroupInfo, Error> {
+        self.blocking(move |inner, view| {
+            let number = view.group(&name)?.ok_or(Error::GroupNotFound)?;
+            let row = view.group_by_number(number)?.filter(|row| !row.deleted);
+            let row = row.ok_or(Error::GroupNotFound)?;
+            let mut members = Vec::new();
+            for interval in view.intervals_of(number) {
+                let (_, _, _, row) = interval?;
+                if row.until.is_none() {
+                    members.push(row.user);
+                }
+            }
+            members.sort_unstable();
+            let last = view.last_of_group(number, inner.visible.get().group)?;
+            Ok(GroupInfo {
+                history: row.history,
+                members,
+                last,
+            })
+        })
+        .await
+    }
+
+    /// Whether the server can do its work.
+    pub fn ready(&self) -> Result<(), Error> {
+        self.0.writable()?;
+        if self.0.damaged.load(Ordering::Acquire) {
+            return Err(Error::StoreDamaged);
+        }
+        let needed = self.0.options.disk_free_min_bytes;
+        match free_bytes(&self.0.options.data) {
+            Ok(free) if free < needed => Err(Error::DiskFull { free, needed }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Figures for operators.
+    pub fn status(&self) -> Status {
+        let inner = &self.0;
+        let JournalSize {
+            offset,
+            segments,
+            bytes,
+        } = *inner
+            .journal_size
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let view = inner.view.read().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            log: inner.lineage.log.to_string(),
+            watermark: inner.visible.get(),
+            journal: JournalStatus {
+                offset,
+                segments,
+                bytes,
+            },
+            applied: inner.progress.offset(),
+            queued_bytes: inner.queued_bytes.load(Ordering::Relaxed),
+            waiters: inner.waiters.count(),
+            view_bytes: view.as_ref().map_or(0, |view| view.disk_bytes()),
+            disk_free_bytes: free_bytes(&inner.options.data).unwrap_or(0),
+            writes: self
+                .ready()
+                .map_or_else(|error| error.to_string(), |()| "ok".into()),
+        }
+    }
+
+    /// Runs a read of the view where it may block. sled panics on some kinds of damage.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Inner, &View) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Error> {
+        let inner = Arc::clone(&self.0);
+        let task = tokio::task::spawn_blocking(move || {
+            let view = inner
+                .view
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let view = view.ok_or(Error::Closing)?;
+            read(&inner, &view)
+        });
+        match task.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Failure::Answer(error))) => Err(error),
+            Ok(Err(Failure::Store(e))) => {
+                error!(
+                    error = &e as &dyn std::error::Error,
+                    "the readable view cannot be read"
+                );
+                self.0.damaged.store(true, Ordering::Release);
+                Err(Error::StoreDamaged)
+            }
+            Err(e) if e.is_panic() => {
+                error!("the readable view cannot be read: a reading panicked");
+                self.0.damaged.store(true, Ordering::Release);
+                Err(Error::StoreDamaged)
+            }
+            Err(_) => Err(Error::Closing),
+        }
+    }
+}
+
+impl Inner {
+    fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Whether feeds may be opened.
+    fn open(&self) -> Result<(), Error> {
+        if self.closing() {
+            Err(Error::Closing)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether anything may be written.
+    fn writable(&self) -> Result<(), Error> {
+        self.not_refused()?;
+        self.open()
+    }
+
+    /// Whether what was accepted may still be written.
+    fn not_refused(&self) -> Result<(), Error> {
+        if self.refused.load(Ordering::Acquire) {
+            Err(Error::WritesRefused)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn refuse_writes(&self) {
+        self.refused.store(true, Ordering::Release);
+    }
+
+    fn set_journal_size(&self, size: JournalSize) {
+        *self
+            .journal_size
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = size;
+    }
+}

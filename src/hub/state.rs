@@ -1,0 +1,249 @@
+//! What applying needs to know: the mark, the groups, and what it looked up of names, conversations and
+//! idempotency keys. After an entry it is exactly what a reading of the view would give.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use crate::model::{Draft, GroupName, Receiver, UserName};
+use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyRow, View};
+
+/// How long a retried push is known again, at least: 24 hours.
+pub(super) const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// Names and conversations kept in memory; beyond, all are looked up again.
+const LOOKED_UP_MAX: usize = 200_000;
+/// Keys forgotten with each entry, besides two for each that it brings.
+const KEYS_FORGOTTEN: usize = 16;
+
+/// What readers share with the applier about a group.
+#[derive(Debug)]
+pub(super) struct GroupFacts {
+    pub(super) name: GroupName,
+    pub(super) number: u32,
+    /// Its last message; raised before the watermark.
+    pub(super) last: AtomicU64,
+}
+
+/// Since when a user is a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) number: u32,
+    /// The group's last id when he joined.
+    pub(super) from: u64,
+    /// Whether he may read back to the beginning.
+    pub(super) all: bool,
+}
+
+/// The members of a group at one moment; shared with the deliveries of that moment.
+pub(super) type Members = Arc<BTreeMap<UserName, Member>>;
+
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) facts: Arc<GroupFacts>,
+    pub(super) history: HistoryMode,
+    pub(super) deleted: bool,
+    pub(super) last: u64,
+    pub(super) members: Members,
+}
+
+/// The state that entries are applied to.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(super) applied: Applied,
+    pub(super) groups: HashMap<GroupName, Group>,
+    /// Numbers of users; `None`: has none yet.
+    pub(super) users: HashMap<UserName, Option<u32>>,
+    /// The last id of conversations, under the lower number first.
+    pub(super) conversations: HashMap<(u32, u32), u64>,
+    pub(super) keys: HashMap<KeyHash, Option<KeyRow>>,
+    /// Keys whose time is over, to forget with the next entry.
+    pub(super) expired: Vec<(u64, KeyHash)>,
+}
+
+impl State {
+    /// The state of an empty view.
+    pub(crate) fn new(applied: Applied) -> Self {
+        Self {
+            applied,
+            groups: HashMap::new(),
+            users: HashMap::new(),
+            conversations: HashMap::new(),
+            keys: HashMap::new(),
+            expired: Vec::new(),
+        }
+    }
+
+    /// The mark of what was applied.
+    pub(crate) fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    /// Reads the groups and their present members.
+    pub(super) fn load(view: &View, applied: Applied) -> Result<Self, Error> {
+        let mut state = Self::new(applied);
+        let mut members: HashMap<u32, BTreeMap<UserName, Member>> = HashMap::new();
+        for interval in view.intervals() {
+            let (group, number, from, row) = interval?;
+            if row.until.is_none() {
+                let member = Member {
+                    number,
+                    from,
+                    all: row.all,
+                };
+                members.entry(group).or_default().insert(row.user, member);
+            }
+        }
+        for group in view.groups() {
+            let (number, row) = group?;
+            let last = view.last_of_group(number, applied.heads.group)?;
+            let facts = GroupFacts {
+                name: row.name.clone(),
+                number,
+                last: AtomicU64::new(last),
+            };
+            let members = Arc::new(members.remove(&number).unwrap_or_default());
+            let (history, deleted) = (row.history, row.deleted);
+            let group = Group {
+                facts: Arc::new(facts),
+                history,
+                deleted,
+                last,
+                members,
+            };
+            state.groups.insert(row.name, group);
+        }
+        Ok(state)
+    }
+
+    /// Looks up what planning an entry needs. What an earlier, unfinished application of the same entry
+    /// left in the view is not seen: numbers and ids beyond the mark do not count.
+    pub(super) fn prepare(&mut self, view: &View, entry: &Entry) -> Result<(), Error> {
+        if self.users.len() + self.conversations.len() > LOOKED_UP_MAX {
+            self.users.clear();
+            self.conversations.clear();
+        }
+        let mut keyed = 0;
+        for command in &entry.commands {
+            match command {
+                Command::Message(draft) => {
+                    if let Some(hash) = key_hash(draft) {
+                        keyed += 1;
+                        self.prepare_key(view, hash)?;
+                    }
+                    if let Receiver::User(to) = &draft.to {
+                        self.prepare_conversation(view, &draft.from, to)?;
+                    }
+                }
+                Command::SetGroup { members, .. } => self.prepare_users(view, members)?,
+                Command::ChangeMembers { add, .. } => self.prepare_users(view, add)?,
+                Command::DeleteGroup { .. } => {}
+            }
+        }
+        let before = entry.at_ms.saturating_sub(KEYS_KEPT_MS);
+        self.expired = view.keys_before(before, KEYS_FORGOTTEN + 2 * keyed)?;
+        for (_, hash) in self.expired.clone() {
+            self.prepare_key(view, hash)?;
+        }
+        Ok(())
+    }
+
+    /// Keys are looked up anew for each entry.
+    pub(super) fn forget_keys(&mut self) {
+        self.keys.clear();
+        self.expired.clear();
+    }
+
+    fn prepare_users(&mut self, view: &View, names: &[UserName]) -> Result<(), Error> {
+        names
+            .iter()
+            .try_for_each(|name| self.prepare_user(view, name).map(drop))
+    }
+
+    fn prepare_user(&mut self, view: &View, name: &UserName) -> Result<Option<u32>, Error> {
+        if let Some(number) = self.users.get(name) {
+            return Ok(*number);
+        }
+        let number = view
+            .user(name)?
+            .filter(|number| *number <= self.applied.users);
+        self.users.insert(name.clone(), number);
+        Ok(number)
+    }
+
+    fn prepare_conversation(
+        &mut self,
+        view: &View,
+        from: &UserName,
+        to: &UserName,
+    ) -> Result<(), Error> {
+        let numbers = (self.prepare_user(view, from)?, self.prepare_user(view, to)?);
+        let (Some(from), Some(to)) = numbers else {
+            return Ok(());
+        };
+        let users = (from.min(to), from.max(to));
+        if !self.conversations.contains_key(&users) {
+            let last = view.last_of_conversation(users, self.applied.heads.direct)?;
+            self.conversations.insert(users, last);
+        }
+        Ok(())
+    }
+
+    fn prepare_key(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
+        if !self.keys.contains_key(&hash) {
+            self.keys.insert(hash, view.key(hash)?);
+        }
+        Ok(())
+    }
+}
+
+impl GroupFacts {
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+}
+
+/// What stands for a draft's idempotency key: users have spaces of their own, the backend has one.
+pub(super) fn key_hash(draft: &Draft) -> Option<KeyHash> {
+    let key = draft.key.as_ref()?;
+    let space = if draft.by_user {
+        draft.from.as_str()
+    } else {
+        ""
+    };
+    Some(KeyHash(digest(&[
+        space.as_bytes(),
+        key.as_str().as_bytes(),
+    ])))
+}
+
+/// What stands for the content of a draft.
+pub(super) fn content_hash(draft: &Draft) -> [u8; 16] {
+    let (kind, to) = match &draft.to {
+        Receiver::User(name) => ("user", name.as_str()),
+        Receiver::Group(name) => ("group", name.as_str()),
+    };
+    let from = draft.from.as_str();
+    digest(&[
+        kind.as_bytes(),
+        to.as_bytes(),
+        from.as_bytes(),
+        draft.body.as_bytes(),
+    ])
+}
+
+/// The first half of a SHA-256 over the parts, each with its length in front.
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(
+            u64::try_from(part.len())
+                .expect("a length fits 64 bits")
+                .to_be_bytes(),
+        );
+        hash.update(part);
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    *hash.first_chunk().expect("32 bytes hold 16")
+}

@@ -1,0 +1,222 @@
+//! Who waits for what: one mailbox for each open feed, found by user.
+//!
+//! A mailbox is registered before its feed reads, and the apply stage fills mailboxes after it has raised
+//! the watermark; so a message is either read or found in the mailbox, never missed.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::error::Error;
+use crate::model::{Message, Position, UserName};
+
+/// Messages that wait in one mailbox; a reader that is further behind reads the view again.
+const WAITING_MAX: usize = 64;
+/// Bytes of bodies that wait in one mailbox.
+const WAITING_BYTES_MAX: usize = 256 << 10;
+const SHARDS: usize = 16;
+
+/// What has come for one feed since it last read.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    waiting: Vec<Arc<Message>>,
+    bytes: usize,
+    /// What came is not all in `waiting`: the view must be read.
+    behind: bool,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+/// What a feed finds in its mailbox.
+pub(super) enum Found {
+    /// Nothing has come.
+    Nothing,
+    /// These have come, and nothing else.
+    Messages(Vec<Arc<Message>>),
+    /// Read the view.
+    Behind,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a message in; the waker of who sleeps on it, to be woken when all are in.
+    fn put(&self, message: &Arc<Message>) -> Option<Waker> {
+        let mut inside = self.lock();
+        inside.bytes += message.body.as_bytes().len();
+        if inside.behind || inside.waiting.len() >= WAITING_MAX || inside.bytes > WAITING_BYTES_MAX
+        {
+            inside.behind = true;
+            inside.waiting = Vec::new();
+        } else {
+            inside.waiting.push(Arc::clone(message));
+        }
+        inside.waker.take()
+    }
+
+    /// Empties it before the view is read.
+    pub(super) fn clear(&self) {
+        let mut inside = self.lock();
+        (inside.behind, inside.bytes, inside.waiting) = (false, 0, Vec::new());
+    }
+
+    /// The view must be read again: a reading of it stopped at a limit.
+    pub(super) fn fall_behind(&self) {
+        let mut inside = self.lock();
+        (inside.behind, inside.waiting) = (true, Vec::new());
+    }
+
+    /// Takes up to `limit` messages beyond a position out.
+    pub(super) fn take(&self, beyond: Position, limit: usize) -> Found {
+        let mut inside = self.lock();
+        if inside.behind {
+            return Found::Behind;
+        }
+        inside
+            .waiting
+            .retain(|message| message.id > beyond.of(message.sequence()));
+        if inside.waiting.is_empty() {
+            inside.bytes = 0;
+            inside.waiting = Vec::new();
+            return Found::Nothing;
+        }
+        let count = limit.min(inside.waiting.len());
+        let taken: Vec<_> = inside.waiting.drain(..count).collect();
+        inside.bytes = inside
+            .waiting
+            .iter()
+            .map(|message| message.body.as_bytes().len())
+            .sum();
+        Found::Messages(taken)
+    }
+
+    /// Whether there is something beyond a position, or nothing will come any more.
+    pub(super) fn poll(&self, beyond: Position, context: &Context<'_>) -> Poll<()> {
+        let mut inside = self.lock();
+        let fresh = |message: &Arc<Message>| message.id > beyond.of(message.sequence());
+        if inside.behind || inside.closed || inside.waiting.iter().any(fresh) {
+            return Poll::Ready(());
+        }
+        match &mut inside.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            empty => *empty = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Whether nothing will come any more.
+    pub(super) fn closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn close(&self) -> Option<Waker> {
+        let mut inside = self.lock();
+        inside.closed = true;
+        inside.waker.take()
+    }
+}
+
+type Shard = HashMap<UserName, Vec<Arc<Mailbox>>>;
+
+/// All mailboxes, by user.
+#[derive(Debug)]
+pub(super) struct Waiters {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: RandomState,
+    per_user_max: usize,
+    count: AtomicUsize,
+}
+
+impl Waiters {
+    pub(super) fn new(per_user_max: usize) -> Self {
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self {
+            shards,
+            hasher: RandomState::new(),
+            per_user_max,
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    fn shard(&self, user: &UserName) -> MutexGuard<'_, Shard> {
+        let shards = u64::try_from(SHARDS).expect("it is small");
+        let number = usize::try_from(self.hasher.hash_one(user) % shards).expect("it is small");
+        let shard = self.shards.get(number).expect("the remainder is within");
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a mailbox for one feed of a user.
+    pub(super) fn register(&self, user: &UserName) -> Result<Arc<Mailbox>, Error> {
+        let mailbox = Arc::new(Mailbox::default());
+        mailbox.lock().behind = true;
+        let mut shard = self.shard(user);
+        let waiting = shard.entry(user.clone()).or_default();
+        if waiting.len() >= self.per_user_max {
+            return Err(Error::TooManyWaiters {
+                limit: self.per_user_max,
+            });
+        }
+        waiting.push(Arc::clone(&mailbox));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(mailbox)
+    }
+
+    /// Removes a mailbox, and only this one.
+    pub(super) fn unregister(&self, user: &UserName, mailbox: &Arc<Mailbox>) {
+        let mut shard = self.shard(user);
+        let Some(waiting) = shard.get_mut(user) else {
+            return;
+        };
+        let Some(index) = waiting.iter().position(|known| Arc::ptr_eq(known, mailbox)) else {
+            return;
+        };
+        waiting.swap_remove(index);
+        if waiting.is_empty() {
+            shard.remove(user);
+        }
+        if shard.len() * 4 < shard.capacity() {
+            shard.shrink_to_fit();
+        }
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Puts a message into the mailboxes of a user, and collects whom to wake.
+    pub(super) fn put(&self, user: &UserName, message: &Arc<Message>, wakers: &mut Vec<Waker>) {
+        if let Some(waiting) = self.shard(user).get(user) {
+            wakers.extend(waiting.iter().filter_map(|mailbox| mailbox.put(message)));
+        }
+    }
+
+    /// How many feeds of a user are open.
+    pub(super) fn of(&self, user: &UserName) -> usize {
+        self.shard(user).get(user).map_or(0, Vec::len)
+    }
+
+    /// How many feeds are open.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Tells all feeds that nothing will come any more.
+    pub(super) fn close(&self) {
+        for shard in &self.shards {
+            let mailboxes: Vec<_> = {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                shard.values().flatten().cloned().collect()
+            };
+            mailboxes
+                .iter()
+                .filter_map(|mailbox| mailbox.close())
+                .for_each(Waker::wake);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! How far readers may see, and how far the apply stage is.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::model::Position;
+
+/// A position that only rises. Each sequence is read for itself: cursors never compare one with the other.
+#[derive(Debug, Default)]
+pub(super) struct Watermark {
+    direct: AtomicU64,
+    group: AtomicU64,
+}
+
+impl Watermark {
+    /// The present position.
+    pub(super) fn get(&self) -> Position {
+        Position {
+            direct: self.direct.load(Ordering::Acquire),
+            group: self.group.load(Ordering::Acquire),
+        }
+    }
+
+    /// Raises it.
+    pub(super) fn raise(&self, to: Position) {
+        let direct = self.direct.swap(to.direct, Ordering::AcqRel);
+        let group = self.group.swap(to.group, Ordering::AcqRel);
+        assert!(
+            direct <= to.direct && group <= to.group,
+            "a watermark falls"
+        );
+    }
+}
+
+/// Which entry has been applied; the journal stage waits for it when a segment begins.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Offset, heads, and whether nothing more will be applied.
+    state: Mutex<(u64, Position, bool)>,
+    moved: Condvar,
+}
+
+impl Progress {
+    /// An entry was applied.
+    pub(super) fn applied(&self, offset: u64, heads: Position) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.0, state.1) = (offset, heads);
+        self.moved.notify_all();
+    }
+
+    /// Nothing more will be applied.
+    pub(super) fn end(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).2 = true;
+        self.moved.notify_all();
+    }
+
+    /// The last applied entry.
+    pub(super) fn offset(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Waits until an entry has been applied; the ids given up to it, or `None` if it never will be.
+    pub(super) fn heads_at(&self, offset: u64) -> Option<Position> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .moved
+            .wait_while(state, |(applied, _, ended)| *applied < offset && !*ended);
+        let state = waited.unwrap_or_else(PoisonError::into_inner);
+        (state.0 >= offset).then_some(state.1)
+    }
+}

@@ -1,0 +1,324 @@
+//! The server as a whole: opens the data directory, binds both listeners, runs until it is told to stop, and
+//! stops in order under one deadline.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tracing::{debug, error, info, warn};
+
+use crate::config::{Config, Durability, KeyError};
+use crate::http::{self, App, Face, Parts, Timeouts};
+use crate::hub::{self, Hub};
+use crate::secret::KeySource;
+use crate::store::{self, SLED_OPEN_THREAD};
+
+/// Why the server did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}, the {face} address ({option})")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// `client` or `admin`.
+        face: &'static str,
+        /// The option that sets it.
+        option: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The runtime or its signals failed.
+    #[error("cannot {0}")]
+    Io(&'static str, #[source] io::Error),
+    /// What was open at the deadline was cut.
+    #[error(
+        "the stop took longer than {0:?} (shutdown-s): what was still open was cut; nothing acknowledged is lost"
+    )]
+    Deadline(Duration),
+}
+
+/// A server that listens, and is not yet run.
+#[derive(Debug)]
+pub struct Server {
+    client: TcpListener,
+    admin: TcpListener,
+    app: App,
+    grace: Duration,
+}
+
+impl Server {
+    /// Binds both addresses, then opens the data directory, which may take long after a damage. Blocks.
+    pub fn open(config: &Config, timeouts: Timeouts) -> Result<Self, ServeError> {
+        let client = bind(config.listen, Face::Client)?;
+        let admin = bind(config.admin_listen, Face::Admin)?;
+        let hub = Hub::open(hub_options(config))?;
+        let keys = match config.auth.load_or_create() {
+            Ok(keys) => keys,
+            Err(e) => {
+                hub.close();
+                return Err(e.into());
+            }
+        };
+        let app = App::new(Parts {
+            hub,
+            limits: config.limits.clone(),
+            timeouts,
+            admin_key: keys.admin,
+            verifier: keys.verifier,
+            token_secret: keys.token_secret,
+            cors_origins: config.cors_origins.clone(),
+            started: Instant::now(),
+        });
+        Ok(Self {
+            client,
+            admin,
+            app,
+            grace: config.shutdown,
+        })
+    }
+
+    /// The addresses of the client and the admin listener.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.client.local_addr()?, self.admin.local_addr()?))
+    }
+
+    /// The hub behind both listeners.
+    pub fn hub(&self) -> &Hub {
+        &self.app.hub
+    }
+
+    /// Serves until `stop` resolves. Then it accepts nothing more, answers held requests, lets those under way
+    /// finish, commits what was accepted, and closes the store; what is not done within the grace is cut.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Self {
+            client,
+            admin,
+            app,
+            grace,
+        } = self;
+        let hub = app.hub.clone();
+        let (stopping, stopped) = watch::channel(false);
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(http::serve(
+            client,
+            Face::Client,
+            app.clone(),
+            stopped.clone(),
+        ));
+        serving.spawn(http::serve(admin, Face::Admin, app, stopped));
+        stop.await;
+        let deadline = tokio::time::Instant::now() + grace;
+        hub.begin_close();
+        // Nobody listens any more only when both have ended.
+        drop(stopping.send(true));
+        let ended = async { while serving.join_next().await.is_some() {} };
+        let cut = tokio::time::timeout_at(deadline, ended).await.is_err();
+        serving.shutdown().await;
+        let closing = spawn_blocking(move || hub.close());
+        let closed = tokio::time::timeout_at(deadline + grace, closing).await;
+        if cut || closed.is_err() {
+            return Err(ServeError::Deadline(grace));
+        }
+        Ok(())
+    }
+}
+
+/// Runs the server of a configuration until SIGTERM or SIGINT. A second signal ends the process at once.
+pub fn serve(config: Config) -> Result<(), ServeError> {
+    quiet_panics();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| ServeError::Io("start the runtime", e))?;
+    let _entered = runtime.enter();
+    let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
+    let server = Server::open(&config, Timeouts::default())?;
+    greet(&server, &config).map_err(|e| ServeError::Io("print the addresses", e))?;
+    notify(&[NotifyState::Ready]);
+    let done = runtime.block_on(async {
+        let stop = async {
+            let name = signals.next().await;
+            info!(
+                signal = name,
+                "stopping: held requests are answered, what was accepted is committed"
+            );
+            notify(&[NotifyState::Stopping]);
+        };
+        let run = server.run(stop);
+        tokio::pin!(run);
+        tokio::select! {
+            done = &mut run => done,
+            () = signals_twice() => {
+                warn!("a second signal: ending at once");
+                Err(ServeError::Deadline(Duration::ZERO))
+            }
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if done.is_ok() {
+        info!("stopped");
+    }
+    done
+}
+
+fn bind(address: SocketAddr, face: Face) -> Result<TcpListener, ServeError> {
+    let option = match face {
+        Face::Client => "--listen",
+        Face::Admin => "--admin-listen",
+    };
+    let failed = |source| ServeError::Bind {
+        address,
+        face: face.name(),
+        option,
+        source,
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    TcpListener::from_std(listener).map_err(failed)
+}
+
+fn hub_options(config: &Config) -> hub::Options {
+    hub::Options {
+        data: config.data.clone(),
+        durability: match config.store.durability {
+            Durability::Always => hub::Durability::Always,
+            Durability::Interval => hub::Durability::Interval,
+        },
+        cache_bytes: config.store.cache_bytes,
+        disk_free_min_bytes: config.store.disk_free_min_bytes,
+        queue_bytes_max: config.limits.queue_bytes_max,
+        waiters_per_user_max: config.limits.waiters_per_user_max,
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Resolves at the second signal from now.
+async fn signals_twice() {
+    match Signals::new() {
+        Ok(mut signals) => {
+            signals.next().await;
+            signals.next().await;
+        }
+        Err(e) => {
+            error!(
+                error = &e as &dyn std::error::Error,
+                "a second signal will not be heard"
+            );
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        debug!(
+            error = &e as &dyn std::error::Error,
+            "the service manager was not told"
+        );
+    }
+}
+
+/// Panics go to the log. One of sled over a damaged database is an answer, which is logged where it is got.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        if name == SLED_OPEN_THREAD {
+            debug!(%panic, "sled panicked");
+        } else {
+            error!(thread = name, %panic, "a thread panicked");
+        }
+    }));
+}
+
+/// Says where the server is, and at the first start how to send a first message.
+fn greet(server: &Server, config: &Config) -> io::Result<()> {
+    let (client, admin) = server.addresses()?;
+    let data = config
+        .data
+        .canonicalize()
+        .unwrap_or_else(|_| config.data.clone());
+    let status = server.hub().status();
+    let mut text = format!(
+        "Halley {version} is ready.\n\
+         \n  for apps     http://{client}   (users, with tokens)\
+         \n  for backends http://{admin}   ({key})\
+         \n  data         {data}   (log {log}, {direct} direct and {group} group messages)\n",
+        version = env!("CARGO_PKG_VERSION"),
+        key = key_place(config),
+        data = data.display(),
+        log = status.log,
+        direct = status.watermark.direct,
+        group = status.watermark.group,
+    );
+    if status.journal.offset == 0
+        && let KeySource::DataFile(key) = &config.auth.admin_key
+        && config.auth.signs_tokens()
+    {
+        let key = key.canonicalize().unwrap_or_else(|_| key.clone());
+        first_message(&mut text, client, admin, &key);
+    }
+    let mut out = io::stdout();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+fn key_place(config: &Config) -> String {
+    match &config.auth.admin_key {
+        KeySource::DataFile(path) | KeySource::File(path) => {
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            format!("the key is in {}", path.display())
+        }
+        KeySource::Given(..) => "the key is the one that was given".into(),
+    }
+}
+
+/// Lines to paste: a token for bob, a request that he holds, a message to him.
+fn first_message(text: &mut String, client: SocketAddr, admin: SocketAddr, key: &Path) {
+    let key = key.display();
+    write!(
+        text,
+        "\nA first message: paste these lines into another terminal.\n\n\
+         KEY=$(cat '{key}')\n\
+         TOKEN=$(curl -s http://{admin}/v1/tokens -H \"Authorization: Bearer $KEY\" -d '{{\"user\":\"bob\",\"ttl_s\":3600}}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')\n\
+         curl -s \"http://{client}/v1/inbox?wait=30\" -H \"Authorization: Bearer $TOKEN\" &   # bob waits\n\
+         sleep 1; curl -s http://{admin}/v1/direct/bob/messages -H \"Authorization: Bearer $KEY\" -d '{{\"from\":\"alice\",\"body\":\"Hello, Bob\"}}'; wait\n"
+    )
+    .expect("a string can be written to");
+}

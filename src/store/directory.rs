@@ -1,0 +1,417 @@
+//! The data directory: whose it is, which log it holds, and whether its sled may be trusted.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::error::Error;
+use super::journal::{Journal, sync_directory};
+use crate::model::{Ancestor, Lineage, LogId, Position, log_text};
+
+/// The version of everything in the data directory.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What the file `format` says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Format {
+    version: u32,
+    #[serde(with = "log_text")]
+    log: LogId,
+    ancestors: Vec<Ancestor>,
+    /// What a copy of the directory cannot have: numbers and birth times of its inodes.
+    directory: String,
+    /// Whether acknowledged entries may have been unsynced for a moment.
+    relaxed: bool,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+/// The mark that a clean stop leaves: sled is just as it was then.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Clean {
+    /// The last applied entry.
+    offset: u64,
+    /// Name, length and modification time of every file of sled.
+    files: Vec<(String, u64, u64)>,
+}
+
+/// How sled may be used at open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Stopped cleanly and untouched since.
+    Clean,
+    /// Written here, but not stopped cleanly: recover and check it.
+    Check,
+    /// Copied while in use, or missing: make it anew.
+    Rebuild,
+}
+
+/// An open data directory, locked for this process.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    format: Format,
+    /// Whether this is another directory than the one that was written.
+    copied: bool,
+    clean: Option<Clean>,
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens a data directory, or makes a new one where there is none.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(path).map_err(Error::io("make", path))?;
+        let lock = lock(path)?;
+        if !path.join("format").exists() {
+            create(path)?;
+        }
+        Self::read(path, lock)
+    }
+
+    /// Opens a data directory that must exist.
+    pub fn open_existing(path: &Path) -> Result<Self, Error> {
+        if !path.join("format").exists() {
+            return Err(Error::Directory {
+                path: path.to_owned(),
+                reason: "it has no file `format`".into(),
+            });
+        }
+        Self::read(path, lock(path)?)
+    }
+
+    fn read(path: &Path, lock: File) -> Result<Self, Error> {
+        let format = read_format(&path.join("format"))?;
+        let copied = format.directory != identity(path)?;
+        let clean = fs::read(path.join("clean")).ok();
+        let clean = clean.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(Self {
+            path: path.to_owned(),
+            format,
+            copied,
+            clean,
+            _lock: lock,
+        })
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the journal's segments are.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Where sled is.
+    pub fn sled(&self) -> PathBuf {
+        self.path.join("sled")
+    }
+
+    /// The log and those it continues.
+    pub fn lineage(&self) -> Lineage {
+        Lineage {
+            log: self.format.log,
+            ancestors: self.format.ancestors.clone(),
+        }
+    }
+
+    /// How sled may be used, given the journal's last offset.
+    pub fn trust(&self, journal_end: u64) -> Result<Trust, Error> {
+        if !self.sled().is_dir() {
+            return Ok(Trust::Rebuild);
+        }
+        let untouched = match &self.clean {
+            Some(clean) => clean.offset == journal_end && clean.files == files_of(&self.sled())?,
+            None => false,
+        };
+        Ok(match (untouched, self.copied) {
+            (true, _) => Trust::Clean,
+            (false, false) => Trust::Check,
+            (false, true) => Trust::Rebuild,
+        })
+    }
+
+    /// Whether this log may be gone on with: not in a copy, and not after acknowledged entries may have
+    /// been lost.
+    pub fn must_fork(&self) -> bool {
+        self.copied || (self.format.relaxed && self.clean.is_none())
+    }
+
+    /// Gives the log a new id; cursors of the old one go on up to `parted`.
+    pub fn fork(&mut self, parted: Position) -> Result<(), Error> {
+        let old = self.format.log;
+        self.format.ancestors.push(Ancestor { log: old, parted });
+        self.format.log = new_log_id();
+        self.write_format()?;
+        self.copied = false;
+        info!(old = %old, new = %self.format.log, direct = parted.direct, group = parted.group,
+            "this log goes on under a new id; cursors of the old one are good up to these ids");
+        Ok(())
+    }
+
+    /// Says that from now on sled is written, so that a stop without [`Self::close`] is noticed.
+    pub fn begin(&mut self, relaxed: bool) -> Result<(), Error> {
+        let mark = self.path.join("clean");
+        if mark.exists() {
+            fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
+            sync_directory(&self.path)?;
+        }
+        self.clean = None;
+        if self.format.relaxed != relaxed {
+            self.format.relaxed = relaxed;
+            self.write_format()?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the mark of a clean stop. sled must be closed.
+    pub fn close(&self, offset: u64) -> Result<(), Error> {
+        let clean = Clean {
+            offset,
+            files: files_of(&self.sled())?,
+        };
+        let text = serde_json::to_vec_pretty(&clean).expect("plain data encodes");
+        write_durably(&self.path, "clean", &text)
+    }
+
+    /// Puts sled aside under another name, and removes one that was put aside earlier.
+    pub fn set_sled_aside(&self, now_ms: u64) -> Result<Option<PathBuf>, Error> {
+        let sled = self.sled();
+        if fs::symlink_metadata(&sled).is_err() {
+            return Ok(None);
+        }
+        for entry in fs::read_dir(&self.path).map_err(Error::io("list", &self.path))? {
+            let path = entry.map_err(Error::io("list", &self.path))?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            if name.starts_with("sled.damaged-") {
+                let removed = if path.is_dir() {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                };
+                removed.map_err(Error::io("remove", &path))?;
+            }
+        }
+        let aside = self.path.join(format!("sled.damaged-{now_ms}"));
+        fs::rename(&sled, &aside).map_err(Error::io("put aside", &sled))?;
+        sync_directory(&self.path)?;
+        warn!(path = %aside.display(), "put the readable view aside; it may be deleted");
+        Ok(Some(aside))
+    }
+
+    /// Writes `format` into a new file that knows its own inode, and gives it its name.
+    fn write_format(&mut self) -> Result<(), Error> {
+        let new = self.path.join("format.new");
+        let file = File::create(&new).map_err(Error::io("make", &new))?;
+        drop(file);
+        self.format.directory = identity_with(&self.path, &new)?;
+        let text = serde_json::to_vec_pretty(&self.format).expect("plain data encodes");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open(&new)
+            .map_err(Error::io("open to write", &new))?;
+        file.write_all(&text).map_err(Error::io("write", &new))?;
+        file.sync_all().map_err(Error::io("sync", &new))?;
+        let format = self.path.join("format");
+        fs::rename(&new, &format).map_err(Error::io("rename", &new))?;
+        sync_directory(&self.path)
+    }
+}
+
+/// Makes a new log in an empty directory.
+fn create(path: &Path) -> Result<(), Error> {
+    const OURS: [&str; 8] = [
+        "LOCK",
+        "README",
+        "README.md",
+        "journal",
+        "admin.key",
+        "token.secret",
+        "format.new",
+        "lost+found",
+    ];
+    for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
+        let name = entry.map_err(Error::io("list", path))?.file_name();
+        if !OURS.iter().any(|ours| name == *ours) {
+            return Err(Error::Directory {
+                path: path.to_owned(),
+                reason: format!(
+                    "it has no file `format`, and is not empty: it holds {}; nothing was changed: \
+                     give an empty or a new directory, or put `format` back from a backup",
+                    name.display()
+                ),
+            });
+        }
+    }
+    let log = new_log_id();
+    Journal::create(&path.join("journal"), log)?;
+    write_durably(path, "README", README.as_bytes())?;
+    let format = Format {
+        version: FORMAT_VERSION,
+        log,
+        ancestors: Vec::new(),
+        directory: String::new(),
+        relaxed: false,
+    };
+    let directory = Directory {
+        path: path.to_owned(),
+        format,
+        copied: false,
+        clean: None,
+        _lock: File::open(path).map_err(Error::io("open", path))?,
+    };
+    { directory }.write_format()
+}
+
+const README: &str = "\
+This is a data directory of Halley. Everything in it belongs together.
+
+format        version of the layout, and the identity of the log
+journal/      every message ever committed: never delete or change a file of it
+sled/         the same messages for reading; made anew from the journal when it is missing
+clean         left by a clean stop: tells that sled/ is as it was
+admin.key     the backend's key: keep it secret
+token.secret  signs user tokens: keep it secret
+LOCK          held by the running server
+sled.damaged-*  a readable view that was put aside and made anew: may be deleted
+
+Backup: copy the whole directory (cp -a), also while the server runs.
+";
+
+fn lock(path: &Path) -> Result<File, Error> {
+    let path = path.join("LOCK");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
+        Err(TryLockError::Error(e)) => Err(Error::io("lock", &path)(e)),
+    }
+}
+
+fn read_format(path: &Path) -> Result<Format, Error> {
+    let text = fs::read(path).map_err(Error::io("read", path))?;
+    let unreadable = |e: serde_json::Error| Error::Directory {
+        path: path.to_owned(),
+        reason: format!("it is not readable ({e}); put it back from a backup of this directory"),
+    };
+    let VersionOnly { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+    if version != FORMAT_VERSION {
+        return Err(Error::Version {
+            path: path.to_owned(),
+            found: version,
+            supported: FORMAT_VERSION,
+        });
+    }
+    serde_json::from_slice(&text).map_err(unreadable)
+}
+
+fn new_log_id() -> LogId {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).expect("the operating system gives random bytes");
+    LogId(id)
+}
+
+/// What tells this directory from a copy of it.
+fn identity(path: &Path) -> Result<String, Error> {
+    identity_with(path, &path.join("format"))
+}
+
+fn identity_with(path: &Path, format: &Path) -> Result<String, Error> {
+    let journal = path.join("journal");
+    let mut parts = Vec::new();
+    for path in [path, &journal, format] {
+        let data = fs::metadata(path).map_err(Error::io("read the inode of", path))?;
+        let born = data
+            .created()
+            .ok()
+            .and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born = born.map_or(0, |born| born.as_nanos());
+        parts.push(format!("{}-{born}", data.ino()));
+    }
+    Ok(parts.join(" "))
+}
+
+/// Name, length and modification time (ns) of every file, in order of names.
+fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Error> {
+    let mut found = Vec::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(next) = waiting.pop() {
+        for entry in fs::read_dir(&next).map_err(Error::io("list", &next))? {
+            let entry = entry.map_err(Error::io("list", &next))?;
+            let path = entry.path();
+            let data = entry
+                .metadata()
+                .map_err(Error::io("read the size of", &path))?;
+            if data.is_dir() {
+                waiting.push(path);
+                continue;
+            }
+            let since = data
+                .modified()
+                .ok()
+                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let time = since
+                .and_then(|since| u64::try_from(since.as_nanos()).ok())
+                .unwrap_or(0);
+            let name = path
+                .strip_prefix(directory)
+                .unwrap_or(&path)
+                .to_string_lossy()
+                .into_owned();
+            found.push((name, data.len(), time));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Writes a small file so that it is there whole or not at all.
+fn write_durably(directory: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
+    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
+    let mut file = File::create(&new).map_err(Error::io("make", &new))?;
+    file.write_all(content).map_err(Error::io("write", &new))?;
+    file.sync_all().map_err(Error::io("sync", &new))?;
+    fs::rename(&new, &path).map_err(Error::io("rename", &new))?;
+    sync_directory(directory)
+}
+
+/// sled takes a half-written snapshot for the newest one and then does not open.
+pub(super) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
+    let Ok(entries) = fs::read_dir(sled) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", sled))?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "generating")
+        {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that an ordinary process may still write on the directory's file system.
+pub fn free_bytes(path: &Path) -> Result<u64, Error> {
+    let found = rustix::fs::statvfs(path)
+        .map_err(|e| Error::io("ask for the free space of", path)(e.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}

@@ -1,0 +1,159 @@
+//! Every key of sled, in one table. All numbers are big-endian, so that the order of bytes is the order
+//! of ids.
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | `direct`, `group` | id 8 | version 1, the message in bincode |
+//! | `index` | `n` kind 1, name | number 4 of the user (`u`) or group (`g`) |
+//! | | `c` lower user 4, higher user 4, direct id 8 | nothing: the message is in this conversation |
+//! | | `u` user 4, direct id 8 | nothing: the user may see this message |
+//! | | `g` group 4, group id 8 | nothing: the message is in this group |
+//! | | `p` user 4, peer 4 | name of the peer: the two have a conversation |
+//! | | `G` group 4 | version 1, what the group is |
+//! | | `m` group 4, user 4, from 8 | version 1, an interval of membership |
+//! | | `k` hash 16 | version 1, the receipt under an idempotency key |
+//! | | `x` at 8, hash 8 | hash 16: the key to forget when its time is over |
+//! | default | `applied` | version 1, the mark: what has been applied |
+//! | | `next-direct`, `next-group` | 8: the counters of the sequences |
+//! | | `r` offset 8, number 4 | changes of an entry to do once its mark is set |
+//!
+//! Keys of the index stay within the 22 bytes that sled keeps inline, names apart.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{GroupName, UserName};
+
+/// A key of the index.
+pub(crate) type Key = Vec<u8>;
+
+/// The hash that stands for an idempotency key and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyHash(pub [u8; 16]);
+
+pub(crate) fn user(name: &UserName) -> Key {
+    [b"nu", name.as_str().as_bytes()].concat()
+}
+
+pub(crate) fn group(name: &GroupName) -> Key {
+    [b"ng", name.as_str().as_bytes()].concat()
+}
+
+/// The prefix of a conversation; the same for both users.
+pub(crate) fn conversation(one: u32, other: u32) -> Key {
+    [
+        &b"c"[..],
+        &one.min(other).to_be_bytes(),
+        &one.max(other).to_be_bytes(),
+    ]
+    .concat()
+}
+
+pub(crate) fn inbox(user: u32) -> Key {
+    [&b"u"[..], &user.to_be_bytes()].concat()
+}
+
+pub(crate) fn group_messages(group: u32) -> Key {
+    [&b"g"[..], &group.to_be_bytes()].concat()
+}
+
+pub(crate) fn peers(user: u32) -> Key {
+    [&b"p"[..], &user.to_be_bytes()].concat()
+}
+
+pub(crate) fn peer(user: u32, peer: u32) -> Key {
+    [peers(user).as_slice(), &peer.to_be_bytes()].concat()
+}
+
+pub(crate) fn group_row(group: u32) -> Key {
+    [&b"G"[..], &group.to_be_bytes()].concat()
+}
+
+pub(crate) fn intervals(group: u32) -> Key {
+    [&b"m"[..], &group.to_be_bytes()].concat()
+}
+
+pub(crate) fn interval(group: u32, user: u32, from: u64) -> Key {
+    [
+        intervals(group).as_slice(),
+        &user.to_be_bytes(),
+        &from.to_be_bytes(),
+    ]
+    .concat()
+}
+
+pub(crate) fn idempotency(hash: KeyHash) -> Key {
+    [&b"k"[..], &hash.0].concat()
+}
+
+pub(crate) fn expiry(at_ms: u64, hash: KeyHash) -> Key {
+    let [a, b, c, d, e, f, g, h, ..] = hash.0;
+    [&expiries_before(at_ms)[..], &[a, b, c, d, e, f, g, h]].concat()
+}
+
+/// The end of the range of keys that were kept before this time; `x` alone begins it.
+pub(crate) fn expiries_before(at_ms: u64) -> Key {
+    [&b"x"[..], &at_ms.to_be_bytes()].concat()
+}
+
+/// The time in an `x` key.
+pub(crate) fn expiry_time(key: &[u8]) -> Option<u64> {
+    key.get(1..9)?
+        .first_chunk()
+        .map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// A prefix with an id behind it.
+pub(crate) fn with_id(prefix: &[u8], id: u64) -> Key {
+    [prefix, &id.to_be_bytes()].concat()
+}
+
+/// The id at the end of a key.
+pub(crate) fn last_id(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The number of a group (`G`, `m`) or user at the front of a key, behind its prefix byte.
+pub(crate) fn first_number(key: &[u8]) -> Option<u32> {
+    key.get(1..5)?
+        .first_chunk()
+        .map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+/// The second number of an `m` or `p` key.
+pub(crate) fn second_number(key: &[u8]) -> Option<u32> {
+    key.get(5..9)?
+        .first_chunk()
+        .map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+pub(crate) const APPLIED: &[u8] = b"applied";
+
+pub(crate) fn redo(offset: u64, number: u32) -> Key {
+    [&b"r"[..], &offset.to_be_bytes(), &number.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_by_id_and_stay_small() {
+        assert!(with_id(&inbox(1), 255) < with_id(&inbox(1), 256));
+        assert!(with_id(&inbox(1), u64::MAX) < with_id(&inbox(2), 0));
+        assert_eq!(conversation(7, 3), conversation(3, 7));
+        let hash = KeyHash([9; 16]);
+        for key in [
+            with_id(&conversation(1, 2), 3),
+            interval(1, 2, 3),
+            idempotency(hash),
+            expiry(1, hash),
+        ] {
+            assert!(key.len() <= 22, "{} bytes", key.len());
+        }
+        assert_eq!(last_id(&interval(1, 2, 3)), Some(3));
+        assert_eq!(first_number(&interval(1, 2, 3)), Some(1));
+        assert_eq!(second_number(&interval(1, 2, 3)), Some(2));
+        assert_eq!(expiry_time(&expiry(77, hash)), Some(77));
+        assert_eq!(first_number(b"m"), None);
+    }
+}

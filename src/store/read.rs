@@ -1,0 +1,237 @@
+//! Reads of the view: one message, scans by id both ways, names, groups, keys.
+
+use std::ops::Bound as Edge;
+
+use super::error::Error;
+use super::key::{self, KeyHash};
+use super::record::{GroupRow, IntervalRow, KeyRow, decode, decode_message};
+use super::view::View;
+use crate::model::{GroupName, Message, Position, Sequence, UserName};
+
+/// A group or user number and the rest of a row of the index.
+pub(crate) type Loaded<T> = (u32, T);
+/// Group, user, the id after which the interval begins, and the rest.
+pub(crate) type Interval = (u32, u32, u64, IntervalRow);
+
+impl View {
+    /// A message by id.
+    pub fn message(&self, sequence: Sequence, id: u64) -> Result<Option<Message>, Error> {
+        let row = self.tree(sequence).get(id.to_be_bytes())?;
+        row.map(|bytes| decode_message(id, &bytes)).transpose()
+    }
+
+    /// A message that an index row names: it must be there.
+    pub fn indexed(&self, sequence: Sequence, id: u64) -> Result<Message, Error> {
+        self.message(sequence, id)?
+            .ok_or_else(|| Error::View(format!("{sequence} message {id} is indexed but missing")))
+    }
+
+    /// Ids of a conversation, rising or falling, within `after < id <= upto`.
+    pub fn conversation_ids(
+        &self,
+        users: (u32, u32),
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        self.ids(&key::conversation(users.0, users.1), after, upto)
+    }
+
+    /// Ids of the direct messages that a user may see, within `after < id <= upto`.
+    pub fn inbox_ids(
+        &self,
+        user: u32,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        self.ids(&key::inbox(user), after, upto)
+    }
+
+    /// Ids of a group's messages within `after < id <= upto`.
+    pub fn group_ids(
+        &self,
+        group: u32,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        self.ids(&key::group_messages(group), after, upto)
+    }
+
+    fn ids(
+        &self,
+        prefix: &[u8],
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        let (low, high) = (
+            key::with_id(prefix, after),
+            key::with_id(prefix, upto.max(after)),
+        );
+        let range = (Edge::Excluded(low), Edge::Included(high));
+        self.index.range::<Vec<u8>, _>(range).map(|row| {
+            let (key, _) = row?;
+            key::last_id(&key).ok_or_else(|| Error::View("a row of the index has no id".into()))
+        })
+    }
+
+    /// The number of a user, if any message or group names him.
+    pub fn user(&self, name: &UserName) -> Result<Option<u32>, Error> {
+        self.number(&key::user(name))
+    }
+
+    /// The number of a group.
+    pub fn group(&self, name: &GroupName) -> Result<Option<u32>, Error> {
+        self.number(&key::group(name))
+    }
+
+    fn number(&self, key: &[u8]) -> Result<Option<u32>, Error> {
+        let row = self.index.get(key)?;
+        let number = |bytes: sled::IVec| {
+            let number = bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+            number.ok_or_else(|| Error::View("a name's number is cut".into()))
+        };
+        row.map(number).transpose()
+    }
+
+    /// What is kept under an idempotency key.
+    pub fn key(&self, hash: KeyHash) -> Result<Option<KeyRow>, Error> {
+        let row = self.index.get(key::idempotency(hash))?;
+        row.map(|bytes| decode("an idempotency key", &bytes))
+            .transpose()
+    }
+
+    /// Times and hashes of at most `limit` idempotency keys kept before a time, oldest first.
+    pub fn keys_before(&self, at_ms: u64, limit: usize) -> Result<Vec<(u64, KeyHash)>, Error> {
+        let mut found = Vec::new();
+        for row in self
+            .index
+            .range(b"x".to_vec()..key::expiries_before(at_ms))
+            .take(limit)
+        {
+            let (key, value) = row?;
+            let both = key::expiry_time(&key).zip(value.first_chunk().copied());
+            let (at, hash) = both.ok_or_else(|| Error::View("an expiry is cut".into()))?;
+            found.push((at, KeyHash(hash)));
+        }
+        Ok(found)
+    }
+
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = Result<Loaded<GroupRow>, Error>> + use<> {
+        self.index.scan_prefix(b"G").map(|row| {
+            let (key, value) = row?;
+            let number = key::first_number(&key)
+                .ok_or_else(|| Error::View("a group's key is cut".into()))?;
+            Ok((number, decode("a group", &value)?))
+        })
+    }
+
+    /// All intervals of membership: group, user, the id after which they begin, and the rest.
+    pub fn intervals(&self) -> impl Iterator<Item = Result<Interval, Error>> + use<> {
+        self.intervals_under(b"m")
+    }
+
+    /// All intervals of membership of one group.
+    pub fn intervals_of(
+        &self,
+        group: u32,
+    ) -> impl Iterator<Item = Result<Interval, Error>> + use<> {
+        self.intervals_under(&key::intervals(group))
+    }
+
+    fn intervals_under(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<Interval, Error>> + use<> {
+        self.index.scan_prefix(prefix).map(|row| {
+            let (key, value) = row?;
+            let numbers = key::first_number(&key)
+                .zip(key::second_number(&key))
+                .zip(key::last_id(&key));
+            let ((group, user), from) =
+                numbers.ok_or_else(|| Error::View("an interval's key is cut".into()))?;
+            Ok((
+                group,
+                user,
+                from,
+                decode("an interval of membership", &value)?,
+            ))
+        })
+    }
+
+    /// What a group is.
+    pub fn group_by_number(&self, number: u32) -> Result<Option<GroupRow>, Error> {
+        let row = self.index.get(key::group_row(number))?;
+        row.map(|bytes| decode("a group", &bytes)).transpose()
+    }
+
+    /// Whether the index has a row with this value.
+    pub fn has(&self, key: &[u8], value: &[u8]) -> bool {
+        self.index
+            .get(key)
+            .is_ok_and(|row| row.is_some_and(|found| found == value))
+    }
+
+    /// Those with whom a user has a conversation.
+    pub fn peers(
+        &self,
+        user: u32,
+    ) -> impl Iterator<Item = Result<Loaded<UserName>, Error>> + use<> {
+        self.index.scan_prefix(key::peers(user)).map(|row| {
+            let (key, value) = row?;
+            let name = str::from_utf8(&value)
+                .ok()
+                .and_then(|name| UserName::parse(name).ok());
+            let both = key::second_number(&key).zip(name);
+            both.ok_or_else(|| Error::View("a peer's row is not readable".into()))
+        })
+    }
+
+    /// The last id of a group up to a head; 0 without one.
+    pub fn last_of_group(&self, group: u32, head: u64) -> Result<u64, Error> {
+        self.group_ids(group, 0, head).next_back().unwrap_or(Ok(0))
+    }
+
+    /// The last id of a conversation up to a head; 0 without one.
+    pub fn last_of_conversation(&self, users: (u32, u32), head: u64) -> Result<u64, Error> {
+        self.conversation_ids(users, 0, head)
+            .next_back()
+            .unwrap_or(Ok(0))
+    }
+
+    /// Reads messages in the order of their ids until one of the limits is reached.
+    pub fn messages(
+        &self,
+        sequence: Sequence,
+        ids: impl Iterator<Item = Result<u64, Error>>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<(Vec<Message>, bool), Error> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for id in ids {
+            if found.len() >= limit || bytes >= bytes_max {
+                return Ok((found, true));
+            }
+            let message = self.indexed(sequence, id?)?;
+            bytes += message.body.as_bytes().len();
+            found.push(message);
+        }
+        Ok((found, false))
+    }
+
+    /// The bytes that sled takes on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+
+    /// Both heads that the trees hold, for a check against the mark.
+    pub(super) fn last_ids(&self) -> Result<Position, Error> {
+        let last = |sequence| -> Result<u64, Error> {
+            let row = self.tree(sequence).last()?;
+            Ok(row.and_then(|(key, _)| key::last_id(&key)).unwrap_or(0))
+        };
+        Ok(Position {
+            direct: last(Sequence::Direct)?,
+            group: last(Sequence::Group)?,
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! Stored values: a version byte, then bincode. Decoding never panics.
+
+use bincode::Options;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::command::HistoryMode;
+use super::error::Error;
+use crate::model::{Body, GroupName, Message, Receipt, Receiver, UserName};
+
+const VERSION: u8 = 1;
+/// No value is larger: the largest is a message, whose body has a lower limit of its own.
+const VALUE_BYTES_MAX: u64 = 8 << 20;
+
+fn codec() -> impl Options {
+    bincode::DefaultOptions::new().with_limit(VALUE_BYTES_MAX)
+}
+
+/// A value as it is stored.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    codec()
+        .serialize_into(&mut bytes, value)
+        .expect("plain data within the limit encodes");
+    bytes
+}
+
+/// A stored value; `what` names it in the error.
+pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => codec()
+            .deserialize(rest)
+            .map_err(|e| Error::View(format!("{what} is not readable: {e}"))),
+        Some((other, _)) => Err(Error::View(format!("{what} has unknown version {other}"))),
+        None => Err(Error::View(format!("{what} is empty"))),
+    }
+}
+
+/// A message as it is stored; the id is its key, the sequence its tree.
+#[derive(Serialize, Deserialize)]
+struct MessageRow {
+    prev: u64,
+    at_ms: u64,
+    from: UserName,
+    to: Receiver,
+    body: Body,
+}
+
+/// A message as it is stored under its id.
+pub(crate) fn encode_message(message: &Message) -> Vec<u8> {
+    encode(&MessageRow {
+        prev: message.prev,
+        at_ms: message.at_ms,
+        from: message.from.clone(),
+        to: message.to.clone(),
+        body: message.body.clone(),
+    })
+}
+
+/// The message that is stored under an id.
+pub(crate) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
+    let MessageRow {
+        prev,
+        at_ms,
+        from,
+        to,
+        body,
+    } = decode("a message", bytes)?;
+    Ok(Message {
+        id,
+        prev,
+        at_ms,
+        from,
+        to,
+        body,
+    })
+}
+
+/// What a group is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// Its name.
+    pub name: GroupName,
+    /// For those who join from now on.
+    pub history: HistoryMode,
+    /// Nothing can be sent any more.
+    pub deleted: bool,
+}
+
+/// When a user was a member of a group, in ids of the group sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntervalRow {
+    /// The user's name.
+    pub user: UserName,
+    /// The last message before leaving; `None` while a member.
+    pub until: Option<u64>,
+    /// Whether history may be read from before joining.
+    pub all: bool,
+}
+
+/// What was stored under an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// The first receipt.
+    pub receipt: Receipt,
+    /// A hash of what was pushed.
+    pub content: [u8; 16],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_round_trips_byte_for_byte() {
+        let message = Message {
+            id: 9,
+            prev: 3,
+            at_ms: 1_763_890_000_123,
+            from: UserName::parse("alice").unwrap(),
+            to: Receiver::Group(GroupName::parse("team").unwrap()),
+            body: Body::from(b"{ \"a\" : 1.50 }".to_vec()),
+        };
+        assert_eq!(
+            decode_message(9, &encode_message(&message)).unwrap(),
+            message
+        );
+    }
+
+    #[test]
+    fn cut_changed_or_longer_values_are_errors() {
+        let row = GroupRow {
+            name: GroupName::parse("team").unwrap(),
+            history: HistoryMode::All,
+            deleted: false,
+        };
+        let good = encode(&row);
+        assert_eq!(decode::<GroupRow>("a group", &good).unwrap(), row);
+        for length in 0..good.len() {
+            assert!(decode::<GroupRow>("a group", &good[..length]).is_err());
+        }
+        assert!(decode::<GroupRow>("a group", &[&good[..], &[0]].concat()).is_err());
+        let newer = [&[2], &good[1..]].concat();
+        assert!(
+            decode::<GroupRow>("a group", &newer)
+                .unwrap_err()
+                .to_string()
+                .contains("version 2")
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! The readable view: sled, made from the journal and trusted only where it was written.
+//!
+//! Plain inserts in an order that recovers: sled recovers a prefix of its log, so what stands before the
+//! `applied` mark of an entry is there when the mark is. Rows that never change are written before it;
+//! those that do are first written aside, and put in place once the mark is set.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::directory::{Directory, remove_half_written_snapshots};
+use super::error::Error;
+use super::key::{self, Key};
+use super::record::{decode, encode, encode_message};
+use super::sequence::Sequences;
+use crate::model::{LogId, Message, Position, Sequence};
+
+/// sled writes values of pages beyond about 100 KiB in files of their own, which it never syncs, unless
+/// its segments are this large. Fixed when the database is made.
+const SLED_SEGMENT_BYTES: usize = 1 << 23;
+/// sled collects garbage only while its flusher runs.
+const SLED_FLUSH_MS: u64 = 100;
+/// A row with changes stays well below what sled keeps in its log.
+const REDO_BYTES: usize = 32 << 10;
+
+/// The mark: everything up to here has been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The log whose entries these are.
+    pub log: LogId,
+    /// The last applied entry.
+    pub offset: u64,
+    /// The last ids given.
+    pub heads: Position,
+    /// The position before the first message that is kept.
+    pub floor: Position,
+    /// The time of the last entry, Unix milliseconds.
+    pub at_ms: u64,
+    /// Numbers given to users.
+    pub users: u32,
+    /// Numbers given to groups.
+    pub groups: u32,
+    /// Rows of the index.
+    pub rows: u64,
+}
+
+impl Applied {
+    /// The mark of an empty view.
+    pub fn nothing(log: LogId) -> Self {
+        let (heads, floor) = (Position::default(), Position::default());
+        Self {
+            log,
+            offset: 0,
+            heads,
+            floor,
+            at_ms: 0,
+            users: 0,
+            groups: 0,
+            rows: 0,
+        }
+    }
+}
+
+/// A row that changes: a new value, or `None` to remove it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The row's key in the index.
+    pub key: Key,
+    /// Its new value.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What applying one entry writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// New rows of the index, which never change.
+    pub rows: Vec<(Key, Vec<u8>)>,
+    /// Messages, rising within each sequence.
+    pub messages: Vec<std::sync::Arc<Message>>,
+    /// Rows that change.
+    pub changes: Vec<Change>,
+}
+
+/// The open view.
+#[derive(Debug)]
+pub struct View {
+    pub(super) db: sled::Db,
+    direct: sled::Tree,
+    group: sled::Tree,
+    pub(super) index: sled::Tree,
+    sequences: Sequences,
+    file: File,
+    path: PathBuf,
+}
+
+impl View {
+    /// Opens or makes the view of a directory, and finishes the changes of the last applied entry.
+    /// Damage that sled meets, also by a panic, is [`Error::View`].
+    pub fn open(directory: &Directory, cache_bytes: u64) -> Result<(Self, Applied), Error> {
+        let path = directory.sled();
+        remove_half_written_snapshots(&path)?;
+        let opening = path.clone();
+        let opened = std::thread::Builder::new()
+            .name(SLED_OPEN_THREAD.into())
+            .spawn(move || open_sled(&opening, cache_bytes))
+            .map_err(Error::io("start a thread to open", &path))?
+            .join();
+        let (db, direct, group, index) = match opened {
+            Ok(opened) => opened?,
+            Err(_) => return Err(Error::View("sled panicked while opening".into())),
+        };
+        let applied = match db.get(key::APPLIED)? {
+            Some(bytes) => decode("the applied mark", &bytes)?,
+            None if index.is_empty() && direct.is_empty() && group.is_empty() => {
+                Applied::nothing(directory.lineage().log)
+            }
+            None => return Err(Error::View("it has rows but no applied mark".into())),
+        };
+        let file = path.join("db");
+        let file = File::open(&file).map_err(Error::io("open", &file))?;
+        let sequences = Sequences::open(db.open_tree("__sled__default")?, applied.heads)?;
+        let view = Self {
+            db,
+            direct,
+            group,
+            index,
+            sequences,
+            file,
+            path,
+        };
+        view.redo(applied.offset)?;
+        Ok((view, applied))
+    }
+
+    /// Takes the ids of an entry's messages from the sequences; returns the last of both.
+    pub fn take_ids(&self, direct: u64, group: u64) -> Result<Position, Error> {
+        Ok(Position {
+            direct: self.sequences.take(Sequence::Direct, direct)?,
+            group: self.sequences.take(Sequence::Group, group)?,
+        })
+    }
+
+    /// Writes what an entry brings. Writing the same again changes nothing.
+    pub fn write(&self, writes: &Writes, applied: &Applied) -> Result<(), Error> {
+        for (key, value) in &writes.rows {
+            self.index.insert(key, value.as_slice())?;
+        }
+        for message in &writes.messages {
+            let row = encode_message(message);
+            self.tree(message.sequence())
+                .insert(message.id.to_be_bytes(), row)?;
+        }
+        let chunks = redo_rows(&writes.changes);
+        for (number, chunk) in (0..).zip(&chunks) {
+            self.db
+                .insert(key::redo(applied.offset, number), encode(chunk))?;
+        }
+        self.db.insert(key::APPLIED, encode(applied))?;
+        self.change(&writes.changes)?;
+        for (number, _) in (0..).zip(&chunks) {
+            self.db.remove(key::redo(applied.offset, number))?;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written. sled's own flush does not sync.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.db.flush()?;
+        self.file
+            .sync_data()
+            .map_err(Error::io("sync the file db in", &self.path))
+    }
+
+    /// The messages of one sequence.
+    pub(super) fn tree(&self, sequence: Sequence) -> &sled::Tree {
+        match sequence {
+            Sequence::Direct => &self.direct,
+            Sequence::Group => &self.group,
+        }
+    }
+
+    fn change(&self, changes: &[Change]) -> Result<(), Error> {
+        for change in changes {
+            match &change.value {
+                Some(value) => self.index.insert(&change.key, value.as_slice())?,
+                None => self.index.remove(&change.key)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Does what was written aside for the entry of the mark, and forgets what was for a later one.
+    fn redo(&self, offset: u64) -> Result<(), Error> {
+        let rows: Vec<_> = self.db.scan_prefix(b"r").collect::<Result<_, _>>()?;
+        for (key, value) in rows {
+            if key.starts_with(&key::redo(offset, 0)[..9]) {
+                self.change(&decode::<Vec<Change>>("a change", &value)?)?;
+            }
+            self.db.remove(key)?;
+        }
+        Ok(())
+    }
+}
+
+/// The thread in which sled opens; a panic of it is an answer, not a fault of ours.
+pub(crate) const SLED_OPEN_THREAD: &str = "sled-open";
+
+type Opened = (sled::Db, sled::Tree, sled::Tree, sled::Tree);
+
+fn open_sled(path: &Path, cache_bytes: u64) -> Result<Opened, Error> {
+    let db = sled::Config::new()
+        .path(path)
+        .cache_capacity(cache_bytes)
+        .flush_every_ms(Some(SLED_FLUSH_MS))
+        .segment_size(SLED_SEGMENT_BYTES)
+        .open()?;
+    let (direct, group) = (db.open_tree("direct")?, db.open_tree("group")?);
+    let index = db.open_tree("index")?;
+    Ok((db, direct, group, index))
+}
+
+fn redo_rows(changes: &[Change]) -> Vec<Vec<&Change>> {
+    let mut chunks: Vec<Vec<&Change>> = Vec::new();
+    let mut bytes = REDO_BYTES;
+    for change in changes {
+        let size = change.key.len() + change.value.as_ref().map_or(0, Vec::len) + 4;
+        if bytes + size > REDO_BYTES {
+            chunks.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        chunks
+            .last_mut()
+            .expect("one was pushed first")
+            .push(change);
+    }
+    chunks
+}

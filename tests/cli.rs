@@ -1,0 +1,414 @@
+//! The command line as a user meets it: the built program, its output and its exit codes.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what tests share stands outside test functions"
+)]
+
+mod program;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use halley::config::{Config, Keys};
+use halley::token::Claims;
+
+use program::{KEY, fail, halley, succeed};
+
+const COMMANDS: [&str; 9] = [
+    "serve", "token", "push", "tail", "history", "verify", "rebuild", "config", "version",
+];
+
+fn file(folder: &Path, name: &str, content: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+/// The line of `halley config` for one option.
+fn setting(command: &mut Command, name: &str) -> String {
+    let shown = succeed(command);
+    let line = shown
+        .lines()
+        .find(|line| line.starts_with(&format!("{name} ")));
+    line.unwrap_or_default().to_owned()
+}
+
+/// Each of these command lines is refused, with these words.
+fn each_ends_with_2(command_lines: &[(&[&str], &str)]) {
+    for (arguments, reason) in command_lines {
+        let said = fail(&mut halley(arguments), 2);
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn help_is_there_for_every_command() {
+    let all = succeed(&mut halley(&["--help"]));
+    for command in COMMANDS {
+        assert!(
+            all.contains(&format!("\n  {command} ")),
+            "{command} is not in the help"
+        );
+        let help = succeed(&mut halley(&[command, "--help"]));
+        assert!(help.contains(&format!("Usage: halley {command}")), "{help}");
+        assert!(
+            help.lines().all(|line| line.chars().count() <= 100),
+            "{help}"
+        );
+    }
+    assert!(!succeed(&mut halley(&["push", "--help"])).contains("--cache-bytes"));
+    assert!(succeed(&mut halley(&["serve", "--help"])).contains("--cache-bytes"));
+}
+
+#[test]
+fn help_never_shows_a_secret_of_the_environment() {
+    let mut command = halley(&["--help"]);
+    command
+        .env("HALLEY_ADMIN_KEY", KEY)
+        .env("HALLEY_TOKEN_SECRET", KEY);
+    assert!(!succeed(&mut command).contains(KEY));
+}
+
+#[test]
+fn wrong_flags_and_values_end_with_2_and_say_the_limit() {
+    each_ends_with_2(&[
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["no-such-command"], "no-such-command"),
+        (&["--listen", "nowhere"], "--listen"),
+        (
+            &["config", "--body-bytes-max", "0"],
+            "0 is not in 1..=1048576",
+        ),
+        (&["config", "--body-bytes-max", "1e6"], "invalid digit"),
+        (&["config", "--page-messages-max", "10001"], "1..=10000"),
+        (&["config", "--poll-wait-s-max", "3601"], "1..=3600"),
+        (&["config", "--log", "halley=loud"], "--log"),
+        (
+            &["config", "--cors-origin", "https://app.example/"],
+            "without anything after it",
+        ),
+    ]);
+}
+
+#[test]
+fn values_that_do_not_go_together_end_with_2() {
+    each_ends_with_2(&[
+        (
+            &["config", "--listen", "127.0.0.1:8000"],
+            "they must differ",
+        ),
+        (
+            &["config", "--request-bytes-max", "65536"],
+            "must be at least 73728",
+        ),
+        (
+            &["config", "--queue-bytes-max", "65536"],
+            "at least request-bytes-max, which is 8388608",
+        ),
+        (
+            &["config", "--admin-key", KEY, "--admin-key-file", "x"],
+            "are both set",
+        ),
+        (
+            &[
+                "config",
+                "--token-secret",
+                KEY,
+                "--token-public-key-file",
+                "x",
+            ],
+            "are both set",
+        ),
+        (
+            &["serve", "--connections-max", "1000000"],
+            "this process may open",
+        ),
+    ]);
+}
+
+#[test]
+fn wrong_arguments_of_commands_end_with_2() {
+    each_ends_with_2(&[
+        (&["token", "alice", "--ttl", "0"], "1 to 31536000 seconds"),
+        (&["token", ""], "1 to 128 bytes"),
+        (&["push", "--from", "a", "1"], "--to <USER>|--group <GROUP>"),
+        (
+            &["push", "--from", "a", "--to", "b", "--group", "g", "1"],
+            "cannot be used with",
+        ),
+        (
+            &["push", "--from", "a", "--to", "b", "hello"],
+            "--text sends it as text",
+        ),
+        (
+            &["tail", "--user", "a", "--server", "https://halley.example"],
+            "https is not spoken",
+        ),
+        (
+            &[
+                "history", "--user", "a", "--peer", "b", "--before", "1", "--after", "2",
+            ],
+            "cannot be used",
+        ),
+    ]);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(
+        folder.path(),
+        "halley.toml",
+        "shutdown-s = 21\ncors-origin = ['http://a', 'http://b']\n",
+    );
+    let none = &["config"][..];
+    let with_file = &["config", "--config", &path][..];
+    let with_flag = &["--shutdown-s", "23", "config", "--config", &path][..];
+    let flag_behind = &["config", "--config", &path, "--shutdown-s", "23"][..];
+
+    for (arguments, env, expected) in [
+        (none, None, "shutdown-s = 10  # default"),
+        (with_file, None, "shutdown-s = 21  # configuration file"),
+        (
+            none,
+            Some("22"),
+            "shutdown-s = 22  # environment HALLEY_SHUTDOWN_S",
+        ),
+        (
+            with_file,
+            Some("22"),
+            "shutdown-s = 22  # environment HALLEY_SHUTDOWN_S",
+        ),
+        (
+            with_flag,
+            Some("22"),
+            "shutdown-s = 23  # flag --shutdown-s",
+        ),
+        (
+            flag_behind,
+            Some("22"),
+            "shutdown-s = 23  # flag --shutdown-s",
+        ),
+    ] {
+        let mut command = halley(arguments);
+        command.envs(env.map(|value| ("HALLEY_SHUTDOWN_S", value)));
+        assert_eq!(
+            setting(&mut command, "shutdown-s"),
+            expected,
+            "{arguments:?}"
+        );
+    }
+
+    let origins = setting(&mut halley(with_file), "cors-origin");
+    assert_eq!(
+        origins,
+        "cors-origin = [\"http://a\", \"http://b\"]  # configuration file"
+    );
+    let mut command = halley(&["config", "--cors-origin", "*"]);
+    command.env("HALLEY_CONFIG", &path);
+    assert_eq!(
+        setting(&mut command, "cors-origin"),
+        "cors-origin = [\"*\"]  # flag --cors-origin"
+    );
+    assert_eq!(
+        setting(&mut command, "shutdown-s"),
+        "shutdown-s = 21  # configuration file"
+    );
+}
+
+#[test]
+fn options_that_a_command_does_not_use_still_reach_it_from_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(
+        folder.path(),
+        "halley.toml",
+        "cache-bytes = 1048576\npage-messages-max = 7\n",
+    );
+    succeed(&mut halley(&["version", "--config", &path]));
+    succeed(&mut halley(&[
+        "--config",
+        &path,
+        "version",
+        "--listen",
+        "127.0.0.1:1",
+    ]));
+}
+
+#[test]
+fn a_wrong_file_ends_with_2_and_names_file_and_key() {
+    let folder = tempfile::tempdir().unwrap();
+    for (content, reason) in [
+        (
+            "lisen = '127.0.0.1:1'",
+            "unknown key lisen; did you mean listen?",
+        ),
+        (
+            "body-bytes-max = 0",
+            "key body-bytes-max: invalid value '0'",
+        ),
+        ("body-bytes-max = 0", "0 is not in 1..=1048576"),
+        (
+            "listen = ['a', 'b']",
+            "key listen takes one value, not an array",
+        ),
+        (
+            "durability = 'sometimes'",
+            "key durability: invalid value 'sometimes'",
+        ),
+        ("listen = ", "TOML parse error"),
+    ] {
+        let path = file(folder.path(), "wrong.toml", content);
+        let said = fail(&mut halley(&["config", "check", "--config", &path]), 2);
+        assert!(
+            said.contains(reason) && said.contains("wrong.toml"),
+            "{content}: {said}"
+        );
+    }
+    let said = fail(&mut halley(&["--config", "/nonexistent.toml"]), 2);
+    assert!(
+        said.contains("/nonexistent.toml") && said.contains("No such file"),
+        "{said}"
+    );
+}
+
+#[test]
+fn config_shows_no_secret_and_its_output_is_a_configuration_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = halley(&[
+        "config",
+        "--data",
+        "/some \"data\"",
+        "--cors-origin",
+        "http://a",
+    ]);
+    command.env("HALLEY_ADMIN_KEY", KEY);
+    let shown = succeed(&mut command);
+    assert!(!shown.contains(KEY), "{shown}");
+    assert!(
+        shown.contains("# admin-key is hidden  # environment HALLEY_ADMIN_KEY"),
+        "{shown}"
+    );
+
+    let path = file(folder.path(), "shown.toml", &shown);
+    let again = succeed(&mut halley(&["config", "--config", &path]));
+    let values = |shown: &str| -> Vec<String> {
+        let lines = shown.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| line.split("  #").next())
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(values(&again), values(&shown));
+
+    let mut command = halley(&["config", "--json", "--token-secret", KEY]);
+    let json = succeed(&mut command);
+    assert!(!json.contains(KEY), "{json}");
+    let settings: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let secret = settings
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["name"] == "token-secret")
+        .unwrap();
+    assert_eq!(
+        (&secret["values"][0], &secret["source"]),
+        (&"(hidden)".into(), &"flag".into())
+    );
+}
+
+#[test]
+fn config_check_is_silent_or_tells_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(succeed(&mut halley(&["config", "check"])), "");
+    let short = file(folder.path(), "short.key", "hunter2\n");
+    let said = fail(
+        &mut halley(&["config", "check", "--admin-key-file", &short]),
+        2,
+    );
+    assert!(
+        said.contains("short.key has 7 characters") && !said.contains("hunter2"),
+        "{said}"
+    );
+    let said = fail(
+        &mut halley(&["config", "check", "--token-public-key-file", &short]),
+        2,
+    );
+    assert!(said.contains("no PUBLIC KEY block"), "{said}");
+    let said = fail(
+        &mut halley(&["config", "check", "--token-secret", "hunter2"]),
+        2,
+    );
+    assert!(
+        said.contains("token-secret has 7 characters") && !said.contains("hunter2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn config_table_has_a_row_for_each_option() {
+    let table = succeed(&mut halley(&["config", "table"]));
+    for row in halley::config::option_table() {
+        assert!(
+            table.contains(&format!("| `--{}` | `{}` |", row.name, row.env)),
+            "{}",
+            row.name
+        );
+    }
+}
+
+#[test]
+fn version_tells_all_three() {
+    let shown = succeed(&mut halley(&["version"]));
+    assert!(shown.starts_with(&format!(
+        "halley {}\nsled 0.34.7\ndata format ",
+        env!("CARGO_PKG_VERSION")
+    )));
+    let json: serde_json::Value =
+        serde_json::from_str(&succeed(&mut halley(&["version", "--json"]))).unwrap();
+    assert_eq!(json["sled"], "0.34.7");
+}
+
+#[test]
+fn token_prints_a_token_that_the_server_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().display().to_string();
+    let said = fail(&mut halley(&["token", "alice", "--data", &data]), 2);
+    assert!(
+        said.contains("token.secret") && said.contains("--data"),
+        "{said}"
+    );
+
+    let Keys { verifier, .. } = Config::default_for(folder.path())
+        .auth
+        .load_or_create()
+        .unwrap();
+    let now = halley::clock::now_s();
+    for (arguments, ttl_s, send) in [
+        (&["token", "alice", "--data", &data][..], 86_400, false),
+        (
+            &["token", "alice", "--data", &data, "--ttl", "2h", "--send"],
+            7200,
+            true,
+        ),
+    ] {
+        let printed = succeed(&mut halley(arguments));
+        let Claims {
+            user,
+            send: may_send,
+            expires_at,
+        } = verifier.verify(printed.trim_end(), now).unwrap();
+        assert_eq!((user.as_str(), may_send), ("alice", send));
+        assert!((now + ttl_s..=now + ttl_s + 60).contains(&expires_at));
+    }
+    let json: serde_json::Value = serde_json::from_str(&succeed(&mut halley(&[
+        "token", "alice", "--data", &data, "--json",
+    ])))
+    .unwrap();
+    assert_eq!(json["user"], "alice");
+    assert!(
+        verifier
+            .verify(json["token"].as_str().unwrap(), now)
+            .is_ok()
+    );
+}

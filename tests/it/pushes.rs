@@ -1,0 +1,257 @@
+//! Pushing, groups, history, conversations: what goes in comes out.
+
+use serde_json::json;
+
+use crate::support::{KEY, TestServer};
+
+#[tokio::test]
+async fn a_push_is_read_back_byte_for_byte_everywhere() {
+    let server = TestServer::start().await;
+    let body = "{\"b\" : [1e3, 1.10,\t\"\\u00e9\\/\"],\"b\":null}";
+    let id = server.push("alice", "a%2Fb%20%C3%BC", body).await;
+    let field = format!("\"body\":{body}}}");
+    for path in [
+        format!("/v1/messages/direct/{id}"),
+        "/v1/users/alice/inbox".to_owned(),
+        "/v1/users/a%2Fb%20%C3%BC/inbox".to_owned(),
+        "/v1/users/alice/direct/a%2Fb%20%C3%BC/messages".to_owned(),
+        "/v1/users/alice/conversations".to_owned(),
+    ] {
+        let reply = server.as_admin("GET", &path, "").await;
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(reply.text().contains(&field), "{path}: {}", reply.text());
+        assert!(reply.text().contains("a/b ü"), "{path}: {}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn a_retry_under_the_same_key_is_the_same_message() {
+    let server = TestServer::start().await;
+    let bearer = format!("authorization: Bearer {KEY}");
+    let headers = [bearer.as_str(), "idempotency-key: k 1"];
+    let mut http = server.connect_admin().await;
+    let path = "/v1/direct/bob/messages";
+    let first = http
+        .request("POST", path, &headers, "{\"from\":\"a\",\"body\":1}")
+        .await;
+    let again = http
+        .request("POST", path, &headers, "{\"from\":\"a\",\"body\":1}")
+        .await;
+    let other = http
+        .request("POST", path, &headers, "{\"from\":\"a\",\"body\":2}")
+        .await;
+    assert_eq!((first.status, again.status, other.status), (201, 200, 422));
+    assert_eq!(again.json()["duplicate"], true);
+    assert_eq!(again.json()["id"], first.json()["id"]);
+    assert_eq!(other.code(), "idempotency_conflict");
+}
+
+#[tokio::test]
+async fn each_message_of_an_array_has_its_own_outcome_in_its_place() {
+    let server = TestServer::start().await;
+    let items = json!([
+        { "to": "bob", "from": "alice", "body": 1 },
+        { "from": "alice", "body": 2 },
+        { "group": "nowhere", "from": "alice", "body": 3 },
+        { "to": "", "from": "alice", "body": 4 },
+        { "to": "bob", "from": "alice", "body": "x".repeat(65_536) },
+        { "to": "bob", "from": "alice", "body": 5, "idempotency_key": "" },
+        7,
+        { "to": "bob", "from": "alice", "body": 6 },
+    ]);
+    let reply = server
+        .as_admin("POST", "/v1/messages", &items.to_string())
+        .await;
+    assert_eq!(reply.status, 200);
+    let results = reply.json()["results"].as_array().unwrap().clone();
+    let outcomes: Vec<&str> = results
+        .iter()
+        .map(|result| result["error"]["code"].as_str().unwrap_or("stored"))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            "stored",
+            "bad_json",
+            "group_not_found",
+            "bad_name",
+            "body_too_large",
+            "bad_json",
+            "bad_json",
+            "stored"
+        ]
+    );
+    assert_eq!(results[7]["prev"], results[0]["id"]);
+    let none = server.as_admin("POST", "/v1/messages", "[]").await;
+    assert_eq!(none.text(), "{\"results\":[]}");
+}
+
+#[tokio::test]
+async fn the_key_of_an_array_covers_each_of_its_messages() {
+    let server = TestServer::start().await;
+    let bearer = format!("authorization: Bearer {KEY}");
+    let headers = [bearer.as_str(), "idempotency-key: batch"];
+    let items =
+        "[{\"to\":\"b\",\"from\":\"a\",\"body\":1},{\"to\":\"b\",\"from\":\"a\",\"body\":1}]";
+    let mut http = server.connect_admin().await;
+    let first = http
+        .request("POST", "/v1/messages", &headers, items)
+        .await
+        .json();
+    let again = http
+        .request("POST", "/v1/messages", &headers, items)
+        .await
+        .json();
+    assert_ne!(first["results"][0]["id"], first["results"][1]["id"]);
+    for n in 0..2 {
+        assert_eq!(again["results"][n]["id"], first["results"][n]["id"]);
+        assert_eq!(again["results"][n]["duplicate"], true);
+    }
+}
+
+#[tokio::test]
+async fn a_user_sends_as_himself() {
+    let server = TestServer::start().await;
+    let push = "{\"from\":\"eve\",\"body\":\"hi\"}";
+    let reply = server
+        .as_user("alice", "POST", "/v1/direct/bob/messages", push)
+        .await;
+    assert_eq!(reply.status, 201);
+    let history = server
+        .as_user("bob", "GET", "/v1/direct/alice/messages", "")
+        .await
+        .json();
+    assert_eq!(history["messages"][0]["from"], "alice");
+}
+
+#[tokio::test]
+async fn groups_are_made_changed_shown_and_ended() {
+    let server = TestServer::start().await;
+    let made = server
+        .as_admin("PUT", "/v1/groups/t%2F1", "{\"members\":[\"b\",\"a\"]}")
+        .await;
+    assert_eq!(made.status, 201);
+    assert_eq!(
+        made.json(),
+        json!({ "group": "t/1", "history": "member", "members": 2, "added": 2, "removed": 0 })
+    );
+    let changed = server
+        .as_admin(
+            "POST",
+            "/v1/groups/t%2F1/members",
+            "{\"add\":[\"c\"],\"remove\":[\"a\"]}",
+        )
+        .await;
+    assert_eq!(changed.status, 200);
+    assert_eq!(changed.json()["members"], 2);
+    assert_eq!(
+        server
+            .as_admin("PUT", "/v1/groups/t%2F1/members/a", "")
+            .await
+            .json()["added"],
+        1
+    );
+    assert_eq!(
+        server
+            .as_admin("DELETE", "/v1/groups/t%2F1/members/b", "")
+            .await
+            .json()["removed"],
+        1
+    );
+    let shown = server.as_admin("GET", "/v1/groups/t%2F1", "").await.json();
+    assert_eq!(shown["members"], json!(["a", "c"]));
+    let sent = server
+        .as_user("a", "POST", "/v1/groups/t%2F1/messages", "{\"body\":1}")
+        .await;
+    assert_eq!(sent.status, 201);
+    let stranger = server
+        .as_user("b", "POST", "/v1/groups/t%2F1/messages", "{\"body\":1}")
+        .await;
+    assert_eq!(
+        (stranger.status, stranger.code().as_str()),
+        (403, "forbidden")
+    );
+    let list = server
+        .as_user("c", "GET", "/v1/conversations", "")
+        .await
+        .json();
+    assert_eq!(list["conversations"][0]["group"], "t/1");
+    assert_eq!(list["conversations"][0]["member"], true);
+    let ended = server.as_admin("DELETE", "/v1/groups/t%2F1", "").await;
+    assert_eq!(ended.json(), json!({ "group": "t/1", "removed": 2 }));
+    assert_eq!(
+        server.as_admin("GET", "/v1/groups/t%2F1", "").await.code(),
+        "group_not_found"
+    );
+}
+
+#[tokio::test]
+async fn pages_of_a_history_and_of_conversations_go_both_ways() {
+    let server = TestServer::start().await;
+    for n in 0..5 {
+        server
+            .push("alice", &format!("peer{}", n % 3), &n.to_string())
+            .await;
+    }
+    let server = &server;
+    let page = |query: &'static str| {
+        let path = format!("/v1/users/alice/direct/peer0/messages?{query}");
+        async move { server.as_admin("GET", &path, "").await.json() }
+    };
+    let newest = page("limit=1").await;
+    assert_eq!(newest["messages"][0]["body"], 3);
+    assert_eq!(newest["more"], true);
+    let older = page("before=4&limit=1").await;
+    assert_eq!(
+        (&older["messages"][0]["body"], &older["more"]),
+        (&json!(0), &json!(false))
+    );
+    assert_eq!(page("after=1").await["messages"][0]["body"], 3);
+
+    let first = server
+        .as_user("alice", "GET", "/v1/conversations?limit=2", "")
+        .await
+        .json();
+    assert_eq!(first["more"], true);
+    let next = first["next"].as_str().unwrap();
+    let path = format!("/v1/conversations?limit=2&before={next}");
+    let second = server.as_user("alice", "GET", &path, "").await.json();
+    assert_eq!(second["more"], false);
+    assert_eq!(second["next"], json!(null));
+    assert_eq!(second["conversations"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_made_token_opens_the_inbox_also_in_the_query() {
+    let server = TestServer::start().await;
+    let made = server
+        .as_admin("POST", "/v1/tokens", "{\"user\":\"bob\"}")
+        .await;
+    assert_eq!(made.status, 201);
+    let token = made.json()["token"].as_str().unwrap().to_owned();
+    let path = format!("/v1/inbox?wait=0&token={token}");
+    assert_eq!(
+        server
+            .connect()
+            .await
+            .request("GET", &path, &[], "")
+            .await
+            .status,
+        200
+    );
+    let bearer = format!("authorization: bearer {token}");
+    let mut http = server.connect().await;
+    let sent = http
+        .request("POST", "/v1/direct/x/messages", &[&bearer], "{\"body\":1}")
+        .await;
+    assert_eq!((sent.status, sent.code().as_str()), (403, "forbidden"));
+}
+
+#[tokio::test]
+async fn status_counts_connections() {
+    let server = TestServer::start().await;
+    let _held = server.poll_held("bob").await;
+    let status = server.status().await;
+    assert_eq!(status["connections"]["client"], 1);
+    assert!(status["version"].is_string() && status["log"].is_string());
+}

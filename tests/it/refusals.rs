@@ -1,0 +1,499 @@
+//! Every way to be wrong, as a table: what is asked, and the status and code of the refusal.
+
+use halley::clock;
+use halley::error::Error;
+use halley::token::Claims;
+
+use crate::support::{KEY, TestServer};
+
+/// Who asks on which listener.
+#[derive(Clone, Copy, Debug)]
+enum As {
+    User,
+    Backend,
+}
+use As::{Backend, User};
+
+type Row = (
+    As,
+    &'static str,
+    &'static str,
+    &'static str,
+    u16,
+    &'static str,
+);
+
+async fn check(server: &TestServer, rows: &[Row]) {
+    for row in rows {
+        let (who, method, path, body, status, code) = *row;
+        let reply = match who {
+            User => server.as_user("bob", method, path, body).await,
+            Backend => server.as_admin(method, path, body).await,
+        };
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (status, code),
+            "{row:?}: {reply:?}"
+        );
+        assert_eq!(
+            reply.header("content-type"),
+            Some("application/problem+json"),
+            "{row:?}"
+        );
+        let problem = reply.json();
+        assert_eq!(problem["type"], format!("urn:halley:error:{code}"));
+        assert_eq!(problem["status"], status);
+        for field in ["title", "detail"] {
+            assert!(
+                problem[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{row:?}"
+            );
+        }
+        let retry = matches!(status, 429 | 503);
+        assert_eq!(reply.header("retry-after").is_some(), retry, "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_requests() {
+    let server = TestServer::start().await;
+    check(
+        &server,
+        &[
+            (User, "GET", "/", "", 404, "not_found"),
+            (User, "GET", "/v1/inbox/", "", 404, "not_found"),
+            (User, "GET", "/v1/tokens", "", 404, "not_found"),
+            (Backend, "GET", "/v1/inbox", "", 404, "not_found"),
+            (Backend, "GET", "/v1/messages/other/1", "", 404, "not_found"),
+            (User, "POST", "/v1/inbox", "{}", 405, "method_not_allowed"),
+            (
+                Backend,
+                "DELETE",
+                "/v1/tokens",
+                "",
+                405,
+                "method_not_allowed",
+            ),
+            (User, "PATCH", "/healthz", "", 405, "method_not_allowed"),
+            (User, "GET", "/v1/inbox", "{}", 400, "bad_request"),
+            (User, "GET", "/v1/inbox?wait=301", "", 400, "bad_query"),
+            (User, "GET", "/v1/inbox?wait=-1", "", 400, "bad_query"),
+            (User, "GET", "/v1/inbox?wait=1.5", "", 400, "bad_query"),
+            (User, "GET", "/v1/inbox?wait=", "", 400, "bad_query"),
+            (User, "GET", "/v1/inbox?limit=0", "", 400, "bad_query"),
+            (User, "GET", "/v1/inbox?limit=1001", "", 400, "bad_query"),
+            (User, "GET", "/v1/inbox?after=x", "", 400, "bad_cursor"),
+            (User, "GET", "/v1/inbox?after=1.2.3", "", 400, "bad_cursor"),
+            (User, "GET", "/v1/inbox?after=9.0", "", 409, "cursor_ahead"),
+            (
+                User,
+                "GET",
+                "/v1/inbox?after=0.0.12345678",
+                "",
+                409,
+                "log_unknown",
+            ),
+            (
+                User,
+                "GET",
+                "/v1/direct/x/messages?before=1&after=2",
+                "",
+                400,
+                "bad_query",
+            ),
+            (
+                User,
+                "GET",
+                "/v1/direct/x/messages?before=a",
+                "",
+                400,
+                "bad_query",
+            ),
+            (
+                User,
+                "GET",
+                "/v1/direct/x/messages?after=99",
+                "",
+                409,
+                "cursor_ahead",
+            ),
+            (
+                User,
+                "GET",
+                "/v1/direct/%zz/messages",
+                "",
+                400,
+                "bad_request",
+            ),
+            (
+                User,
+                "GET",
+                "/v1/direct/%ff/messages",
+                "",
+                400,
+                "bad_request",
+            ),
+            (User, "GET", "/v1/direct/%00/messages", "", 400, "bad_name"),
+            (
+                User,
+                "GET",
+                "/v1/groups/none/messages",
+                "",
+                404,
+                "group_not_found",
+            ),
+            (
+                User,
+                "GET",
+                "/v1/conversations?before=x",
+                "",
+                400,
+                "bad_query",
+            ),
+            (
+                User,
+                "POST",
+                "/v1/groups/none/messages",
+                "{\"body\":1}",
+                404,
+                "group_not_found",
+            ),
+            (
+                Backend,
+                "GET",
+                "/v1/messages/direct/99",
+                "",
+                404,
+                "message_not_found",
+            ),
+            (
+                Backend,
+                "GET",
+                "/v1/messages/direct/x",
+                "",
+                404,
+                "message_not_found",
+            ),
+            (
+                Backend,
+                "GET",
+                "/v1/users/%0a/presence",
+                "",
+                400,
+                "bad_name",
+            ),
+            (
+                Backend,
+                "GET",
+                "/v1/groups/none",
+                "",
+                404,
+                "group_not_found",
+            ),
+            (
+                Backend,
+                "DELETE",
+                "/v1/groups/none",
+                "",
+                404,
+                "group_not_found",
+            ),
+            (
+                Backend,
+                "PUT",
+                "/v1/groups/none/members/a",
+                "",
+                404,
+                "group_not_found",
+            ),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_bodies() {
+    let server = TestServer::start().await;
+    let direct = "/v1/direct/x/messages";
+    check(
+        &server,
+        &[
+            (User, "POST", direct, "", 400, "bad_json"),
+            (User, "POST", direct, "{", 400, "bad_json"),
+            (User, "POST", direct, "{}", 400, "bad_json"),
+            (User, "POST", direct, "{\"body\":1}x", 400, "bad_json"),
+            (
+                User,
+                "POST",
+                direct,
+                "{\"body\":1,\"body\":2}",
+                400,
+                "bad_json",
+            ),
+            (User, "POST", direct, "{\"body\":01}", 400, "bad_json"),
+            (Backend, "POST", direct, "{\"body\":1}", 400, "bad_json"),
+            (
+                Backend,
+                "POST",
+                direct,
+                "{\"from\":\"\",\"body\":1}",
+                400,
+                "bad_name",
+            ),
+            (
+                Backend,
+                "POST",
+                direct,
+                "{\"from\":7,\"body\":1}",
+                400,
+                "bad_json",
+            ),
+            (
+                Backend,
+                "POST",
+                "/v1/direct/%0a/messages",
+                "{\"from\":\"a\",\"body\":1}",
+                400,
+                "bad_name",
+            ),
+            (
+                Backend,
+                "POST",
+                "/v1/groups/g/messages",
+                "{\"from\":\"a\",\"body\":1}",
+                404,
+                "group_not_found",
+            ),
+            (Backend, "POST", "/v1/messages", "{}", 400, "bad_json"),
+            (Backend, "PUT", "/v1/groups/g", "[]", 400, "bad_json"),
+            (
+                Backend,
+                "PUT",
+                "/v1/groups/g",
+                "{\"history\":\"some\"}",
+                400,
+                "bad_json",
+            ),
+            (
+                Backend,
+                "PUT",
+                "/v1/groups/g",
+                "{\"members\":[\"\"]}",
+                400,
+                "bad_name",
+            ),
+            (
+                Backend,
+                "POST",
+                "/v1/groups/g/members",
+                "{\"add\":\"a\"}",
+                400,
+                "bad_json",
+            ),
+            (Backend, "POST", "/v1/tokens", "{}", 400, "bad_json"),
+            (
+                Backend,
+                "POST",
+                "/v1/tokens",
+                "{\"user\":\"a\",\"ttl_s\":0}",
+                400,
+                "bad_json",
+            ),
+            (
+                Backend,
+                "POST",
+                "/v1/tokens",
+                "{\"user\":\"a\",\"ttl_s\":31536001}",
+                400,
+                "bad_json",
+            ),
+            (
+                Backend,
+                "POST",
+                "/v1/tokens",
+                "{\"user\":\"\"}",
+                400,
+                "bad_name",
+            ),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_says_the_limit() {
+    let server = TestServer::start().await;
+    let long = format!("{{\"from\":\"a\",\"body\":\"{}\"}}", "x".repeat(65_536));
+    let longer = format!("{{\"from\":\"a\",\"body\":\"{}\"}}", "x".repeat(100_000));
+    let many = format!("[{}1]", "1,".repeat(1000));
+    let names = format!("{{\"members\":[{}\"a\"]}}", "\"a\",".repeat(10_000));
+    for (path, body, limit) in [
+        ("/v1/direct/x/messages", long, 65_536),
+        ("/v1/direct/x/messages", longer, 65_536 + 16 * 1024),
+        ("/v1/messages", many, 1000),
+        ("/v1/groups/g", names, 10_000),
+    ] {
+        let method = if path == "/v1/groups/g" {
+            "PUT"
+        } else {
+            "POST"
+        };
+        let reply = server.as_admin(method, path, &body).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (413, "body_too_large"),
+            "{path}"
+        );
+        assert_eq!(reply.json()["limit"], limit, "{path}");
+    }
+    let fits = format!("{{\"from\":\"a\",\"body\":\"{}\"}}", "x".repeat(65_534));
+    assert_eq!(
+        server
+            .as_admin("POST", "/v1/direct/x/messages", &fits)
+            .await
+            .status,
+        201
+    );
+}
+
+#[tokio::test]
+async fn wrong_bearers() {
+    let server = TestServer::start().await;
+    let now = clock::now_s();
+    let claims = |user: &str, expires_at| Claims {
+        user: user.to_owned(),
+        send: true,
+        expires_at,
+    };
+    let expired = format!("Bearer {}", TestServer::token_of(&claims("bob", now - 60)));
+    let unnamed = format!("Bearer {}", TestServer::token_of(&claims("a\nb", now + 60)));
+    let good = TestServer::token("bob");
+    let forged = format!("Bearer {}x", good);
+    let cases = [
+        ("Bearer", "unauthorized"),
+        ("Basic Ym9iOmJvYg==", "unauthorized"),
+        ("Bearer nonsense", "unauthorized"),
+        (forged.as_str(), "unauthorized"),
+        (unnamed.as_str(), "unauthorized"),
+        (expired.as_str(), "token_expired"),
+    ];
+    for (value, code) in cases {
+        let header = format!("authorization: {value}");
+        let mut http = server.connect().await;
+        let reply = http.request("GET", "/v1/inbox", &[&header], "").await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (401, code),
+            "{value}"
+        );
+        assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
+    }
+    for value in [
+        format!("Bearer {good}"),
+        format!("Bearer {}", &KEY[1..]),
+        format!("Basic {KEY}"),
+    ] {
+        let header = format!("authorization: {value}");
+        let mut http = server.connect_admin().await;
+        let reply = http.request("GET", "/v1/status", &[&header], "").await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (401, "unauthorized"),
+            "{value}"
+        );
+        assert!(!reply.text().contains(&KEY[1..]) && !reply.text().contains(&good));
+    }
+}
+
+#[tokio::test]
+async fn wrong_keys_of_a_push() {
+    let server = TestServer::start().await;
+    let bearer = format!("authorization: Bearer {KEY}");
+    for key in [String::new(), "x".repeat(256), "\u{fc}".to_owned()] {
+        let header = format!("idempotency-key: {key}");
+        let mut http = server.connect_admin().await;
+        let reply = http
+            .request(
+                "POST",
+                "/v1/direct/b/messages",
+                &[&bearer, &header],
+                "{\"from\":\"a\",\"body\":1}",
+            )
+            .await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (400, "bad_request"),
+            "{key:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_says_which() {
+    let server = TestServer::start().await;
+    let push = "{\"from\":\"a\",\"body\":1}";
+    for (error, code) in [
+        (Error::Busy, "busy"),
+        (Error::Closing, "closing"),
+        (Error::DiskFull { free: 1, needed: 2 }, "disk_full"),
+        (Error::WritesRefused, "writes_refused"),
+        (Error::StoreDamaged, "store_damaged"),
+    ] {
+        server.hub.refuse(Some(error));
+        check(
+            &server,
+            &[
+                (Backend, "POST", "/v1/direct/b/messages", push, 503, code),
+                (User, "GET", "/readyz", "", 503, code),
+                (Backend, "GET", "/readyz", "", 503, code),
+            ],
+        )
+        .await;
+        assert_eq!(server.as_user("a", "GET", "/healthz", "").await.status, 200);
+    }
+    server.hub.refuse(None);
+    assert_eq!(server.as_user("a", "GET", "/readyz", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn other_sites_are_let_in_only_if_they_are_named() {
+    let server = TestServer::start().await;
+    let preflight = [
+        "origin: https://app.example",
+        "access-control-request-method: POST",
+    ];
+    let mut http = server.connect().await;
+    let reply = http.request("OPTIONS", "/v1/inbox", &preflight, "").await;
+    assert_eq!(reply.status, 204);
+    assert_eq!(
+        reply.header("access-control-allow-origin"),
+        Some("https://app.example")
+    );
+    assert_eq!(reply.header("access-control-max-age"), Some("600"));
+    assert_eq!(reply.header("allow"), Some("GET, HEAD, OPTIONS"));
+    let allowed = reply.header("access-control-allow-headers").unwrap();
+    for header in [
+        "authorization",
+        "content-type",
+        "idempotency-key",
+        "last-event-id",
+    ] {
+        assert!(allowed.contains(header), "{allowed}");
+    }
+    let reply = http
+        .request("GET", "/v1/inbox", &["origin: https://app.example"], "")
+        .await;
+    assert_eq!(reply.status, 401);
+    assert_eq!(
+        reply.header("access-control-allow-origin"),
+        Some("https://app.example")
+    );
+    let reply = http
+        .request("GET", "/v1/inbox", &["origin: https://evil.example"], "")
+        .await;
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+    assert_eq!(reply.header("vary"), Some("Origin"));
+    let mut http = server.connect_admin().await;
+    let reply = http.request("OPTIONS", "/v1/status", &preflight, "").await;
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+}

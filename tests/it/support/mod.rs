@@ -1,0 +1,21 @@
+//! A server in this process, and a client that writes and reads HTTP by hand.
+
+mod http;
+mod server;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use http::{Http, Reply};
+pub(crate) use server::{KEY, TestServer, poll_request};
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks again until it is so.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut asked: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !asked().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,192 @@
+//! A server in this process: both listeners on ports of their own.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use halley::clock;
+use halley::config::Limits;
+use halley::http::{App, Face, Parts, Timeouts, serve};
+use halley::hub::Hub;
+use halley::secret::Secret;
+use halley::token::{Claims, Verifier, mint};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::http::{Http, Reply};
+use super::{PATIENCE, eventually};
+
+/// The API key of every test server.
+pub(crate) const KEY: &str = "an admin key for tests";
+const SECRET: &str = "a token secret for tests";
+
+/// Serves until it is dropped.
+pub(crate) struct TestServer {
+    pub(crate) client: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) hub: Hub,
+    pub(crate) app: App,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With other limits and times.
+    pub(crate) async fn with(change: impl FnOnce(&mut Parts)) -> Self {
+        let hub = Hub::fake(100);
+        let mut parts = Parts {
+            hub: hub.clone(),
+            limits: Limits {
+                body_bytes_max: 65_536,
+                request_bytes_max: 8 << 20,
+                page_messages_max: 1000,
+                poll_wait_max: Duration::from_secs(300),
+                connections_max: 1000,
+            },
+            timeouts: Timeouts::default(),
+            admin_key: Secret::from(KEY.to_owned()),
+            verifier: Verifier::from_secret(SECRET.as_bytes()),
+            token_secret: Some(Secret::from(SECRET.to_owned())),
+            cors_origins: vec!["https://app.example".to_owned()],
+            started: Instant::now(),
+        };
+        change(&mut parts);
+        let app = App::new(parts);
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Vec::new();
+        let mut addresses = Vec::new();
+        for face in [Face::Client, Face::Admin] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.push(listener.local_addr().unwrap());
+            tasks.push(tokio::spawn(serve(
+                listener,
+                face,
+                app.clone(),
+                stopped.clone(),
+            )));
+        }
+        Self {
+            client: addresses[0],
+            admin: addresses[1],
+            hub,
+            app,
+            stop,
+            tasks,
+        }
+    }
+
+    /// A user's token; with `send`.
+    pub(crate) fn token(user: &str) -> String {
+        let expires_at = clock::now_s() + 3600;
+        mint(
+            SECRET.as_bytes(),
+            &Claims {
+                user: user.to_owned(),
+                send: true,
+                expires_at,
+            },
+        )
+    }
+
+    /// A token of any claims.
+    pub(crate) fn token_of(claims: &Claims) -> String {
+        mint(SECRET.as_bytes(), claims)
+    }
+
+    pub(crate) async fn connect(&self) -> Http {
+        Http::connect(self.client).await
+    }
+
+    pub(crate) async fn connect_admin(&self) -> Http {
+        Http::connect(self.admin).await
+    }
+
+    /// One request as a user, on a connection of its own.
+    pub(crate) async fn as_user(&self, user: &str, method: &str, path: &str, body: &str) -> Reply {
+        let bearer = format!("authorization: Bearer {}", Self::token(user));
+        self.connect()
+            .await
+            .request(method, path, &[&bearer], body)
+            .await
+    }
+
+    /// One request as the backend, on a connection of its own.
+    pub(crate) async fn as_admin(&self, method: &str, path: &str, body: &str) -> Reply {
+        let bearer = format!("authorization: Bearer {KEY}");
+        self.connect_admin()
+            .await
+            .request(method, path, &[&bearer], body)
+            .await
+    }
+
+    /// Pushes a direct message; its id.
+    pub(crate) async fn push(&self, from: &str, to: &str, body: &str) -> u64 {
+        let request = format!("{{\"from\":\"{from}\",\"body\":{body}}}");
+        let reply = self
+            .as_admin("POST", &format!("/v1/direct/{to}/messages"), &request)
+            .await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        reply.json()["id"].as_u64().unwrap()
+    }
+
+    /// How many requests of a user are held.
+    pub(crate) async fn held(&self, user: &str) -> u64 {
+        let reply = self
+            .as_admin("GET", &format!("/v1/users/{user}/presence"), "")
+            .await;
+        reply.json()["connections"].as_u64().unwrap()
+    }
+
+    pub(crate) async fn wait_held(&self, user: &str, count: u64) {
+        let what = format!("{count} requests of {user} are held");
+        eventually(&what, || async { self.held(user).await == count }).await;
+    }
+
+    /// Sends a poll and waits until it is held.
+    pub(crate) async fn poll_held(&self, user: &str) -> Http {
+        let mut http = self.connect().await;
+        let before = self.held(user).await;
+        http.send(&poll_request(user, "after=now&wait=60")).await;
+        self.wait_held(user, before + 1).await;
+        http
+    }
+
+    /// Signals the end; the tasks end when all connections have.
+    pub(crate) fn signal_stop(&self) {
+        self.stop.send(true).unwrap();
+    }
+
+    pub(crate) async fn ended(&mut self) {
+        for task in self.tasks.drain(..) {
+            tokio::time::timeout(PATIENCE, task)
+                .await
+                .expect("the listener ends")
+                .unwrap();
+        }
+    }
+
+    pub(crate) async fn status(&self) -> Value {
+        self.as_admin("GET", "/v1/status", "").await.json()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// A poll as text.
+pub(crate) fn poll_request(user: &str, query: &str) -> String {
+    format!(
+        "GET /v1/inbox?{query} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        TestServer::token(user)
+    )
+}

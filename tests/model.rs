@@ -1,0 +1,500 @@
+//! Random pushes, joins, leaves, reads and restarts against a model in memory: what the hub says must be what
+//! the model says, whatever happens to sled in between.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
+
+use halley::error::Error;
+use halley::hub::{Durability, Feed, GroupChange, HistoryMode, Hub, Options};
+use halley::model::{
+    After, Body, Bound, ConversationEntry, Cursor, Draft, GroupName, IdempotencyKey, Message, Receipt,
+    Receiver, Sequence, UserName,
+};
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+const USERS: u8 = 5;
+const GROUPS: u8 = 3;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Direct { from: u8, to: u8, key: Option<u8>, by_user: bool },
+    Group { from: u8, group: u8, key: Option<u8>, by_user: bool },
+    Set { group: u8, members: BTreeSet<u8>, all: Option<bool> },
+    Change { group: u8, add: BTreeSet<u8>, remove: BTreeSet<u8> },
+    Delete { group: u8 },
+    Read { user: u8, limit: usize },
+    Restart(Restart),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Restart {
+    Clean,
+    /// As after a kill: sled is there, but unmarked.
+    Unmarked,
+    SledGone,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let user = || 0..USERS;
+    let group = || 0..GROUPS;
+    let some = || proptest::collection::btree_set(0..USERS, 0..4);
+    let key = || proptest::option::weighted(0.3, 0..6u8);
+    let op = prop_oneof![
+        8 => (user(), user(), key(), any::<bool>())
+            .prop_map(|(from, to, key, by_user)| Op::Direct { from, to, key, by_user }),
+        8 => (user(), group(), key(), any::<bool>())
+            .prop_map(|(from, group, key, by_user)| Op::Group { from, group, key, by_user }),
+        3 => (group(), some(), proptest::option::of(any::<bool>()))
+            .prop_map(|(group, members, all)| Op::Set { group, members, all }),
+        3 => (group(), some(), some()).prop_map(|(group, add, remove)| Op::Change { group, add, remove }),
+        1 => group().prop_map(|group| Op::Delete { group }),
+        6 => (user(), 1..6usize).prop_map(|(user, limit)| Op::Read { user, limit }),
+        1 => prop_oneof![Just(Restart::Clean), Just(Restart::Unmarked), Just(Restart::SledGone)]
+            .prop_map(Op::Restart),
+    ];
+    proptest::collection::vec(op, 1..70)
+}
+
+fn user(number: u8) -> UserName {
+    UserName::parse(&format!("user-{number}")).unwrap()
+}
+
+fn group(number: u8) -> GroupName {
+    GroupName::parse(&format!("group-{number}")).unwrap()
+}
+
+#[derive(Clone, Debug)]
+struct Interval {
+    from: u64,
+    until: Option<u64>,
+    all: bool,
+}
+
+#[derive(Debug, Default)]
+struct ModelGroup {
+    alive: bool,
+    all: bool,
+    /// Of each user, oldest first.
+    intervals: BTreeMap<u8, Vec<Interval>>,
+}
+
+impl ModelGroup {
+    fn is_member(&self, user: u8) -> bool {
+        self.intervals.get(&user).and_then(|all| all.last()).is_some_and(|last| last.until.is_none())
+    }
+
+    fn leave(&mut self, user: u8, last: u64) -> u64 {
+        if !self.is_member(user) {
+            return 0;
+        }
+        let intervals = self.intervals.get_mut(&user).unwrap();
+        let interval = intervals.last_mut().unwrap();
+        interval.until = Some(last);
+        if interval.from == last {
+            intervals.pop();
+        }
+        1
+    }
+
+    fn join(&mut self, user: u8, last: u64) -> u64 {
+        if self.is_member(user) {
+            return 0;
+        }
+        let interval = Interval { from: last, until: None, all: self.all };
+        self.intervals.entry(user).or_default().push(interval);
+        1
+    }
+
+    fn sees(&self, user: u8, id: u64, history: bool) -> bool {
+        self.intervals.get(&user).into_iter().flatten().any(|interval| {
+            let from = if history && interval.all { 0 } else { interval.from };
+            from < id && interval.until.is_none_or(|until| id <= until)
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    messages: Vec<(Sequence, u64, u64, u8, u8, String)>,
+    groups: BTreeMap<u8, ModelGroup>,
+    keys: HashMap<String, (Receipt, String)>,
+}
+
+impl Model {
+    fn last_of_group(&self, group: u8) -> u64 {
+        let of_group = |m: &&(Sequence, u64, u64, u8, u8, String)| m.0 == Sequence::Group && m.4 == group;
+        self.messages.iter().rev().find(of_group).map_or(0, |m| m.1)
+    }
+
+    fn last_of_pair(&self, one: u8, other: u8) -> u64 {
+        let of_pair = |m: &&(Sequence, u64, u64, u8, u8, String)| {
+            m.0 == Sequence::Direct && ((m.3, m.4) == (one, other) || (m.3, m.4) == (other, one))
+        };
+        self.messages.iter().rev().find(of_pair).map_or(0, |m| m.1)
+    }
+
+    fn head(&self, sequence: Sequence) -> u64 {
+        self.messages.iter().filter(|m| m.0 == sequence).count() as u64
+    }
+
+    /// Ids of the inbox, by sequence.
+    fn inbox(&self, user: u8, sequence: Sequence) -> Vec<u64> {
+        let seen = |m: &&(Sequence, u64, u64, u8, u8, String)| {
+            m.0 == sequence
+                && match sequence {
+                    Sequence::Direct => m.3 == user || m.4 == user,
+                    Sequence::Group => self.groups[&m.4].sees(user, m.1, false),
+                }
+        };
+        self.messages.iter().filter(seen).map(|m| m.1).collect()
+    }
+
+    fn group_history(&self, user: u8, group: u8) -> Vec<u64> {
+        let Some(facts) = self.groups.get(&group) else { return Vec::new() };
+        let seen = |m: &&(Sequence, u64, u64, u8, u8, String)| {
+            m.0 == Sequence::Group && m.4 == group && facts.sees(user, m.1, true)
+        };
+        self.messages.iter().filter(seen).map(|m| m.1).collect()
+    }
+
+    fn pair_history(&self, one: u8, other: u8) -> Vec<u64> {
+        let of_pair = |m: &&(Sequence, u64, u64, u8, u8, String)| {
+            m.0 == Sequence::Direct && ((m.3, m.4) == (one, other) || (m.3, m.4) == (other, one))
+        };
+        self.messages.iter().filter(of_pair).map(|m| m.1).collect()
+    }
+}
+
+struct World {
+    hub: Hub,
+    data: tempfile::TempDir,
+    model: Model,
+    /// What each user has read so far, and his cursor.
+    readers: BTreeMap<u8, (Cursor, Vec<Message>)>,
+    feeds: BTreeMap<u8, Feed>,
+    pushes: u64,
+}
+
+fn open(data: &Path) -> Hub {
+    Hub::open(Options {
+        data: data.to_owned(),
+        durability: Durability::Always,
+        cache_bytes: 8 << 20,
+        disk_free_min_bytes: 0,
+        queue_bytes_max: 1 << 20,
+        waiters_per_user_max: 10,
+    })
+    .unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(data.path());
+        let (model, readers, feeds) = (Model::default(), BTreeMap::new(), BTreeMap::new());
+        Self { hub, data, model, readers, feeds, pushes: 0 }
+    }
+
+    async fn run(&mut self, op: &Op) {
+        match op {
+            Op::Direct { from, to, key, by_user } => {
+                self.push(*from, Receiver::User(user(*to)), *to, *key, *by_user).await;
+            }
+            Op::Group { from, group: g, key, by_user } => {
+                self.push(*from, Receiver::Group(group(*g)), *g, *key, *by_user).await;
+            }
+            Op::Set { group: g, members, all } => self.set(*g, members, *all).await,
+            Op::Change { group: g, add, remove } => self.change(*g, add, remove).await,
+            Op::Delete { group: g } => self.delete(*g).await,
+            Op::Read { user, limit } => drop(self.read(*user, *limit).await),
+            Op::Restart(how) => self.restart(*how).await,
+        }
+    }
+
+    async fn push(&mut self, from: u8, to: Receiver, to_number: u8, key: Option<u8>, by_user: bool) {
+        // Few bodies, so that a key meets both the same and another content.
+        self.pushes += 1;
+        let text = format!("{{ \"n\" : {} }}", if key.is_some() { self.pushes % 2 } else { self.pushes });
+        let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
+        let sequence = to.sequence();
+        let draft = Draft {
+            from: user(from),
+            to,
+            body: Body::from_json(&raw),
+            key: key.map(|key| IdempotencyKey::parse(&format!("key {key}")).unwrap()),
+            by_user,
+        };
+        let got = self.hub.push(vec![draft]).await.unwrap().remove(0);
+        let space = key.map(|key| if by_user { format!("{from}:{key}") } else { format!(":{key}") });
+        let content = format!("{sequence}{to_number}{from}{text}");
+        if let Some(known) = space.as_ref().and_then(|space| self.model.keys.get(space)) {
+            let expected = if known.1 == content {
+                Ok(Receipt { duplicate: true, ..known.0 })
+            } else {
+                Err(Error::IdempotencyConflict)
+            };
+            assert_eq!(got, expected);
+            return;
+        }
+        let prev = match sequence {
+            Sequence::Direct => self.model.last_of_pair(from, to_number),
+            Sequence::Group => {
+                match self.model.groups.get(&to_number).filter(|group| group.alive) {
+                    None => return assert_eq!(got, Err(Error::GroupNotFound)),
+                    Some(group) if by_user && !group.is_member(from) => {
+                        return assert_eq!(got, Err(Error::NotMember));
+                    }
+                    Some(_) => self.model.last_of_group(to_number),
+                }
+            }
+        };
+        let got = got.unwrap();
+        let id = self.model.head(sequence) + 1;
+        assert_eq!((got.sequence, got.id, got.prev, got.duplicate), (sequence, id, prev, false));
+        self.model.messages.push((sequence, id, prev, from, to_number, text));
+        if let Some(space) = space {
+            self.model.keys.insert(space, (got, content));
+        }
+    }
+
+    async fn set(&mut self, number: u8, members: &BTreeSet<u8>, all: Option<bool>) {
+        let history = all.map(|all| if all { HistoryMode::All } else { HistoryMode::Member });
+        let change = GroupChange::Set { members: members.iter().map(|m| user(*m)).collect(), history };
+        let got = self.hub.change_group(group(number), change).await.unwrap();
+        let last = self.model.last_of_group(number);
+        let known = self.model.groups.entry(number).or_default();
+        assert_eq!(got.made, !known.alive);
+        known.alive = true;
+        known.all = all.unwrap_or(known.all);
+        let removed: u64 =
+            (0..USERS).filter(|m| !members.contains(m)).map(|m| known.leave(m, last)).sum();
+        let added: u64 = members.iter().map(|m| known.join(*m, last)).sum();
+        assert_eq!((got.added, got.removed, got.members), (added, removed, members.len() as u64));
+    }
+
+    async fn change(&mut self, number: u8, add: &BTreeSet<u8>, remove: &BTreeSet<u8>) {
+        let (joining, leaving) =
+            (add.iter().map(|m| user(*m)).collect(), remove.iter().map(|m| user(*m)).collect());
+        let change = GroupChange::Members { add: joining, remove: leaving };
+        let got = self.hub.change_group(group(number), change).await;
+        let last = self.model.last_of_group(number);
+        let Some(known) = self.model.groups.get_mut(&number).filter(|group| group.alive) else {
+            return assert_eq!(got, Err(Error::GroupNotFound));
+        };
+        let removed: u64 = remove.iter().map(|m| known.leave(*m, last)).sum();
+        let added: u64 = add.difference(remove).map(|m| known.join(*m, last)).sum();
+        let got = got.unwrap();
+        assert_eq!((got.made, got.added, got.removed), (false, added, removed));
+    }
+
+    async fn delete(&mut self, number: u8) {
+        let got = self.hub.change_group(group(number), GroupChange::Delete).await;
+        let last = self.model.last_of_group(number);
+        let Some(known) = self.model.groups.get_mut(&number).filter(|group| group.alive) else {
+            return assert_eq!(got, Err(Error::GroupNotFound));
+        };
+        let removed: u64 = (0..USERS).map(|m| known.leave(m, last)).sum();
+        known.alive = false;
+        assert_eq!(got.unwrap().removed, removed);
+    }
+
+    /// Reads one batch, by an open feed or a new one.
+    async fn read(&mut self, number: u8, limit: usize) -> bool {
+        let after = self.readers.get(&number).map_or(After::START, |(cursor, _)| After::Cursor(*cursor));
+        let mut feed = match self.feeds.remove(&number) {
+            Some(feed) => feed,
+            None => self.hub.feed(user(number), after).unwrap(),
+        };
+        let batch = feed.read(limit).await.unwrap();
+        assert!(batch.messages.len() <= limit);
+        let found: Vec<Message> = batch.messages.iter().map(|message| (**message).clone()).collect();
+        let reader = self.readers.entry(number).or_insert((batch.next, Vec::new()));
+        reader.0 = batch.next;
+        reader.1.extend(found);
+        // Some feeds stay open, as a stream does; some end, as a poll does.
+        if limit % 2 == 0 {
+            self.feeds.insert(number, feed);
+        }
+        batch.more
+    }
+
+    async fn restart(&mut self, how: Restart) {
+        self.feeds.clear();
+        let hub = self.hub.clone();
+        tokio::task::spawn_blocking(move || hub.close()).await.unwrap();
+        match how {
+            Restart::Clean => {}
+            Restart::Unmarked => fs::remove_file(self.data.path().join("clean")).unwrap(),
+            Restart::SledGone => fs::remove_dir_all(self.data.path().join("sled")).unwrap(),
+        }
+        let log = self.hub.log();
+        self.hub = open(self.data.path());
+        assert_eq!(self.hub.log(), log);
+    }
+
+    async fn check(&mut self) {
+        for number in 0..USERS {
+            while self.read(number, 3).await {}
+            self.check_inbox(number);
+            for other in 0..USERS {
+                self.check_pair(number, other).await;
+            }
+            for other in 0..GROUPS {
+                self.check_group(number, other).await;
+            }
+            self.check_conversations(number).await;
+        }
+    }
+
+    fn check_inbox(&self, number: u8) {
+        let (_, read) = &self.readers[&number];
+        for sequence in Sequence::ALL {
+            let ids: Vec<u64> = read.iter().filter(|m| m.sequence() == sequence).map(|m| m.id).collect();
+            assert_eq!(ids, self.model.inbox(number, sequence), "{sequence} inbox of user {number}");
+        }
+        for message in read {
+            let known = self
+                .model
+                .messages
+                .iter()
+                .find(|known| known.0 == message.sequence() && known.1 == message.id)
+                .unwrap();
+            assert_eq!(message.body.as_bytes(), known.5.as_bytes());
+            assert_eq!(message.prev, known.2);
+            assert_eq!(message.from, user(known.3));
+        }
+    }
+
+    async fn check_pair(&self, one: u8, other: u8) {
+        let expected = self.model.pair_history(one, other);
+        let page = |bound, limit| self.hub.direct_history(user(one), user(other), bound, limit);
+        let (mut forward, mut after) = (Vec::new(), 0);
+        loop {
+            let page = page(Bound::After(after), 2).await.unwrap();
+            forward.extend(page.messages.iter().map(|m| m.id));
+            after = forward.last().copied().unwrap_or(0);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(forward, expected);
+        let (mut backward, mut bound) = (Vec::new(), Bound::Newest);
+        loop {
+            let page = page(bound, 3).await.unwrap();
+            backward.extend(page.messages.iter().rev().map(|m| m.id));
+            bound = Bound::Before(backward.last().copied().unwrap_or(1));
+            if !page.more {
+                break;
+            }
+        }
+        backward.reverse();
+        assert_eq!(backward, expected);
+    }
+
+    async fn check_group(&self, number: u8, other: u8) {
+        let expected = self.model.group_history(number, other);
+        let ever = self
+            .model
+            .groups
+            .get(&other)
+            .and_then(|group| group.intervals.get(&number))
+            .is_some_and(|intervals| !intervals.is_empty());
+        let page = |bound, limit| self.hub.group_history(user(number), group(other), bound, limit);
+        if !ever {
+            assert_eq!(page(Bound::Newest, 1).await.unwrap_err(), Error::GroupNotFound);
+            return;
+        }
+        let (mut forward, mut after) = (Vec::new(), 0);
+        loop {
+            let page = page(Bound::After(after), 2).await.unwrap();
+            forward.extend(page.messages.iter().map(|m| m.id));
+            after = forward.last().copied().unwrap_or(0);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(forward, expected);
+        let (mut backward, mut bound) = (Vec::new(), Bound::Newest);
+        loop {
+            let page = page(bound, 3).await.unwrap();
+            backward.extend(page.messages.iter().rev().map(|m| m.id));
+            bound = Bound::Before(backward.last().copied().unwrap_or(1));
+            if !page.more {
+                break;
+            }
+        }
+        backward.reverse();
+        assert_eq!(backward, expected);
+    }
+
+    async fn check_conversations(&self, number: u8) {
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let page = self.hub.conversations(user(number), before, 2).await.unwrap();
+            found.extend(page.entries);
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        let mut last_at = u64::MAX;
+        let (mut peers, mut groups) = (BTreeMap::new(), BTreeMap::new());
+        for entry in found {
+            let at = match &entry {
+                ConversationEntry::Direct { last, .. } => last.at_ms,
+                ConversationEntry::Group { last, .. } => last.as_ref().map_or(0, |last| last.at_ms),
+            };
+            assert!(at <= last_at, "the newest come first");
+            last_at = at;
+            match entry {
+                ConversationEntry::Direct { peer, last } => assert!(peers.insert(peer, last.id).is_none()),
+                ConversationEntry::Group { group, member, last } => {
+                    assert!(groups.insert(group, (member, last.map_or(0, |last| last.id))).is_none());
+                }
+            }
+        }
+        let expected: BTreeMap<_, _> = (0..USERS)
+            .map(|other| (user(other), self.model.last_of_pair(number, other)))
+            .filter(|(_, id)| *id > 0)
+            .collect();
+        assert_eq!(peers, expected);
+        let expected: BTreeMap<_, _> = self
+            .model
+            .groups
+            .iter()
+            .filter(|(_, facts)| facts.intervals.get(&number).is_some_and(|all| !all.is_empty()))
+            .map(|(other, facts)| {
+                let last = self.model.group_history(number, *other).last().copied().unwrap_or(0);
+                (group(*other), (facts.is_member(number), last))
+            })
+            .collect();
+        assert_eq!(groups, expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_hub_is_the_model(ops in ops()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new();
+            for op in &ops {
+                world.run(op).await;
+            }
+            world.check().await;
+            world.restart(Restart::Unmarked).await;
+            world.check().await;
+            world.restart(Restart::SledGone).await;
+            world.check().await;
+            let hub = world.hub.clone();
+            tokio::task::spawn_blocking(move || hub.close()).await.unwrap();
+            halley::hub::verify(world.data.path(), 8 << 20, &mut |_| {}).unwrap();
+        });
+    }
+}
