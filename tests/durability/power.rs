@@ -200,7 +200,9 @@ fn a_server_that_answers_before_it_syncs_is_found_out() {
         let launch = room.place(&image, &recording.times, rng.percent(50));
         let process = launch.start();
         let watermark = Position::from_status(&process.admin().status());
-        lost += recording.story.lost(recording.length(end), watermark);
+        let lost_now = recording.story.lost(recording.length(end), watermark);
+        eprintln!("{pages} % of pages: {lost_now} messages lost, {watermark:?} left");
+        lost += lost_now;
         let length = recording.length(end);
         let story = recording.story.with_nothing_promised();
         story.check(&process, length, &mut rng);

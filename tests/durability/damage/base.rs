@@ -15,7 +15,7 @@ use crate::support::{Launch, Process, Rng, halley, pause};
 pub(super) const USERS: [&str; 8] = ["ann", "bob", "cem", "dan", "eva", "fay", "gus", "hal"];
 pub(super) const GROUPS: [&str; 3] = ["open", "shut", "gone"];
 /// Longer than sled needs to write its log by itself.
-const FLUSHED: Duration = Duration::from_millis(400);
+pub(super) const FLUSHED: Duration = Duration::from_millis(400);
 
 /// The replies to all reads, byte for byte.
 pub(super) type Reading = BTreeMap<String, String>;
@@ -226,7 +226,7 @@ fn make_groups(client: &mut Client) {
     }
 }
 
-/// Pushes arrays and single messages; now and then somebody joins or leaves.
+/// Pushes arrays, single messages at last; now and then somebody joins or leaves.
 fn fill(client: &mut Client, rng: &mut Rng, count: usize, retries: &mut Vec<Retry>) {
     let mut left = count;
     while left > 0 {
@@ -243,13 +243,13 @@ fn fill(client: &mut Client, rng: &mut Rng, count: usize, retries: &mut Vec<Retr
             .unwrap()
             .expect(200);
         left -= many;
-        for _ in 0..2 {
-            retries.push(push_with_key(client, rng, retries.len()));
-        }
         let (group, user) = (GROUPS[rng.index(GROUPS.len())], random_user(rng));
         let method = if rng.percent(50) { "PUT" } else { "DELETE" };
         let path = format!("/v1/groups/{group}/members/{user}");
         client.send(method, &path, None, "").unwrap().expect(200);
+        for _ in 0..2 {
+            retries.push(push_with_key(client, rng, retries.len()));
+        }
     }
 }
 

@@ -227,7 +227,9 @@ impl Story {
         let mut world = self.world.clone();
         if world.ready.is_none_or(|ready| ready > length) {
             // The groups may be half made; whatever is there, a new server takes a push.
-            push(&mut client, &random_draft(rng)).unwrap().receipt();
+            let to = Target::Direct(USERS[0].to_owned());
+            let draft = Draft::new(rng, ANCHORS[0], to);
+            push(&mut client, &draft).unwrap().receipt();
             return World::default();
         }
         let watermark = Position::from_status(&client.status());
