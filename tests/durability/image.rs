@@ -53,6 +53,12 @@ pub(crate) fn below(image: &Image, dir: &str) -> Image {
         .collect()
 }
 
+/// The image as it is inside of a directory.
+pub(crate) fn inside(image: &Image, dir: &str) -> Image {
+    let put = |(path, entry): (&String, &Entry)| (format!("{dir}/{path}"), entry.clone());
+    image.iter().map(put).collect()
+}
+
 /// Gives the files that are there the times they had.
 pub(crate) fn set_times(dir: &Path, times: &Times) {
     for (path, time) in times {

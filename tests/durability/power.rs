@@ -19,7 +19,7 @@ use self::disk::{Disk, Fate};
 use self::log::{Event, Log};
 use self::recorder::{assert_complete, recorded};
 use self::world::{Ending, Story, World};
-use crate::image::{Image, Times, below, look, put, set_times};
+use crate::image::{Image, Times, below, inside, look, put, set_times};
 use crate::ledger::Position;
 use crate::support::{Launch, Rng, rounds};
 
@@ -211,45 +211,48 @@ fn a_server_that_answers_before_it_syncs_is_found_out() {
     assert!(lost > 0, "this test would not see a loss");
 }
 
-/// What a server writes while it opens a copy, and what it forgets if it is killed then.
+/// Killed anywhere while it first opens, also when what it promises of its syncs has changed since.
 #[test]
 fn a_copy_becomes_a_log_of_its_own_though_it_is_killed_while_it_first_opens() {
     let mut rng = Rng::from_env("power, copy");
-    let mut room = Room::new();
-    let mut process = Launch::new(&room.data()).start();
-    let mut client = process.admin();
-    for number in 0..50 {
-        let body = number.to_string();
-        let pushed = client.push_direct("ann", "bob", &body, None);
-        pushed.unwrap().receipt();
-    }
-    let status = client.status();
-    process.kill9();
-    let (image, times) = look(&room.data());
-    let image = image
-        .into_iter()
-        .map(|(path, entry)| (format!("{DATA}/{path}"), entry))
-        .collect();
-    let stop_at = |room: &mut Room, events: Option<usize>| {
-        room.place(&image, &times, false);
-        let path = room.fresh("log");
-        let mut launch =
-            recorded(&room.data(), &room.root, &path).option("--durability", "interval");
-        if let Some(events) = events {
-            launch = launch.env("HALLEY_POWER_STOP", &events.to_string());
-            launch.spawn().wait_end(Duration::from_secs(60));
-        } else {
-            launch.start().kill9();
+    for [original, copy] in [["always", "interval"], ["interval", "always"]] {
+        let mut room = Room::new();
+        let durability = |launch: Launch, kind| launch.option("--durability", kind);
+        let mut process = durability(Launch::new(&room.data()), original).start();
+        let mut client = process.admin();
+        for number in 0..50 {
+            let body = number.to_string();
+            let pushed = client.push_direct("ann", "bob", &body, None);
+            pushed.unwrap().receipt();
         }
-        Log::read(&path).events.len()
-    };
-    let all = stop_at(&mut room, None);
-    let from = rng.index(all.div_ceil(12));
-    for events in (from + 1..all).step_by(all.div_ceil(12)) {
-        stop_at(&mut room, Some(events));
-        let process = Launch::new(&room.data()).start();
-        let now = process.admin().status();
-        assert_ne!(now["log"], status["log"], "killed after {events} of {all}");
-        assert_eq!(now["watermark"], status["watermark"]);
+        let status = client.status();
+        process.kill9();
+        let (image, times) = look(&room.data());
+        let image = inside(&image, DATA);
+        let mut start_copy = |stop: Option<usize>| {
+            room.place(&image, &times, false);
+            let path = room.fresh("log");
+            let mut launch = durability(recorded(&room.data(), &room.root, &path), copy);
+            if let Some(events) = stop {
+                launch = launch.env("HALLEY_POWER_STOP", &events.to_string());
+                launch.spawn().wait_end(Duration::from_secs(60));
+            } else {
+                launch.start().kill9();
+            }
+            let events = Log::read(&path).events.len();
+            (events, durability(Launch::new(&room.data()), copy))
+        };
+        let (all, _) = start_copy(None);
+        let step = all.div_ceil(10);
+        for events in (1 + rng.index(step)..all).step_by(step) {
+            let (_, launch) = start_copy(Some(events));
+            let process = launch.start();
+            let now = process.admin().status();
+            assert_ne!(
+                now["log"], status["log"],
+                "{original}, then {copy}, killed after {events} events of {all}"
+            );
+            assert_eq!(now["watermark"], status["watermark"]);
+        }
     }
 }
