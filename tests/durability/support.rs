@@ -223,7 +223,8 @@ pub(crate) fn halley(args: &[&OsStr]) -> Output {
 /// An address that nothing listens on: below the range from which outgoing connections take theirs.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 20_000).unwrap();
+    // Test processes that start together get blocks of their own.
+    let start = u16::try_from(std::process::id() % 300).unwrap() * 64;
     (0..20_000)
         .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
         .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
