@@ -212,6 +212,11 @@ impl Story {
         self
     }
 
+    /// Whether the groups were there by then; before it nothing was pushed.
+    pub(super) fn is_ready_at(&self, length: u64) -> bool {
+        self.world.ready.is_some_and(|ready| ready <= length)
+    }
+
     /// How many messages acknowledged by then a server that shows `watermark` has lost.
     pub(super) fn lost(&self, length: u64, watermark: Position) -> u64 {
         let known = self.known_at(length).position;
@@ -225,7 +230,7 @@ impl Story {
         let mut client = process.admin();
         let known = self.known_at(length);
         let mut world = self.world.clone();
-        if world.ready.is_none_or(|ready| ready > length) {
+        if !self.is_ready_at(length) {
             // The groups may be half made; whatever is there, a new server takes a push.
             let to = Target::Direct(USERS[0].to_owned());
             let draft = Draft::new(rng, ANCHORS[0], to);
