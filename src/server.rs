@@ -21,6 +21,10 @@ use crate::hub::{self, Hub};
 use crate::secret::KeySource;
 use crate::store::{self, SLED_OPEN_THREAD};
 
+/// Reads of the view that are under way at once; more wait their turn. A burst of returning clients must not
+/// start hundreds of threads.
+const READS_MAX: usize = 32;
+
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -142,6 +146,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     quiet_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(READS_MAX)
         .build()
         .map_err(|e| ServeError::Io("start the runtime", e))?;
     let _entered = runtime.enter();

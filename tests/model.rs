@@ -304,14 +304,12 @@ impl World {
         let to_number = number(&to);
         // Few bodies, so that a key meets both the same and another content.
         self.pushes += 1;
-        let text = format!(
-            "{{ \"n\" : {} }}",
-            if key.is_some() {
-                self.pushes % 2
-            } else {
-                self.pushes
-            }
-        );
+        let n = if key.is_some() {
+            self.pushes % 2
+        } else {
+            self.pushes
+        };
+        let text = format!("{{ \"n\" : {n} }}");
         let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
         let sequence = to.sequence();
         let draft = Draft {
@@ -322,13 +320,12 @@ impl World {
             by_user,
         };
         let got = self.hub.push(vec![draft]).await.unwrap().remove(0);
-        let space = key.map(|key| {
-            if by_user {
-                format!("{from}:{key}")
-            } else {
-                format!(":{key}")
-            }
-        });
+        let whose = if by_user {
+            from.to_string()
+        } else {
+            String::new()
+        };
+        let space = key.map(|key| format!("{whose}:{key}"));
         let content = format!("{sequence}{to_number}{from}{text}");
         if let Some(known) = space.as_ref().and_then(|space| self.model.keys.get(space)) {
             let expected = if known.1 == content {

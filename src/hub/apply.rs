@@ -128,6 +128,7 @@ impl ApplyStage {
             ..
         } = plan;
         self.inner.memberships.moved(moved);
+        self.inner.recent.took(&deliveries);
         let heads = self.state.applied.heads;
         self.inner.visible.raise(heads);
         self.inner.progress.applied(offset, heads);

@@ -80,12 +80,17 @@ impl JournalStage {
         self.sync();
     }
 
-    /// What is queued, up to the size of an entry; nothing after a while without any; `None` at the end.
+    /// What is queued, up to the size of an entry; nothing when it is time to sync; `None` at the end.
     fn next_proposals(&self) -> Option<Vec<Proposal>> {
-        let first = match self.queue.recv_timeout(SYNC_INTERVAL) {
-            Ok(first) => first,
-            Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-            Err(RecvTimeoutError::Disconnected) => return None,
+        // Only what is unsynced needs a look at the clock.
+        let first = if self.journal.is_synced() {
+            self.queue.recv().ok()?
+        } else {
+            match self.queue.recv_timeout(SYNC_INTERVAL) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
         };
         let (mut commands, mut bytes) = (first.commands.len(), weight(&first));
         let mut proposals = vec![first];

@@ -15,6 +15,7 @@ use super::apply::{ApplyStage, catch_up};
 use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
+use super::recent::Recent;
 use super::state::State;
 use super::wake::Waiters;
 use super::watermark::{Progress, Watermark};
@@ -192,6 +193,7 @@ fn start(
         journal_size: Mutex::new(journal.size()),
         view: RwLock::new(Some(Arc::clone(&view))),
         memberships: Memberships::load(&view, &state)?,
+        recent: Recent::new(applied.heads.direct),
         visible: Watermark::default(),
         woken: Watermark::default(),
         waiters: Waiters::new(options.waiters_per_user_max),

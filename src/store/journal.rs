@@ -174,6 +174,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether all that was appended is on disk.
+    pub fn is_synced(&self) -> bool {
+        !self.unsynced
+    }
+
     /// All entries after an offset, in order, without gaps: those on disk now, then those appended later.
     pub fn follow(&mut self, after: u64) -> Result<Follower, Error> {
         let (sender, receiver) = sync_channel(FOLLOW_ENTRIES);
