@@ -24,7 +24,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
-use tracing::error;
+use tracing::{debug, error};
 
 pub use accept::GroupChange;
 pub use feed::Feed;
@@ -263,6 +263,14 @@ impl Hub {
         match task.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Answer(error))) => Err(error),
+            // sled writes also while it reads, to split and to evict pages: after a failed write it refuses
+            // the few readings that would.
+            Ok(Err(Failure::Store(store::Error::Io { source, .. })))
+                if self.0.not_refused().is_err() =>
+            {
+                debug!(error = %source, "a reading needs sled to write");
+                Err(Error::WritesRefused)
+            }
             Ok(Err(Failure::Store(e))) => {
                 error!(error = e.cause(), "the readable view cannot be read");
                 self.0.damaged.store(true, Ordering::Release);
