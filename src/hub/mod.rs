@@ -24,7 +24,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
-use tracing::{debug, error};
+use tracing::error;
 
 pub use accept::GroupChange;
 pub use feed::Feed;
@@ -263,30 +263,29 @@ impl Hub {
         match task.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Answer(error))) => Err(error),
-            // sled writes also while it reads, to split and to evict pages: after a failed write it refuses
-            // the few readings that would.
-            Ok(Err(Failure::Store(store::Error::Io { source, .. })))
-                if self.0.not_refused().is_err() =>
-            {
-                debug!(error = %source, "a reading needs sled to write");
-                Err(Error::WritesRefused)
-            }
-            Ok(Err(Failure::Store(e))) => {
-                error!(error = e.cause(), "the readable view cannot be read");
-                self.0.damaged.store(true, Ordering::Release);
-                Err(Error::StoreDamaged)
-            }
-            Err(e) if e.is_panic() => {
-                error!("the readable view cannot be read: a reading panicked");
-                self.0.damaged.store(true, Ordering::Release);
-                Err(Error::StoreDamaged)
-            }
+            Ok(Err(Failure::Store(e))) => Err(self.0.read_failed(&e)),
+            Err(e) if e.is_panic() => Err(self
+                .0
+                .read_failed(&store::Error::View("a reading panicked".into()))),
             Err(_) => Err(Error::Closing),
         }
     }
 }
 
 impl Inner {
+    /// What a reader is told, and the log, of a reading that failed.
+    fn read_failed(&self, error: &store::Error) -> Error {
+        // sled writes also while it reads, to split and to evict pages: after a failed write it refuses the few
+        // readings that would.
+        if matches!(error, store::Error::Io { .. }) && self.not_refused().is_err() {
+            return Error::WritesRefused;
+        }
+        if !self.damaged.swap(true, Ordering::AcqRel) {
+            error!(%error, "the readable view cannot be read: the next start makes it anew");
+        }
+        Error::StoreDamaged
+    }
+
     fn closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
