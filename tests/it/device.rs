@@ -121,26 +121,30 @@ impl Device {
     pub(crate) async fn answered(&mut self) -> usize {
         let reply = self.http.as_mut().expect("it has asked").reply().await;
         let page = Page::of(&reply);
-        let (before, after) = (position(&self.next), position(&page.next));
-        assert!(
-            self.next == "now" || (before.0 <= after.0 && before.1 <= after.1),
-            "{page:?}"
-        );
-        let mut last = if self.next == "now" { after } else { before };
+        let (mut last, after) = (position(&self.next), position(&page.next));
+        let cursors = format!("{} to {}", self.next, page.next);
         for message in &page.messages {
             let last = if message.sequence == "direct" {
                 &mut last.0
             } else {
                 &mut last.1
             };
-            assert!(*last < message.id, "{} after {last}: {page:?}", message.id);
+            assert!(
+                *last < message.id,
+                "{} behind {last}: {cursors}",
+                message.id
+            );
             *last = message.id;
         }
         assert!(
             last.0 <= after.0 && last.1 <= after.1,
-            "beyond `next`: {page:?}"
+            "`next` is behind: {cursors}"
         );
-        assert!(page.next.ends_with(&page.log[..8]), "{page:?}");
+        assert!(
+            page.next.ends_with(&page.log[..8]),
+            "{cursors} of {}",
+            page.log
+        );
         self.next = page.next;
         self.more = page.more;
         let count = page.messages.len();

@@ -6,34 +6,16 @@
 //! (16), beyond the restarts here, by the `durability` tests, which kill and damage. A cursor that only a
 //! header carries (17) is here for polls; streams have their own.
 
+mod restarts;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::device::{
-    Device, Folder, Message, admin, ids, inbox, position, push_group, push_many, set_group,
-};
+use crate::device::{Device, Message, admin, ids, inbox, position, push_many, set_group};
 use crate::support::{Http, TestServer, eventually};
-
-/// 1. The sequence begins again at 1 after a restart, and clients with a higher cursor starve.
-#[tokio::test]
-async fn h01_an_old_cursor_gets_what_is_new_after_a_restart() {
-    let folder = Folder::new();
-    let server = folder.serve().await;
-    push_many(&server, ("to", "bob"), 0..5).await;
-    let mut before = Device::new(&server, "bob", "0");
-    before.rest(100).await;
-    drop(server);
-    let server = folder.serve().await;
-    let mut device = Device::new(&server, "bob", &before.next);
-    device.ask(10, 60).await;
-    server.wait_held("bob", 1).await;
-    assert_eq!(server.push("alice", "bob", "6").await, 6);
-    device.answered().await;
-    assert_eq!(ids(&device.got, "direct"), [6]);
-}
 
 /// 2. A cursor that the server does not know is taken silently, and never catches up.
 #[tokio::test]
@@ -233,10 +215,8 @@ async fn h09_many_groups_in_small_pages_come_once_each_and_end() {
         let mut device = Device::new(&server, "bob", "0");
         let mut pages = 0;
         while pages == 0 || device.more {
-            assert_eq!(
-                device.poll(limit, 0).await,
-                limit.min(whole.len() - device.got.len())
-            );
+            let left = whole.len() - device.got.len();
+            assert_eq!(device.poll(limit, 0).await, limit.min(left));
             pages += 1;
         }
         assert_eq!(pages, whole.len().div_ceil(limit));
@@ -273,26 +253,6 @@ async fn h10_a_client_can_tell_that_it_lacks_a_message() {
             "not noticed: {lost:?}"
         );
     }
-}
-
-/// 11. Which log a cursor belongs to is not said, and an offset of another log is taken.
-#[tokio::test]
-async fn h11_a_cursor_names_its_log_and_another_log_refuses_it() {
-    let (one, other) = (TestServer::start().await, TestServer::start().await);
-    push_many(&one, ("to", "bob"), 0..3).await;
-    push_many(&other, ("to", "bob"), 0..5).await;
-    let mut device = Device::new(&one, "bob", "0");
-    device.rest(10).await;
-    assert!(
-        one.hub
-            .log()
-            .to_string()
-            .starts_with(device.next.split('.').nth(2).unwrap())
-    );
-    let path = format!("/v1/inbox?wait=60&after={}", device.next);
-    let reply = other.as_user("bob", "GET", &path, "").await;
-    assert_eq!((reply.status, reply.code().as_str()), (409, "log_unknown"));
-    assert_eq!(reply.json()["log"], other.hub.log().to_string());
 }
 
 /// 12. An id is given before the commit, and a reader's cursor passes what is not visible yet.
@@ -358,34 +318,6 @@ async fn h14_a_retried_push_is_stored_once() {
     }
     device.rest(10).await;
     assert_eq!(ids(&device.got, "direct"), [1]);
-}
-
-/// 16. A boot makes files anew that were valid, or brings back what was taken away.
-#[tokio::test]
-async fn h16_restarts_take_nothing_away_and_bring_nothing_back() {
-    let folder = Folder::new();
-    let server = folder.serve().await;
-    set_group(&server, "team", &["bob", "carol"]).await;
-    set_group(&server, "ended", &["bob"]).await;
-    push_many(&server, ("to", "bob"), 0..5).await;
-    push_group(&server, "team", "1").await;
-    push_group(&server, "ended", "1").await;
-    server.as_admin("DELETE", "/v1/groups/ended", "").await;
-    server
-        .as_admin("DELETE", "/v1/groups/team/members/carol", "")
-        .await;
-    let (before, journal) = (inbox(&server, "bob").await, server.hub.status().journal);
-    drop(server);
-    for restart in 0..3 {
-        let server = folder.serve().await;
-        assert_eq!(inbox(&server, "bob").await, before, "restart {restart}");
-        assert!(server.hub.status().journal.offset == journal.offset);
-        assert!(server.hub.status().journal.bytes >= journal.bytes);
-        let ended = server.as_admin("GET", "/v1/groups/ended", "").await;
-        assert_eq!(ended.code(), "group_not_found", "restart {restart}");
-        let team = server.as_admin("GET", "/v1/groups/team", "").await;
-        assert_eq!(team.json()["members"], json!(["bob"]), "restart {restart}");
-    }
 }
 
 /// 17. The place to go on from is not in the body, where every client can read it.

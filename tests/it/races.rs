@@ -3,6 +3,7 @@
 //! The large race is in `many`, its watchers are in `watch`. Random tests print their seed and take it back
 //! from `HALLEY_TEST_SEED`.
 
+mod check;
 mod many;
 mod watch;
 

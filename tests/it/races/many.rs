@@ -12,42 +12,24 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Random;
+use super::check::{Moved, Sent, Span, check_ids_and_chains, check_inbox};
 use super::watch::{watch_history, watch_ids, watch_inbox};
 use crate::device::{Device, Message, admin, ids, inbox, position, set_group};
 use crate::support::{Http, TestServer};
 
 const WRITERS: u64 = 64;
-const STEPS: u64 = 10;
-const MOVES: u64 = 8;
+const STEPS: u64 = 25;
+const MOVES: u64 = 12;
 const READERS_EACH: u64 = 32;
 /// Those with many devices.
 const USERS: [&str; 4] = ["ann", "bob", "cid", "dora"];
 /// All that write and are written to.
 const PEOPLE: [&str; 8] = ["ann", "bob", "cid", "dora", "eve", "fay", "gil", "hal"];
 /// Nobody joins or leaves it.
-const STABLE: &str = "stable";
+pub(super) const STABLE: &str = "stable";
 /// All users join and leave these all the time; the watcher stays.
 const MOVING: [&str; 2] = ["moving-1", "moving-2"];
 pub(super) const WATCHER: &str = "watcher";
-
-/// When something happened, on a clock that only orders.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    began: u64,
-    ended: u64,
-}
-
-struct Sent {
-    message: Message,
-    span: Span,
-}
-
-struct Moved {
-    group: &'static str,
-    user: &'static str,
-    joined: bool,
-    span: Span,
-}
 
 struct Shared {
     admin: SocketAddr,
@@ -361,72 +343,4 @@ async fn hang_up(device: &mut Device, random: &mut Random) {
     let read = tokio::io::AsyncReadExt::read_exact(&mut http.stream, &mut some);
     // Late or cut short, both are welcome.
     drop(tokio::time::timeout(patience, read).await);
-}
-
-fn check_ids_and_chains(sent: &mut [Sent], goal: (u64, u64)) {
-    sent.sort_by_key(|sent| (sent.message.sequence.clone(), sent.message.id));
-    let messages: Vec<Message> = sent.iter().map(|sent| sent.message.clone()).collect();
-    assert_eq!(ids(&messages, "direct"), Vec::from_iter(1..=goal.0));
-    assert_eq!(ids(&messages, "group"), Vec::from_iter(1..=goal.1));
-    let mut last = HashMap::new();
-    for message in &messages {
-        let prev = last.insert(message.chain(), message.id).unwrap_or(0);
-        assert_eq!(message.prev, prev, "{message:?}");
-    }
-    let mut at = HashMap::new();
-    for message in &messages {
-        let before = at.insert(&message.sequence, message.at).unwrap_or(0);
-        assert!(before <= message.at, "the time falls: {message:?}");
-    }
-}
-
-/// What the user has is what was sent to him, and what was sent to his groups while he surely was in them;
-/// nothing from when he surely was not.
-fn check_inbox(user: &str, inbox: &[Message], sent: &[Sent], moved: &[Moved]) {
-    let got: HashMap<(&str, u64), &Message> = inbox
-        .iter()
-        .map(|message| ((message.sequence.as_str(), message.id), message))
-        .collect();
-    assert_eq!(got.len(), inbox.len(), "{user} got something twice");
-    for Sent { message, span } in sent {
-        let found = got.get(&(message.sequence.as_str(), message.id));
-        assert!(
-            found.is_none_or(|found| *found == message),
-            "{found:?} is not {message:?}"
-        );
-        let expected = match (&message.to, message.group.as_deref()) {
-            (Some(to), _) => Some(message.from == user || to == user),
-            (_, Some(STABLE)) => Some(true),
-            (_, group) => was_in(user, group.unwrap(), *span, moved),
-        };
-        if let Some(expected) = expected {
-            assert_eq!(found.is_some(), expected, "{user}: {message:?}");
-        }
-    }
-    let mut last = HashMap::new();
-    for message in inbox {
-        let before = last.insert(message.chain(), message.id).unwrap_or(0);
-        let stable = message.group.as_deref().is_none_or(|group| group == STABLE);
-        // Between two times of being a member there may be others.
-        assert!(
-            message.prev == before || !stable && before < message.prev,
-            "{user}: {message:?}"
-        );
-        assert!(
-            !got.contains_key(&(message.sequence.as_str(), message.prev)) || message.prev == before
-        );
-    }
-}
-
-/// Whether a user was a member all that time, or never in it; `None` if he came or went.
-fn was_in(user: &str, group: &str, span: Span, moved: &[Moved]) -> Option<bool> {
-    let own = moved
-        .iter()
-        .filter(|moved| moved.user == user && moved.group == group);
-    let before: Vec<&Moved> = own.filter(|moved| moved.span.began < span.ended).collect();
-    let surely = before
-        .iter()
-        .filter(|moved| moved.span.ended < span.began)
-        .count();
-    (surely == before.len()).then(|| before.last().is_some_and(|moved| moved.joined))
 }
