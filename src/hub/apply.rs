@@ -137,7 +137,7 @@ impl ApplyStage {
         }
         let mut wakers = Vec::new();
         let waiters = &self.inner.waiters;
-        if waiters.count() > 0 {
+        if waiters.any() {
             for delivery in &deliveries {
                 match &delivery.receivers {
                     Receivers::Pair(from, to) => {
