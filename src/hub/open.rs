@@ -57,7 +57,9 @@ impl Hub {
         let mut directory = Directory::open(&options.data)?;
         let always = options.durability == Durability::Always;
         let mut journal = Journal::open(&directory.journal(), &directory.lineage(), always)?;
-        let trust = directory.trust(journal.identity().2)?;
+        let (_, _, end) = journal.identity();
+        directory.check_end(end)?;
+        let trust = directory.trust(end)?;
         let fork = directory.must_fork();
         directory.begin(!always)?;
         let mut recovered = recover(&directory, &mut journal, trust, fork, options.cache_bytes)?;
@@ -300,15 +302,24 @@ fn must_be_made_anew(tried: &Result<Recovered, Error>, fork: bool) -> bool {
     }
 }
 
-/// One try. A panic of sled is damage.
+/// One try.
 fn attempt(
     directory: &Directory,
     journal: &mut Journal,
     trust: Trust,
     cache_bytes: u64,
 ) -> Result<Recovered, Error> {
+    guarded(directory, || {
+        recovered(directory, journal, trust, cache_bytes)
+    })
+}
+
+/// Does work with a view that may be damaged. A panic of sled is damage.
+fn guarded<T: Send>(
+    directory: &Directory,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
     let tried = std::thread::scope(|scope| {
-        let work = || recovered(directory, journal, trust, cache_bytes);
         let thread = Builder::new()
             .name(SLED_OPEN_THREAD.into())
             .spawn_scoped(scope, work);
@@ -390,15 +401,40 @@ impl Drop for Stopping {
     }
 }
 
+/// Refuses a journal that lacks what was applied, as far as the mark of a clean stop or the view can tell.
+fn check_view_end(directory: &Directory, end: u64, cache_bytes: u64) -> Result<(), Error> {
+    directory.check_end(end)?;
+    if directory.must_fork() || !directory.sled().is_dir() {
+        return Ok(());
+    }
+    match guarded(directory, || View::open(directory, cache_bytes)) {
+        Ok((_, applied)) if applied.offset > end => Err(Error::JournalBehind {
+            journal: end,
+            applied: applied.offset,
+        }),
+        // A view that does not open is what a rebuild is for.
+        _ => Ok(()),
+    }
+}
+
 /// Makes the view of a data directory anew from its journal. With `accept_loss`, a damaged journal is first
 /// cut where the damage begins, and the log goes on under a new id.
 pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebuilt, Error> {
     let mut directory = Directory::open_existing(data)?;
     let lineage = directory.lineage();
-    let lost = accept_loss && Journal::cut_damage(&directory.journal(), &lineage, clock::now_ms())?;
-    let mut journal = Journal::open(&directory.journal(), &lineage, true)?;
-    let behind = directory.trust(journal.identity().2)? != Trust::Clean;
+    let (path, now) = (directory.journal(), clock::now_ms());
+    let lost =
+        accept_loss && Journal::cut_damage(&path, &lineage, now, &mut || directory.expect_loss())?;
+    let mut journal = Journal::open(&path, &lineage, true)?;
+    let (_, _, end) = journal.identity();
+    if !accept_loss {
+        check_view_end(&directory, end, cache_bytes)?;
+    }
+    let behind = directory.trust(end)? != Trust::Clean;
     let fork = directory.must_fork() || lost || (accept_loss && behind);
+    if fork {
+        directory.expect_loss()?;
+    }
     directory.begin(false)?;
     directory.set_sled_aside(clock::now_ms())?;
     let recovered = attempt(&directory, &mut journal, Trust::Rebuild, cache_bytes)?;

@@ -3,6 +3,7 @@
 //! No clock, no randomness, no configuration: the same journal gives the same ids on this machine, after a
 //! rebuild, and on another node.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -226,7 +227,7 @@ impl Planner<'_> {
             .or(before.map(|group| group.history))
             .unwrap_or(HistoryMode::Member);
         let leaving = before.map_or_else(Vec::new, |group| {
-            let wanted: std::collections::HashSet<_> = wanted.iter().collect();
+            let wanted: HashSet<_> = wanted.iter().collect();
             group
                 .members
                 .keys()
@@ -258,18 +259,20 @@ impl Planner<'_> {
         add: &[UserName],
         remove: &[UserName],
     ) -> Result<GroupReceipt, Error> {
-        let group = live(self.state.groups.get(name))?;
-        if group.members.len() + add.len() > GROUP_MEMBERS_MAX + remove.len() {
+        let members = &live(self.state.groups.get(name))?.members;
+        let gone: HashSet<_> = remove.iter().collect();
+        let joining: Vec<_> = add
+            .iter()
+            .filter(|name| !gone.contains(name) && !members.contains_key(*name))
+            .cloned()
+            .collect();
+        let new = joining.iter().collect::<HashSet<_>>().len();
+        let stay = members.keys().filter(|name| !gone.contains(name)).count();
+        if new + stay > GROUP_MEMBERS_MAX {
             return Err(Error::GroupFull {
                 limit: GROUP_MEMBERS_MAX,
             });
         }
-        let gone: std::collections::HashSet<_> = remove.iter().collect();
-        let joining: Vec<_> = add
-            .iter()
-            .filter(|name| !gone.contains(name))
-            .cloned()
-            .collect();
         let removed = self.leave(name, remove);
         let added = self.join(name, &joining);
         self.group_receipt(name, false, added, removed)

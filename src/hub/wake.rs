@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -167,6 +167,8 @@ impl Waiters {
         }
         waiting.push(Arc::clone(&mailbox));
         self.count.fetch_add(1, Ordering::Relaxed);
+        // Either the applier sees this feed, or this feed sees the watermark that the applier has raised.
+        fence(Ordering::SeqCst);
         Ok(mailbox)
     }
 
@@ -199,6 +201,12 @@ impl Waiters {
     /// How many feeds of a user are open.
     pub(super) fn of(&self, user: &UserName) -> usize {
         self.shard(user).get(user).map_or(0, Vec::len)
+    }
+
+    /// Whether any feed is open that could have read the watermark before it was raised last.
+    pub(super) fn any(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.count() > 0
     }
 
     /// How many feeds are open.

@@ -124,6 +124,17 @@ impl Directory {
         }
     }
 
+    /// Whether the journal holds all that had been applied at the last clean stop.
+    pub fn check_end(&self, journal_end: u64) -> Result<(), Error> {
+        match &self.clean {
+            Some(clean) if clean.offset > journal_end => Err(Error::JournalBehind {
+                journal: journal_end,
+                applied: clean.offset,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// How sled may be used, given the journal's last offset.
     pub fn trust(&self, journal_end: u64) -> Result<Trust, Error> {
         if !self.sled().is_dir() {
@@ -158,19 +169,38 @@ impl Directory {
         Ok(())
     }
 
-    /// Says that from now on sled is written, so that a stop without [`Self::close`] is noticed.
+    /// Says that from now on sled is written, so that a stop without [`Self::close`] is noticed. Where
+    /// [`Self::must_fork`] holds, [`Self::fork`] must follow: until then the file `format` is left as it is,
+    /// so that a stop in between changes nothing of that.
     pub fn begin(&mut self, relaxed: bool) -> Result<(), Error> {
-        let mark = self.path.join("clean");
-        if mark.exists() {
-            fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
-            sync_directory(&self.path)?;
-        }
-        self.clean = None;
+        let fork = self.must_fork();
         if self.format.relaxed != relaxed {
             self.format.relaxed = relaxed;
+            if !fork {
+                self.write_format()?;
+            }
+        }
+        self.remove_clean()
+    }
+
+    /// Says that acknowledged entries are about to be given up: until [`Self::fork`], also after a stop,
+    /// [`Self::must_fork`] holds.
+    pub fn expect_loss(&mut self) -> Result<(), Error> {
+        if !self.copied && !self.format.relaxed {
+            self.format.relaxed = true;
             self.write_format()?;
         }
-        Ok(())
+        self.remove_clean()
+    }
+
+    fn remove_clean(&mut self) -> Result<(), Error> {
+        self.clean = None;
+        let mark = self.path.join("clean");
+        match fs::remove_file(&mark) {
+            Ok(()) => sync_directory(&self.path),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("remove", &mark)(e)),
+        }
     }
 
     /// Leaves the mark of a clean stop. sled must be closed.
@@ -232,9 +262,10 @@ impl Directory {
 
 /// Makes a new log in an empty directory.
 fn create(path: &Path) -> Result<(), Error> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 9] = [
         "LOCK",
         "README",
+        "README.new",
         "README.md",
         "journal",
         "admin.key",
@@ -272,7 +303,12 @@ fn create(path: &Path) -> Result<(), Error> {
         clean: None,
         _lock: File::open(path).map_err(Error::io("open", path))?,
     };
-    { directory }.write_format()
+    { directory }.write_format()?;
+    let parent = path.canonicalize();
+    match parent.map_err(Error::io("find", path))?.parent() {
+        Some(parent) => sync_directory(parent),
+        None => Ok(()),
+    }
 }
 
 const README: &str = "\

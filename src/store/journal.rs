@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::command::Entry;
 use super::error::Error;
-use super::segment::{Next, SegmentHead, SegmentReader, encode_frame, to_u64};
+use super::segment::{HEADER_BYTES, Next, SegmentHead, SegmentReader, encode_frame, to_u64};
 use crate::model::{Lineage, LogId, Position};
 
 /// A segment ends when it has grown to this: small enough to copy and to read at each start.
@@ -58,9 +58,9 @@ impl Journal {
     /// Makes the first segment of a new log.
     pub(super) fn create(directory: &Path, log: LogId) -> Result<(), Error> {
         fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
-        if let Some((_, path)) = segments(directory)?.first()
-            && SegmentReader::open(path)?.is_some()
-        {
+        // A first start that was cut short leaves a header without entries behind.
+        let found = segments(directory)?;
+        if found.len() > 1 || found.iter().any(|(first, path)| *first != 1 || !bare(path)) {
             return Err(Error::Directory {
                 path: directory.to_owned(),
                 reason:
@@ -165,11 +165,11 @@ impl Journal {
 
     /// Makes durable what was appended without a sync of its own.
     pub fn sync(&mut self) -> Result<(), Error> {
-        if self.unsynced {
+        // Tried once: after a failure the system forgets what it could not write, and would say that all is well.
+        if std::mem::take(&mut self.unsynced) {
             self.file
                 .sync_data()
                 .map_err(Error::io("sync", &self.path))?;
-            self.unsynced = false;
         }
         Ok(())
     }
@@ -188,8 +188,14 @@ impl Journal {
         self.log = log;
     }
 
-    /// Cuts a damaged journal off where the damage begins; what is behind it is put aside. Whether there was any.
-    pub fn cut_damage(directory: &Path, lineage: &Lineage, now_ms: u64) -> Result<bool, Error> {
+    /// Cuts a damaged journal off where the damage begins; what is behind it is put aside. `before` is called
+    /// before anything is changed. Whether there was any damage.
+    pub fn cut_damage(
+        directory: &Path,
+        lineage: &Lineage,
+        now_ms: u64,
+        before: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<bool, Error> {
         let mut lost = false;
         loop {
             let damage = match Follower::read_only(directory, lineage).and_then(Follower::drain) {
@@ -211,6 +217,7 @@ impl Journal {
                     reason,
                 });
             };
+            before()?;
             for (_, behind) in known.iter().skip(number + usize::from(position > 0)) {
                 put_aside(behind, now_ms)?;
             }
@@ -417,6 +424,11 @@ fn sound_segments(directory: &Path, lineage: &Lineage) -> Result<Vec<(u64, PathB
         previous = (head.first, length);
     }
     Ok(all)
+}
+
+/// Whether there is no room for an entry in a segment.
+fn bare(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| data.len() <= to_u64(HEADER_BYTES))
 }
 
 fn no_segments(directory: &Path) -> Error {
