@@ -12,7 +12,10 @@ mod journal;
 mod membership;
 mod open;
 mod plan;
+mod plan_group;
+mod rebuild;
 mod recent;
+mod recover;
 mod state;
 mod verify;
 mod wake;
@@ -28,8 +31,8 @@ use tracing::error;
 
 pub use accept::GroupChange;
 pub use feed::Feed;
-pub use open::{Rebuilt, rebuild};
 pub use plan::GroupReceipt;
+pub use rebuild::{Rebuilt, rebuild};
 pub use verify::{Verified, verify};
 
 use crate::error::Error;
