@@ -73,6 +73,11 @@ pub(crate) fn ids(messages: &[Message], sequence: &str) -> Vec<u64> {
     own.map(|message| message.id).collect()
 }
 
+/// Ids from a range, to compare with.
+pub(crate) fn listed(range: impl Iterator<Item = u64>) -> Vec<u64> {
+    range.collect()
+}
+
 /// One device of a user.
 pub(crate) struct Device {
     address: SocketAddr,
@@ -141,7 +146,7 @@ impl Device {
             "`next` is behind: {cursors}"
         );
         assert!(
-            page.next.ends_with(&page.log[..8]),
+            page.log.starts_with(page.next.rsplit('.').next().unwrap()),
             "{cursors} of {}",
             page.log
         );

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::device::{Device, Folder, Page, admin, ids, inbox, position, push_many, set_group};
+use crate::device::{
+    Device, Folder, Page, admin, ids, inbox, listed, position, push_many, set_group,
+};
 use crate::support::{Http, Reply, TestServer};
 
 const PUSH: &str = "/v1/direct/bob/messages";
@@ -201,8 +203,8 @@ async fn a_copied_log_goes_on_for_old_cursors_up_to_where_they_parted() {
 
     let mut moved = Device::new(&new, "bob", &shared.next);
     let all = [shared.got.clone(), moved.rest(3).await].concat();
-    assert_eq!(ids(&all, "direct"), Vec::from_iter(1..=7));
-    assert_eq!(ids(&all, "group"), Vec::from_iter(1..=6));
+    assert_eq!(ids(&all, "direct"), listed(1..=7));
+    assert_eq!(ids(&all, "group"), listed(1..=6));
     // The numbers alone would pass: the new log has more messages of its own.
     assert!(position(&beyond.next).0 < 7);
     for wait in ["0", "60"] {
@@ -217,8 +219,8 @@ async fn a_copied_log_goes_on_for_old_cursors_up_to_where_they_parted() {
         assert_eq!(position(&restart), (3, 2));
         assert_eq!(reply.json()["log"], new.hub.log().to_string());
         let rest = Device::new(&new, "bob", &restart).rest(100).await;
-        assert_eq!(ids(&rest, "direct"), Vec::from_iter(4..=7));
-        assert_eq!(ids(&rest, "group"), Vec::from_iter(3..=6));
+        assert_eq!(ids(&rest, "direct"), listed(4..=7));
+        assert_eq!(ids(&rest, "group"), listed(3..=6));
     }
     // The other way round: the old log knows nothing of the copy.
     let reply = old
@@ -260,7 +262,7 @@ async fn a_cursor_beyond_the_watermark_is_told_so_at_once() {
         assert_eq!(position(&given), restart, "{cursor}");
         let mut device = Device::new(&server, "bob", &given);
         let rest = device.rest(100).await;
-        assert_eq!(ids(&rest, "direct"), Vec::from_iter(restart.0 + 1..=3));
+        assert_eq!(ids(&rest, "direct"), listed(restart.0 + 1..=3));
     }
     for path in [
         "/v1/direct/sender/messages?after=4",

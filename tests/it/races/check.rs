@@ -1,9 +1,9 @@
 //! What must be true of everything that was sent, and of what each user then has.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::many::STABLE;
-use crate::device::{Message, ids};
+use crate::device::{Message, ids, listed};
 
 /// When something happened, on a clock that only orders.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,8 @@ pub(super) struct Moved {
 pub(super) fn check_ids_and_chains(sent: &mut [Sent], goal: (u64, u64)) {
     sent.sort_by_key(|sent| (sent.message.sequence.clone(), sent.message.id));
     let messages: Vec<Message> = sent.iter().map(|sent| sent.message.clone()).collect();
-    assert_eq!(ids(&messages, "direct"), Vec::from_iter(1..=goal.0));
-    assert_eq!(ids(&messages, "group"), Vec::from_iter(1..=goal.1));
+    assert_eq!(ids(&messages, "direct"), listed(1..=goal.0));
+    assert_eq!(ids(&messages, "group"), listed(1..=goal.1));
     let mut last = HashMap::new();
     for message in &messages {
         let prev = last.insert(message.chain(), message.id).unwrap_or(0);
@@ -90,4 +90,27 @@ fn was_in(user: &str, group: &str, span: Span, moved: &[Moved]) -> Option<bool> 
         .filter(|moved| moved.span.ended < span.began)
         .count();
     (surely == before.len()).then(|| before.last().is_some_and(|moved| moved.joined))
+}
+
+/// What a reader got is all of the inbox behind the place where it began, once and in order.
+pub(super) fn check_reader(user: &str, start: (u64, u64), got: &[Message], inbox: &[Message]) {
+    for (sequence, start) in [("direct", start.0), ("group", start.1)] {
+        let mut all = ids(inbox, sequence);
+        all.retain(|id| *id > start);
+        assert_eq!(
+            ids(got, sequence),
+            all,
+            "{sequence} messages of {user} after {start}"
+        );
+    }
+    let of = |messages: &[Message]| -> BTreeMap<(String, u64), Message> {
+        let keyed = |m: &Message| ((m.sequence.clone(), m.id), m.clone());
+        messages.iter().map(keyed).collect()
+    };
+    let all = of(inbox);
+    assert!(
+        of(got)
+            .into_iter()
+            .all(|(key, message)| all[&key] == message)
+    );
 }

@@ -1,7 +1,7 @@
 //! Many writers, many readers that come and go, and members that join and leave, all at once. Afterwards
 //! every reader has exactly what it should have, and everything fits together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Random;
-use super::check::{Moved, Sent, Span, check_ids_and_chains, check_inbox};
+use super::check::{Moved, Sent, Span, check_ids_and_chains, check_inbox, check_reader};
 use super::watch::{watch_history, watch_ids, watch_inbox};
-use crate::device::{Device, Message, admin, ids, inbox, position, set_group};
+use crate::device::{Device, Message, admin, inbox, position, set_group};
 use crate::support::{Http, TestServer};
 
 const WRITERS: u64 = 64;
@@ -114,26 +114,7 @@ async fn readers_that_come_and_go_among_racing_writers_get_everything_once_in_or
         right.insert(user, inbox);
     }
     for (user, start, got) in readers.join_all().await {
-        let (start, inbox) = (position(&start), &right[user]);
-        for (sequence, start) in [("direct", start.0), ("group", start.1)] {
-            let mut all = ids(inbox, sequence);
-            all.retain(|id| *id > start);
-            assert_eq!(
-                ids(&got, sequence),
-                all,
-                "{sequence} messages of {user} after {start}"
-            );
-        }
-        let of = |messages: &[Message]| -> BTreeMap<(String, u64), Message> {
-            let keyed = |m: &Message| ((m.sequence.clone(), m.id), m.clone());
-            messages.iter().map(keyed).collect()
-        };
-        let all = of(inbox);
-        assert!(
-            of(&got)
-                .into_iter()
-                .all(|(key, message)| all[&key] == message)
-        );
+        check_reader(user, position(&start), &got, &right[user]);
     }
     watchers.join_all().await;
     for user in USERS.into_iter().chain([WATCHER]) {
@@ -218,7 +199,7 @@ async fn push(shared: &Shared, http: &mut Http, items: &[Item]) -> Vec<Sent> {
             let to = if item.direct { "to" } else { "group" };
             json!({ to: item.to, "from": item.from, "body": item.body })
         };
-        let body = Value::from_iter(items.iter().map(item)).to_string();
+        let body = items.iter().map(item).collect::<Value>().to_string();
         admin(http, "POST", "/v1/messages", "", &body).await
     };
     let span = Span {
@@ -320,7 +301,7 @@ async fn read(
         let most = random.of(&[3, 20, 200]);
         let limit = usize::try_from(1 + random.below(most)).unwrap();
         // The last push wakes all; then nobody may wait.
-        let wait_s = if known.is_some() { 0 } else { 1 };
+        let wait_s = u64::from(known.is_none());
         if random.below(4) == 0 {
             device.ask(limit, wait_s).await;
             hang_up(&mut device, &mut random).await;

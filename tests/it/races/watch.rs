@@ -85,7 +85,7 @@ pub(super) async fn watch_inbox(client: SocketAddr, limit: usize, goal: Goal) {
     loop {
         let over = goal.borrow().is_some();
         let before = device.got.len();
-        device.poll(limit, if over { 0 } else { 1 }).await;
+        device.poll(limit, u64::from(!over)).await;
         for id in ids(&device.got[before..], "group") {
             assert_eq!(id, last + 1, "a hole in the inbox");
             last = id;
