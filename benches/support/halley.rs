@@ -1,9 +1,9 @@
 //! Halley itself: the release build, on a new data directory, with all defaults but the addresses.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -17,6 +17,8 @@ pub(crate) struct Halley {
     admin: SocketAddr,
     key: String,
     tokens: Mutex<HashMap<String, String>>,
+    /// Kept open: the server writes to it.
+    _output: BufReader<ChildStdout>,
     _folder: TempDir,
 }
 
@@ -59,8 +61,8 @@ impl Server for Halley {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the server starts");
-        let output = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        let mut addresses = output.lines().filter_map(|line| {
+        let mut output = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let mut addresses = output.by_ref().lines().filter_map(|line| {
             let line = line.expect("the server says its addresses");
             let (_, rest) = line.split_once("http://")?;
             rest.split_whitespace().next()?.parse().ok()
@@ -74,6 +76,7 @@ impl Server for Halley {
             admin,
             key: key.trim().to_owned(),
             tokens: Mutex::default(),
+            _output: output,
             _folder: folder,
         }
     }
