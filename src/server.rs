@@ -21,6 +21,10 @@ use crate::hub::{self, Hub};
 use crate::secret::KeySource;
 use crate::store::{self, SLED_OPEN_THREAD};
 
+/// Reads of the view that are under way at once; more wait their turn. A burst of returning clients must not
+/// start hundreds of threads.
+const READS_MAX: usize = 32;
+
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -142,12 +146,15 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     quiet_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(READS_MAX)
         .build()
         .map_err(|e| ServeError::Io("start the runtime", e))?;
     let _entered = runtime.enter();
     let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
     let server = Server::open(&config, Timeouts::default())?;
     greet(&server, &config).map_err(|e| ServeError::Io("print the addresses", e))?;
+    // It may hold keys, which the server has taken over.
+    drop(config);
     notify(&[NotifyState::Ready]);
     let done = runtime.block_on(async {
         let stop = async {
@@ -235,21 +242,19 @@ async fn signals_twice() {
             signals.next().await;
         }
         Err(e) => {
-            error!(
-                error = &e as &dyn std::error::Error,
-                "a second signal will not be heard"
-            );
+            error!(error = cause(&e), "a second signal will not be heard");
             std::future::pending::<()>().await;
         }
     }
 }
 
+fn cause(error: &io::Error) -> &(dyn std::error::Error + 'static) {
+    error
+}
+
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        debug!(
-            error = &e as &dyn std::error::Error,
-            "the service manager was not told"
-        );
+        debug!(error = cause(&e), "the service manager was not told");
     }
 }
 

@@ -1,7 +1,11 @@
 //! Random pushes, joins, leaves, reads and restarts against a model in memory: what the hub says must be what
 //! the model says, whatever happens to sled in between.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -10,8 +14,8 @@ use std::path::Path;
 use halley::error::Error;
 use halley::hub::{Durability, Feed, GroupChange, HistoryMode, Hub, Options};
 use halley::model::{
-    After, Body, Bound, ConversationEntry, Cursor, Draft, GroupName, IdempotencyKey, Message, Receipt,
-    Receiver, Sequence, UserName,
+    After, Body, Bound, ConversationEntry, Cursor, Draft, GroupName, HistoryPage, IdempotencyKey,
+    Message, Receipt, Receiver, Sequence, UserName,
 };
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -21,12 +25,35 @@ const GROUPS: u8 = 3;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Direct { from: u8, to: u8, key: Option<u8>, by_user: bool },
-    Group { from: u8, group: u8, key: Option<u8>, by_user: bool },
-    Set { group: u8, members: BTreeSet<u8>, all: Option<bool> },
-    Change { group: u8, add: BTreeSet<u8>, remove: BTreeSet<u8> },
-    Delete { group: u8 },
-    Read { user: u8, limit: usize },
+    Direct {
+        from: u8,
+        to: u8,
+        key: Option<u8>,
+        by_user: bool,
+    },
+    Group {
+        from: u8,
+        group: u8,
+        key: Option<u8>,
+        by_user: bool,
+    },
+    Set {
+        group: u8,
+        members: BTreeSet<u8>,
+        all: Option<bool>,
+    },
+    Change {
+        group: u8,
+        add: BTreeSet<u8>,
+        remove: BTreeSet<u8>,
+    },
+    Delete {
+        group: u8,
+    },
+    Read {
+        user: u8,
+        limit: usize,
+    },
     Restart(Restart),
 }
 
@@ -67,6 +94,15 @@ fn group(number: u8) -> GroupName {
     GroupName::parse(&format!("group-{number}")).unwrap()
 }
 
+/// The number at the end of a name.
+fn number(of: &Receiver) -> u8 {
+    let name = match of {
+        Receiver::User(name) => name.as_str(),
+        Receiver::Group(name) => name.as_str(),
+    };
+    name.rsplit('-').next().unwrap().parse().unwrap()
+}
+
 #[derive(Clone, Debug)]
 struct Interval {
     from: u64,
@@ -84,7 +120,10 @@ struct ModelGroup {
 
 impl ModelGroup {
     fn is_member(&self, user: u8) -> bool {
-        self.intervals.get(&user).and_then(|all| all.last()).is_some_and(|last| last.until.is_none())
+        self.intervals
+            .get(&user)
+            .and_then(|all| all.last())
+            .is_some_and(|last| last.until.is_none())
     }
 
     fn leave(&mut self, user: u8, last: u64) -> u64 {
@@ -104,16 +143,28 @@ impl ModelGroup {
         if self.is_member(user) {
             return 0;
         }
-        let interval = Interval { from: last, until: None, all: self.all };
+        let interval = Interval {
+            from: last,
+            until: None,
+            all: self.all,
+        };
         self.intervals.entry(user).or_default().push(interval);
         1
     }
 
     fn sees(&self, user: u8, id: u64, history: bool) -> bool {
-        self.intervals.get(&user).into_iter().flatten().any(|interval| {
-            let from = if history && interval.all { 0 } else { interval.from };
-            from < id && interval.until.is_none_or(|until| id <= until)
-        })
+        self.intervals
+            .get(&user)
+            .into_iter()
+            .flatten()
+            .any(|interval| {
+                let from = if history && interval.all {
+                    0
+                } else {
+                    interval.from
+                };
+                from < id && interval.until.is_none_or(|until| id <= until)
+            })
     }
 }
 
@@ -126,7 +177,8 @@ struct Model {
 
 impl Model {
     fn last_of_group(&self, group: u8) -> u64 {
-        let of_group = |m: &&(Sequence, u64, u64, u8, u8, String)| m.0 == Sequence::Group && m.4 == group;
+        let of_group =
+            |m: &&(Sequence, u64, u64, u8, u8, String)| m.0 == Sequence::Group && m.4 == group;
         self.messages.iter().rev().find(of_group).map_or(0, |m| m.1)
     }
 
@@ -138,7 +190,11 @@ impl Model {
     }
 
     fn head(&self, sequence: Sequence) -> u64 {
-        self.messages.iter().filter(|m| m.0 == sequence).count() as u64
+        self.messages
+            .iter()
+            .filter(|m| m.0 == sequence)
+            .map(|_| 1)
+            .sum()
     }
 
     /// Ids of the inbox, by sequence.
@@ -154,7 +210,9 @@ impl Model {
     }
 
     fn group_history(&self, user: u8, group: u8) -> Vec<u64> {
-        let Some(facts) = self.groups.get(&group) else { return Vec::new() };
+        let Some(facts) = self.groups.get(&group) else {
+            return Vec::new();
+        };
         let seen = |m: &&(Sequence, u64, u64, u8, u8, String)| {
             m.0 == Sequence::Group && m.4 == group && facts.sees(user, m.1, true)
         };
@@ -196,29 +254,62 @@ impl World {
         let data = tempfile::tempdir().unwrap();
         let hub = open(data.path());
         let (model, readers, feeds) = (Model::default(), BTreeMap::new(), BTreeMap::new());
-        Self { hub, data, model, readers, feeds, pushes: 0 }
+        Self {
+            hub,
+            data,
+            model,
+            readers,
+            feeds,
+            pushes: 0,
+        }
     }
 
     async fn run(&mut self, op: &Op) {
         match op {
-            Op::Direct { from, to, key, by_user } => {
-                self.push(*from, Receiver::User(user(*to)), *to, *key, *by_user).await;
+            Op::Direct {
+                from,
+                to,
+                key,
+                by_user,
+            } => {
+                self.push(*from, Receiver::User(user(*to)), *key, *by_user)
+                    .await;
             }
-            Op::Group { from, group: g, key, by_user } => {
-                self.push(*from, Receiver::Group(group(*g)), *g, *key, *by_user).await;
+            Op::Group {
+                from,
+                group: g,
+                key,
+                by_user,
+            } => {
+                self.push(*from, Receiver::Group(group(*g)), *key, *by_user)
+                    .await;
             }
-            Op::Set { group: g, members, all } => self.set(*g, members, *all).await,
-            Op::Change { group: g, add, remove } => self.change(*g, add, remove).await,
+            Op::Set {
+                group: g,
+                members,
+                all,
+            } => self.set(*g, members, *all).await,
+            Op::Change {
+                group: g,
+                add,
+                remove,
+            } => self.change(*g, add, remove).await,
             Op::Delete { group: g } => self.delete(*g).await,
             Op::Read { user, limit } => drop(self.read(*user, *limit).await),
             Op::Restart(how) => self.restart(*how).await,
         }
     }
 
-    async fn push(&mut self, from: u8, to: Receiver, to_number: u8, key: Option<u8>, by_user: bool) {
+    async fn push(&mut self, from: u8, to: Receiver, key: Option<u8>, by_user: bool) {
+        let to_number = number(&to);
         // Few bodies, so that a key meets both the same and another content.
         self.pushes += 1;
-        let text = format!("{{ \"n\" : {} }}", if key.is_some() { self.pushes % 2 } else { self.pushes });
+        let n = if key.is_some() {
+            self.pushes % 2
+        } else {
+            self.pushes
+        };
+        let text = format!("{{ \"n\" : {n} }}");
         let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
         let sequence = to.sequence();
         let draft = Draft {
@@ -229,11 +320,19 @@ impl World {
             by_user,
         };
         let got = self.hub.push(vec![draft]).await.unwrap().remove(0);
-        let space = key.map(|key| if by_user { format!("{from}:{key}") } else { format!(":{key}") });
+        let whose = if by_user {
+            from.to_string()
+        } else {
+            String::new()
+        };
+        let space = key.map(|key| format!("{whose}:{key}"));
         let content = format!("{sequence}{to_number}{from}{text}");
         if let Some(known) = space.as_ref().and_then(|space| self.model.keys.get(space)) {
             let expected = if known.1 == content {
-                Ok(Receipt { duplicate: true, ..known.0 })
+                Ok(Receipt {
+                    duplicate: true,
+                    ..known.0
+                })
             } else {
                 Err(Error::IdempotencyConflict)
             };
@@ -243,7 +342,12 @@ impl World {
         let prev = match sequence {
             Sequence::Direct => self.model.last_of_pair(from, to_number),
             Sequence::Group => {
-                match self.model.groups.get(&to_number).filter(|group| group.alive) {
+                match self
+                    .model
+                    .groups
+                    .get(&to_number)
+                    .filter(|group| group.alive)
+                {
                     None => return assert_eq!(got, Err(Error::GroupNotFound)),
                     Some(group) if by_user && !group.is_member(from) => {
                         return assert_eq!(got, Err(Error::NotMember));
@@ -254,35 +358,64 @@ impl World {
         };
         let got = got.unwrap();
         let id = self.model.head(sequence) + 1;
-        assert_eq!((got.sequence, got.id, got.prev, got.duplicate), (sequence, id, prev, false));
-        self.model.messages.push((sequence, id, prev, from, to_number, text));
+        assert_eq!(
+            (got.sequence, got.id, got.prev, got.duplicate),
+            (sequence, id, prev, false)
+        );
+        self.model
+            .messages
+            .push((sequence, id, prev, from, to_number, text));
         if let Some(space) = space {
             self.model.keys.insert(space, (got, content));
         }
     }
 
     async fn set(&mut self, number: u8, members: &BTreeSet<u8>, all: Option<bool>) {
-        let history = all.map(|all| if all { HistoryMode::All } else { HistoryMode::Member });
-        let change = GroupChange::Set { members: members.iter().map(|m| user(*m)).collect(), history };
+        let history = all.map(|all| {
+            if all {
+                HistoryMode::All
+            } else {
+                HistoryMode::Member
+            }
+        });
+        let change = GroupChange::Set {
+            members: members.iter().map(|m| user(*m)).collect(),
+            history,
+        };
         let got = self.hub.change_group(group(number), change).await.unwrap();
         let last = self.model.last_of_group(number);
         let known = self.model.groups.entry(number).or_default();
         assert_eq!(got.made, !known.alive);
         known.alive = true;
         known.all = all.unwrap_or(known.all);
-        let removed: u64 =
-            (0..USERS).filter(|m| !members.contains(m)).map(|m| known.leave(m, last)).sum();
+        let removed: u64 = (0..USERS)
+            .filter(|m| !members.contains(m))
+            .map(|m| known.leave(m, last))
+            .sum();
         let added: u64 = members.iter().map(|m| known.join(*m, last)).sum();
-        assert_eq!((got.added, got.removed, got.members), (added, removed, members.len() as u64));
+        assert_eq!(
+            (got.added, got.removed, got.members),
+            (added, removed, members.iter().map(|_| 1).sum())
+        );
     }
 
     async fn change(&mut self, number: u8, add: &BTreeSet<u8>, remove: &BTreeSet<u8>) {
-        let (joining, leaving) =
-            (add.iter().map(|m| user(*m)).collect(), remove.iter().map(|m| user(*m)).collect());
-        let change = GroupChange::Members { add: joining, remove: leaving };
+        let (joining, leaving) = (
+            add.iter().map(|m| user(*m)).collect(),
+            remove.iter().map(|m| user(*m)).collect(),
+        );
+        let change = GroupChange::Members {
+            add: joining,
+            remove: leaving,
+        };
         let got = self.hub.change_group(group(number), change).await;
         let last = self.model.last_of_group(number);
-        let Some(known) = self.model.groups.get_mut(&number).filter(|group| group.alive) else {
+        let Some(known) = self
+            .model
+            .groups
+            .get_mut(&number)
+            .filter(|group| group.alive)
+        else {
             return assert_eq!(got, Err(Error::GroupNotFound));
         };
         let removed: u64 = remove.iter().map(|m| known.leave(*m, last)).sum();
@@ -292,9 +425,17 @@ impl World {
     }
 
     async fn delete(&mut self, number: u8) {
-        let got = self.hub.change_group(group(number), GroupChange::Delete).await;
+        let got = self
+            .hub
+            .change_group(group(number), GroupChange::Delete)
+            .await;
         let last = self.model.last_of_group(number);
-        let Some(known) = self.model.groups.get_mut(&number).filter(|group| group.alive) else {
+        let Some(known) = self
+            .model
+            .groups
+            .get_mut(&number)
+            .filter(|group| group.alive)
+        else {
             return assert_eq!(got, Err(Error::GroupNotFound));
         };
         let removed: u64 = (0..USERS).map(|m| known.leave(m, last)).sum();
@@ -304,19 +445,29 @@ impl World {
 
     /// Reads one batch, by an open feed or a new one.
     async fn read(&mut self, number: u8, limit: usize) -> bool {
-        let after = self.readers.get(&number).map_or(After::START, |(cursor, _)| After::Cursor(*cursor));
+        let after = self
+            .readers
+            .get(&number)
+            .map_or(After::START, |(cursor, _)| After::Cursor(*cursor));
         let mut feed = match self.feeds.remove(&number) {
             Some(feed) => feed,
             None => self.hub.feed(user(number), after).unwrap(),
         };
         let batch = feed.read(limit).await.unwrap();
         assert!(batch.messages.len() <= limit);
-        let found: Vec<Message> = batch.messages.iter().map(|message| (**message).clone()).collect();
-        let reader = self.readers.entry(number).or_insert((batch.next, Vec::new()));
+        let found: Vec<Message> = batch
+            .messages
+            .iter()
+            .map(|message| (**message).clone())
+            .collect();
+        let reader = self
+            .readers
+            .entry(number)
+            .or_insert((batch.next, Vec::new()));
         reader.0 = batch.next;
         reader.1.extend(found);
         // Some feeds stay open, as a stream does; some end, as a poll does.
-        if limit % 2 == 0 {
+        if limit.is_multiple_of(2) {
             self.feeds.insert(number, feed);
         }
         batch.more
@@ -325,7 +476,9 @@ impl World {
     async fn restart(&mut self, how: Restart) {
         self.feeds.clear();
         let hub = self.hub.clone();
-        tokio::task::spawn_blocking(move || hub.close()).await.unwrap();
+        tokio::task::spawn_blocking(move || hub.close())
+            .await
+            .unwrap();
         match how {
             Restart::Clean => {}
             Restart::Unmarked => fs::remove_file(self.data.path().join("clean")).unwrap(),
@@ -353,8 +506,16 @@ impl World {
     fn check_inbox(&self, number: u8) {
         let (_, read) = &self.readers[&number];
         for sequence in Sequence::ALL {
-            let ids: Vec<u64> = read.iter().filter(|m| m.sequence() == sequence).map(|m| m.id).collect();
-            assert_eq!(ids, self.model.inbox(number, sequence), "{sequence} inbox of user {number}");
+            let ids: Vec<u64> = read
+                .iter()
+                .filter(|m| m.sequence() == sequence)
+                .map(|m| m.id)
+                .collect();
+            assert_eq!(
+                ids,
+                self.model.inbox(number, sequence),
+                "{sequence} inbox of user {number}"
+            );
         }
         for message in read {
             let known = self
@@ -370,71 +531,38 @@ impl World {
     }
 
     async fn check_pair(&self, one: u8, other: u8) {
-        let expected = self.model.pair_history(one, other);
-        let page = |bound, limit| self.hub.direct_history(user(one), user(other), bound, limit);
-        let (mut forward, mut after) = (Vec::new(), 0);
-        loop {
-            let page = page(Bound::After(after), 2).await.unwrap();
-            forward.extend(page.messages.iter().map(|m| m.id));
-            after = forward.last().copied().unwrap_or(0);
-            if !page.more {
-                break;
-            }
-        }
-        assert_eq!(forward, expected);
-        let (mut backward, mut bound) = (Vec::new(), Bound::Newest);
-        loop {
-            let page = page(bound, 3).await.unwrap();
-            backward.extend(page.messages.iter().rev().map(|m| m.id));
-            bound = Bound::Before(backward.last().copied().unwrap_or(1));
-            if !page.more {
-                break;
-            }
-        }
-        backward.reverse();
-        assert_eq!(backward, expected);
+        let page = |bound, limit| {
+            self.hub
+                .direct_history(user(one), user(other), bound, limit)
+        };
+        check_pages(page, &self.model.pair_history(one, other)).await;
     }
 
     async fn check_group(&self, number: u8, other: u8) {
-        let expected = self.model.group_history(number, other);
-        let ever = self
-            .model
-            .groups
-            .get(&other)
-            .and_then(|group| group.intervals.get(&number))
-            .is_some_and(|intervals| !intervals.is_empty());
-        let page = |bound, limit| self.hub.group_history(user(number), group(other), bound, limit);
-        if !ever {
-            assert_eq!(page(Bound::Newest, 1).await.unwrap_err(), Error::GroupNotFound);
-            return;
+        let facts = self.model.groups.get(&other);
+        let intervals = facts.and_then(|facts| facts.intervals.get(&number));
+        let page = |bound, limit| {
+            self.hub
+                .group_history(user(number), group(other), bound, limit)
+        };
+        if intervals.is_none_or(Vec::is_empty) {
+            assert_eq!(
+                page(Bound::Newest, 1).await.unwrap_err(),
+                Error::GroupNotFound
+            );
+        } else {
+            check_pages(page, &self.model.group_history(number, other)).await;
         }
-        let (mut forward, mut after) = (Vec::new(), 0);
-        loop {
-            let page = page(Bound::After(after), 2).await.unwrap();
-            forward.extend(page.messages.iter().map(|m| m.id));
-            after = forward.last().copied().unwrap_or(0);
-            if !page.more {
-                break;
-            }
-        }
-        assert_eq!(forward, expected);
-        let (mut backward, mut bound) = (Vec::new(), Bound::Newest);
-        loop {
-            let page = page(bound, 3).await.unwrap();
-            backward.extend(page.messages.iter().rev().map(|m| m.id));
-            bound = Bound::Before(backward.last().copied().unwrap_or(1));
-            if !page.more {
-                break;
-            }
-        }
-        backward.reverse();
-        assert_eq!(backward, expected);
     }
 
     async fn check_conversations(&self, number: u8) {
         let (mut found, mut before) = (Vec::new(), None);
         loop {
-            let page = self.hub.conversations(user(number), before, 2).await.unwrap();
+            let page = self
+                .hub
+                .conversations(user(number), before, 2)
+                .await
+                .unwrap();
             found.extend(page.entries);
             before = page.next;
             if before.is_none() {
@@ -451,9 +579,19 @@ impl World {
             assert!(at <= last_at, "the newest come first");
             last_at = at;
             match entry {
-                ConversationEntry::Direct { peer, last } => assert!(peers.insert(peer, last.id).is_none()),
-                ConversationEntry::Group { group, member, last } => {
-                    assert!(groups.insert(group, (member, last.map_or(0, |last| last.id))).is_none());
+                ConversationEntry::Direct { peer, last } => {
+                    assert!(peers.insert(peer, last.id).is_none());
+                }
+                ConversationEntry::Group {
+                    group,
+                    member,
+                    last,
+                } => {
+                    assert!(
+                        groups
+                            .insert(group, (member, last.map_or(0, |last| last.id)))
+                            .is_none()
+                    );
                 }
             }
         }
@@ -466,14 +604,52 @@ impl World {
             .model
             .groups
             .iter()
-            .filter(|(_, facts)| facts.intervals.get(&number).is_some_and(|all| !all.is_empty()))
+            .filter(|(_, facts)| {
+                facts
+                    .intervals
+                    .get(&number)
+                    .is_some_and(|all| !all.is_empty())
+            })
             .map(|(other, facts)| {
-                let last = self.model.group_history(number, *other).last().copied().unwrap_or(0);
+                let last = self
+                    .model
+                    .group_history(number, *other)
+                    .last()
+                    .copied()
+                    .unwrap_or(0);
                 (group(*other), (facts.is_member(number), last))
             })
             .collect();
         assert_eq!(groups, expected);
     }
+}
+
+/// Pages through a history both ways.
+async fn check_pages<F>(page: impl Fn(Bound, usize) -> F, expected: &[u64])
+where
+    F: Future<Output = Result<HistoryPage, Error>>,
+{
+    let (mut forward, mut after) = (Vec::new(), 0);
+    loop {
+        let page = page(Bound::After(after), 2).await.unwrap();
+        forward.extend(page.messages.iter().map(|m| m.id));
+        after = forward.last().copied().unwrap_or(0);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(forward, expected);
+    let (mut backward, mut bound) = (Vec::new(), Bound::Newest);
+    loop {
+        let page = page(bound, 3).await.unwrap();
+        backward.extend(page.messages.iter().rev().map(|m| m.id));
+        bound = Bound::Before(backward.last().copied().unwrap_or(1));
+        if !page.more {
+            break;
+        }
+    }
+    backward.reverse();
+    assert_eq!(backward, expected);
 }
 
 proptest! {

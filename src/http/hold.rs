@@ -33,7 +33,7 @@ pub(super) enum Ticket {
     Poll(Poll),
 }
 
-/// A poll that found nothing at first.
+/// A poll: it reads, and waits if it finds nothing.
 #[derive(Debug)]
 pub(super) struct Poll {
     pub(super) feed: Feed,
@@ -101,19 +101,20 @@ async fn poll_reply(
     line: &mut Line,
     shutdown: &mut watch::Receiver<bool>,
 ) -> Option<Result<crate::model::Batch, Refusal>> {
+    let mut last = poll.deadline <= Instant::now() || poll.feed.closing();
     loop {
-        let last = tokio::select! {
+        // Boxed: it is short, and would take room in every held request.
+        match Box::pin(poll.feed.read(poll.limit)).await {
+            Ok(batch) if batch.messages.is_empty() && !batch.more && !last => {}
+            batch => return Some(batch.map_err(Refusal::Hub)),
+        }
+        last = tokio::select! {
             biased;
             () = poll.feed.wait() => poll.feed.closing(),
             () = left(line) => return None,
             () = stopped(shutdown) => true,
             () = sleep_until(poll.deadline) => true,
         };
-        // Boxed: it is short, and would take room in every held request.
-        match Box::pin(poll.feed.read(poll.limit)).await {
-            Ok(batch) if batch.messages.is_empty() && !batch.more && !last => {}
-            batch => return Some(batch.map_err(Refusal::Hub)),
-        }
     }
 }
 

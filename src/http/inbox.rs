@@ -15,23 +15,23 @@ use crate::model::Batch;
 /// How long a client's poll is held when it does not say.
 const WAIT_USUAL: Duration = Duration::from_secs(30);
 
-/// Answers at once if there is something, or if the request does not wait.
+/// Checks the request; reading and waiting are done outside of hyper, whose buffers would be many if
+/// many clients came back at once.
 pub(super) async fn poll(call: Call) -> Result<Outcome, Refusal> {
     let user = call.reader()?;
     let after = call.query.after()?;
     let limit = call.query.limit(call.app.limits.page_messages_max)?;
-    let wait = wait(&call)?;
+    let deadline = Instant::now() + wait(&call)?;
     let mut feed = call.app.hub.feed(user, after)?;
-    let batch = feed.read(limit).await?;
-    if !batch.messages.is_empty() || batch.more || wait.is_zero() || !call.may_hold {
-        return Ok(Outcome::Reply(page(&call.app, &batch)));
+    if call.may_hold {
+        return Ok(Outcome::Held(Ticket::Poll(Poll {
+            feed,
+            limit,
+            deadline,
+        })));
     }
-    let deadline = Instant::now() + wait;
-    Ok(Outcome::Held(Ticket::Poll(Poll {
-        feed,
-        limit,
-        deadline,
-    })))
+    let batch = feed.read(limit).await?;
+    Ok(Outcome::Reply(page(&call.app, &batch)))
 }
 
 fn wait(call: &Call) -> Result<Duration, Refusal> {

@@ -48,7 +48,7 @@ pub(super) fn catch_up(
     let (from, end) = (state.applied.offset, follower.end());
     let mut said = Instant::now();
     while !follower.caught_up() {
-        let Some((offset, entry)) = follower.next()? else {
+        let Some((offset, entry)) = follower.next_entry()? else {
             break;
         };
         let plan = apply(state, view, offset, &entry)?;
@@ -101,14 +101,14 @@ impl ApplyStage {
         let inner = Arc::clone(&self.inner);
         let _ending = Ending(&inner);
         loop {
-            let next = match self.follower.next() {
+            let next = match self.follower.next_entry() {
                 Ok(Some((offset, entry))) => self.step(offset, &entry),
                 Ok(None) => break,
                 Err(e) => Err(e),
             };
             if let Err(e) = next {
                 error!(
-                    error = &e as &dyn std::error::Error,
+                    error = e.cause(),
                     "the readable view failed: writes are refused until a restart"
                 );
                 self.inner.refuse_writes();
@@ -128,6 +128,7 @@ impl ApplyStage {
             ..
         } = plan;
         self.inner.memberships.moved(moved);
+        self.inner.recent.took(&deliveries);
         let heads = self.state.applied.heads;
         self.inner.visible.raise(heads);
         self.inner.progress.applied(offset, heads);

@@ -45,6 +45,11 @@ impl Hub {
 }
 
 impl Inner {
+    /// Whether it is known, without reading, that a user has nothing after a position.
+    fn nothing_new(&self, user: &UserName, after: Position) -> bool {
+        self.recent.none_after(user, after.direct) && self.memberships.none_after(user, after.group)
+    }
+
     /// Where a cursor stands in this log.
     fn resolve(&self, cursor: Cursor) -> Result<Position, Error> {
         let here = |position| Cursor::new(position, self.lineage.log);
@@ -107,10 +112,15 @@ impl Feed {
     async fn read_view(&mut self, limit: usize) -> Result<Batch, Error> {
         let reading = Reading::begin(&self.mailbox);
         let upto = self.hub.0.visible.get();
+        if self.hub.0.nothing_new(&self.user, self.position) {
+            reading.all_was_read();
+            self.advance(upto);
+            return Ok(self.batch(Vec::new(), false));
+        }
         let (user, after) = (self.user.clone(), self.position);
         let read = self
             .hub
-            .blocking(move |inner, view| inner.inbox(view, &user, after, upto, limit));
+            .blocking(move |inner, view| inner.inbox(view, &user, (after, upto), limit));
         let page = read.await?;
         if !page.more {
             reading.all_was_read();

@@ -101,10 +101,7 @@ impl Flusher {
                     written.bytes -= bytes;
                 }
                 Err(e) => {
-                    tracing::error!(
-                        error = &e as &dyn std::error::Error,
-                        "the readable view cannot be flushed"
-                    );
+                    tracing::error!(error = e.cause(), "the readable view cannot be flushed");
                     written.failed = true;
                 }
             }

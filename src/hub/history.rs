@@ -134,8 +134,7 @@ impl Inner {
         &self,
         view: &View,
         user: &UserName,
-        after: Position,
-        upto: Position,
+        (after, upto): (Position, Position),
         limit: usize,
     ) -> Result<InboxPage, Failure> {
         let direct: Ids<'_> = match view.user(user)? {

@@ -80,12 +80,17 @@ impl JournalStage {
         self.sync();
     }
 
-    /// What is queued, up to the size of an entry; nothing after a while without any; `None` at the end.
+    /// What is queued, up to the size of an entry; nothing when it is time to sync; `None` at the end.
     fn next_proposals(&self) -> Option<Vec<Proposal>> {
-        let first = match self.queue.recv_timeout(SYNC_INTERVAL) {
-            Ok(first) => first,
-            Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-            Err(RecvTimeoutError::Disconnected) => return None,
+        // Only what is unsynced needs a look at the clock.
+        let first = if self.journal.is_synced() {
+            self.queue.recv().ok()?
+        } else {
+            match self.queue.recv_timeout(SYNC_INTERVAL) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
         };
         let (mut commands, mut bytes) = (first.commands.len(), weight(&first));
         let mut proposals = vec![first];
@@ -108,9 +113,9 @@ impl JournalStage {
             .map(|proposal| (proposal.commands, proposal.waiting))
             .unzip();
         if let Err(refused) = self.inner.not_refused().and_then(|()| self.check_disk()) {
-            waiting
-                .into_iter()
-                .for_each(|waiting| waiting.answer(Err(refused.clone())));
+            for waiting in waiting {
+                waiting.answer(Err(refused.clone()));
+            }
             return;
         }
         self.n += 1;
@@ -130,7 +135,7 @@ impl JournalStage {
         };
         match self.journal.append(entry, heads) {
             Ok(_) => self.inner.set_journal_size(self.journal.size()),
-            Err(e) => self.fail(e),
+            Err(e) => self.fail(&e),
         }
     }
 
@@ -144,14 +149,14 @@ impl JournalStage {
 
     fn sync(&mut self) {
         if let Err(e) = self.journal.sync() {
-            self.fail(e);
+            self.fail(&e);
         }
     }
 
     /// After a failed write or sync nothing is known of what is on disk: nothing more is written.
-    fn fail(&self, e: store::Error) {
+    fn fail(&self, e: &store::Error) {
         error!(
-            error = &e as &dyn std::error::Error,
+            error = e.cause(),
             "the journal failed: writes are refused until a restart"
         );
         self.inner.refuse_writes();

@@ -127,6 +127,16 @@ impl Memberships {
         }
     }
 
+    /// Whether no group of a user has a message after an id that he may see.
+    pub(super) fn none_after(&self, user: &UserName, id: u64) -> bool {
+        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
+        users.get(user).is_none_or(|intervals| {
+            intervals.iter().all(|interval| {
+                interval.until.is_some_and(|until| until <= id) || interval.group.last() <= id
+            })
+        })
+    }
+
     /// All intervals of a user.
     pub(super) fn of(&self, user: &UserName) -> Vec<Interval> {
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner);

@@ -12,6 +12,7 @@ mod journal;
 mod membership;
 mod open;
 mod plan;
+mod recent;
 mod state;
 mod verify;
 mod wake;
@@ -39,6 +40,7 @@ use accept::Proposal;
 use journal::Pending;
 use membership::Memberships;
 use open::Running;
+use recent::Recent;
 use wake::Waiters;
 use watermark::{Progress, Watermark};
 
@@ -134,6 +136,7 @@ struct Inner {
     /// Taken out when the hub closes.
     view: RwLock<Option<Arc<View>>>,
     memberships: Memberships,
+    recent: Recent,
     /// What readers may see.
     visible: Watermark,
     /// Up to here all mailboxes have been filled.
@@ -261,10 +264,7 @@ impl Hub {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Answer(error))) => Err(error),
             Ok(Err(Failure::Store(e))) => {
-                error!(
-                    error = &e as &dyn std::error::Error,
-                    "the readable view cannot be read"
-                );
+                error!(error = e.cause(), "the readable view cannot be read");
                 self.0.damaged.store(true, Ordering::Release);
                 Err(Error::StoreDamaged)
             }

@@ -15,6 +15,7 @@ use super::apply::{ApplyStage, catch_up};
 use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
+use super::recent::Recent;
 use super::state::State;
 use super::wake::Waiters;
 use super::watermark::{Progress, Watermark};
@@ -124,7 +125,7 @@ impl Hub {
         };
         if let Err(e) = close_view(view, &directory, self.0.options.cache_bytes, offset) {
             warn!(
-                error = &e as &dyn std::error::Error,
+                error = e.cause(),
                 "the stop left no mark: the next start will check the readable view"
             );
         }
@@ -192,6 +193,7 @@ fn start(
         journal_size: Mutex::new(journal.size()),
         view: RwLock::new(Some(Arc::clone(&view))),
         memberships: Memberships::load(&view, &state)?,
+        recent: Recent::new(applied.heads.direct),
         visible: Watermark::default(),
         woken: Watermark::default(),
         waiters: Waiters::new(options.waiters_per_user_max),
@@ -257,21 +259,9 @@ fn recover(
     cache_bytes: u64,
 ) -> Result<Recovered, Error> {
     if trust != Trust::Rebuild {
-        match attempt(directory, journal, trust, cache_bytes) {
-            Err(Error::View(reason)) => {
-                warn!(
-                    reason,
-                    "the readable view is damaged: it is made anew from the journal"
-                );
-            }
-            // What was acknowledged may be lost then, and the log gets a new id.
-            Err(Error::JournalBehind { journal, applied }) if fork => {
-                warn!(
-                    journal,
-                    applied, "the readable view is ahead of the journal: it is made anew"
-                );
-            }
-            done => return done,
+        let tried = attempt(directory, journal, trust, cache_bytes);
+        if !must_be_made_anew(&tried, fork) {
+            return tried;
         }
     }
     let began = Instant::now();
@@ -288,6 +278,28 @@ fn recover(
         );
     }
     Ok(recovered)
+}
+
+/// Whether the journal can give what the view did not.
+fn must_be_made_anew(tried: &Result<Recovered, Error>, fork: bool) -> bool {
+    match tried {
+        Err(Error::View(reason)) => {
+            warn!(
+                reason,
+                "the readable view is damaged: it is made anew from the journal"
+            );
+            true
+        }
+        // What was acknowledged may be lost then, and the log gets a new id.
+        Err(Error::JournalBehind { journal, applied }) if fork => {
+            warn!(
+                journal,
+                applied, "the readable view is ahead of the journal: it is made anew"
+            );
+            true
+        }
+        _ => false,
+    }
 }
 
 /// One try. A panic of sled is damage.

@@ -134,8 +134,8 @@ impl Planner<'_> {
             };
         }
         let receipt = match &draft.to {
-            Receiver::User(to) => self.direct(draft, to),
-            Receiver::Group(group) => self.to_group(draft, group)?,
+            Receiver::User(to) => self.direct_message(draft, to),
+            Receiver::Group(group) => self.group_message(draft, group)?,
         };
         if let Some(hash) = hash {
             let row = KeyRow {
@@ -149,7 +149,7 @@ impl Planner<'_> {
         Ok(receipt)
     }
 
-    fn direct(&mut self, draft: &Draft, to: &UserName) -> Receipt {
+    fn direct_message(&mut self, draft: &Draft, to: &UserName) -> Receipt {
         let (sender, receiver) = (self.number(&draft.from), self.number(to));
         let users = (sender.min(receiver), sender.max(receiver));
         let id = self.take(Sequence::Direct);
@@ -172,7 +172,7 @@ impl Planner<'_> {
         self.keep(draft, id, prev, receivers)
     }
 
-    fn to_group(&mut self, draft: &Draft, name: &GroupName) -> Result<Receipt, Error> {
+    fn group_message(&mut self, draft: &Draft, name: &GroupName) -> Result<Receipt, Error> {
         let group = live(self.state.groups.get(name))?;
         if draft.by_user && !group.members.contains_key(&draft.from) {
             return Err(Error::NotMember);

@@ -1,6 +1,7 @@
 //! What applying needs to know: the mark, the groups, and what it looked up of names, conversations and
 //! idempotency keys. After an entry it is exactly what a reading of the view would give.
 
+use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -191,8 +192,8 @@ impl State {
     }
 
     fn prepare_key(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
-        if !self.keys.contains_key(&hash) {
-            self.keys.insert(hash, view.key(hash)?);
+        if let MapEntry::Vacant(vacant) = self.keys.entry(hash) {
+            vacant.insert(view.key(hash)?);
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ pub fn verify(
     let mut state = State::new(Applied::nothing(lineage.log));
     let mut chains = Chains::default();
     // The end is only known at the end, so the view is compared in a second reading.
-    while let Some((offset, entry)) = entries.next()? {
+    while let Some((offset, entry)) = entries.next_entry()? {
         for message in plan(&mut state, offset, &entry).writes.messages {
             chains.follow(&message)?;
         }
@@ -63,7 +63,7 @@ fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), 
     view.check(&applied)?;
     let mut entries = Follower::read_only(&directory.journal(), &directory.lineage())?;
     let mut state = State::new(Applied::nothing(applied.log));
-    while let Some((offset, entry)) = entries.next()? {
+    while let Some((offset, entry)) = entries.next_entry()? {
         let planned = plan(&mut state, offset, &entry);
         for message in &planned.writes.messages {
             let (sequence, id) = (message.sequence(), message.id);

@@ -18,14 +18,13 @@ impl View {
             )));
         }
         for sequence in Sequence::ALL {
-            let mut next = applied.floor.of(sequence) + 1;
-            for row in self.tree(sequence) {
+            let ids = applied.floor.of(sequence) + 1..;
+            for (next, row) in ids.zip(self.tree(sequence)) {
                 let (key, value) = row?;
                 if key::last_id(&key) != Some(next) {
                     return Err(Error::View(format!("{sequence} message {next} is missing")));
                 }
                 decode_message(next, &value)?;
-                next += 1;
             }
         }
         let mut rows = 0;

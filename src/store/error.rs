@@ -73,6 +73,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// For the field of a log event, which then names its causes too.
+    pub(crate) fn cause(&self) -> &(dyn std::error::Error + 'static) {
+        self
+    }
+
     /// For `map_err`: an I/O error with what was tried and where.
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {

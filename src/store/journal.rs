@@ -174,6 +174,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether all that was appended is on disk.
+    pub fn is_synced(&self) -> bool {
+        !self.unsynced
+    }
+
     /// All entries after an offset, in order, without gaps: those on disk now, then those appended later.
     pub fn follow(&mut self, after: u64) -> Result<Follower, Error> {
         let (sender, receiver) = sync_channel(FOLLOW_ENTRIES);
@@ -295,7 +300,7 @@ impl Follower {
     }
 
     fn drain(mut self) -> Result<(), Error> {
-        while self.next()?.is_some() {}
+        while self.next_entry()?.is_some() {}
         Ok(())
     }
 
@@ -310,11 +315,11 @@ impl Follower {
     }
 
     /// The next entry and its offset; waits for it. `None`: nothing more will come.
-    pub fn next(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
+    pub fn next_entry(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
         let found = if self.caught_up() {
-            self.from_live()
+            self.live_entry()
         } else {
-            self.from_disk()?
+            self.disk_entry()?
         };
         if let Some((offset, _)) = &found {
             assert!(
@@ -327,11 +332,11 @@ impl Follower {
         Ok(found)
     }
 
-    fn from_live(&mut self) -> Option<(u64, Arc<Entry>)> {
+    fn live_entry(&mut self) -> Option<(u64, Arc<Entry>)> {
         self.live.as_ref()?.recv().ok()
     }
 
-    fn from_disk(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
+    fn disk_entry(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
         loop {
             if self.reader.is_none() {
                 let Some(path) = self.segments.next() else {

@@ -86,8 +86,8 @@ pub(crate) fn idempotency(hash: KeyHash) -> Key {
 }
 
 pub(crate) fn expiry(at_ms: u64, hash: KeyHash) -> Key {
-    let [a, b, c, d, e, f, g, h, ..] = hash.0;
-    [&expiries_before(at_ms)[..], &[a, b, c, d, e, f, g, h]].concat()
+    let (half, _) = hash.0.split_at(8);
+    [&expiries_before(at_ms)[..], half].concat()
 }
 
 /// The end of the range of keys that were kept before this time; `x` alone begins it.
@@ -128,8 +128,13 @@ pub(crate) fn second_number(key: &[u8]) -> Option<u32> {
 
 pub(crate) const APPLIED: &[u8] = b"applied";
 
+/// The prefix of the changes of one entry.
+pub(crate) fn redos(offset: u64) -> Key {
+    [&b"r"[..], &offset.to_be_bytes()].concat()
+}
+
 pub(crate) fn redo(offset: u64, number: u32) -> Key {
-    [&b"r"[..], &offset.to_be_bytes(), &number.to_be_bytes()].concat()
+    [redos(offset).as_slice(), &number.to_be_bytes()].concat()
 }
 
 #[cfg(test)]

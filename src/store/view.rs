@@ -194,7 +194,7 @@ impl View {
     fn redo(&self, offset: u64) -> Result<(), Error> {
         let rows: Vec<_> = self.db.scan_prefix(b"r").collect::<Result<_, _>>()?;
         for (key, value) in rows {
-            if key.starts_with(&key::redo(offset, 0)[..9]) {
+            if key.starts_with(&key::redos(offset)) {
                 self.change(&decode::<Vec<Change>>("a change", &value)?)?;
             }
             self.db.remove(key)?;

@@ -230,26 +230,22 @@ async fn two_lengths_of_a_body_do_not_confuse() {
 
 #[tokio::test]
 async fn a_peer_that_does_not_read_is_cut() {
-    let server = TestServer::with(|parts| parts.timeouts.write = SHORT).await;
-    let long = "x".repeat(60_000);
-    let items: Vec<_> = (0..100)
-        .map(|_| serde_json::json!({ "to": "bob", "from": "alice", "body": long }))
-        .collect();
-    let items = serde_json::to_string(&items).unwrap();
-    assert_eq!(
-        server.as_admin("POST", "/v1/messages", &items).await.status,
-        200
-    );
-
-    let mut through_hyper = server.connect().await;
-    for _ in 0..3 {
-        through_hyper.send(&poll_request("bob", "wait=0")).await;
-    }
-    let mut past_hyper = server.poll_held("bob").await;
-    assert_eq!(
-        server.as_admin("POST", "/v1/messages", &items).await.status,
-        200
-    );
+    let server = TestServer::with(|parts| {
+        parts.timeouts.write = SHORT;
+        parts.limits.body_bytes_max = 8 << 20;
+    })
+    .await;
+    // More than the kernel keeps for a connection.
+    let long = format!("\"{}\"", "x".repeat(7 << 20));
+    server.push("alice", "bob", &long).await;
+    let mut through_hyper = Http::connect_narrow(server.client).await;
+    let history = poll_request("bob", "").replacen("inbox?", "direct/alice/messages", 1);
+    through_hyper.send(&history).await;
+    let mut past_hyper = Http::connect_narrow(server.client).await;
+    let poll = poll_request("bob", "after=now&wait=60");
+    past_hyper.send(&poll).await;
+    server.wait_held("bob", 1).await;
+    server.push("alice", "bob", &long).await;
     eventually("both are cut", || async {
         server.app.connections(Face::Client) == 0
     })
@@ -272,7 +268,7 @@ async fn a_slow_reader_that_goes_on_reading_gets_all() {
         server.as_admin("POST", "/v1/messages", &items).await.status,
         200
     );
-    assert!(http.reply().await.bodies().len() >= 10);
+    assert!(!http.reply().await.bodies().is_empty());
     assert!(healthy(&mut http).await);
 }
 
@@ -326,7 +322,7 @@ async fn the_end_answers_held_polls_and_closes_idle_connections() {
     assert!(reply.bodies().is_empty());
     assert_eq!(reply.header("connection"), Some("close"));
     assert!(held.ends().await && idle.ends().await && fresh.ends().await);
-    busy.send(&body[7..]).await;
+    busy.send(body.trim_start_matches("{\"from\"")).await;
     assert_eq!(
         busy.reply().await.status,
         201,

@@ -64,8 +64,9 @@ async fn a_held_reply_has_every_header_of_one_by_hyper() {
     let with_origin =
         |query: &str| poll_request("bob", query).replacen("\r\n\r\n", &format!("\r\n{origin}"), 1);
     let mut http = server.connect().await;
-    http.send(&with_origin("wait=0")).await;
-    let direct = http.reply().await;
+    http.send(&with_origin("wait=0").replacen("GET", "HEAD", 1))
+        .await;
+    let direct = http.head().await;
     http.send(&with_origin("wait=60")).await;
     server.wait_held("bob", 1).await;
     server.push("alice", "bob", "1").await;

@@ -53,270 +53,78 @@ async fn check(server: &TestServer, rows: &[Row]) {
     }
 }
 
+/// One row a line.
+#[rustfmt::skip]
+const WRONG_REQUESTS: &[Row] = &[
+    (User, "GET", "/", "", 404, "not_found"),
+    (User, "GET", "/v1/inbox/", "", 404, "not_found"),
+    (User, "GET", "/v1/tokens", "", 404, "not_found"),
+    (Backend, "GET", "/v1/inbox", "", 404, "not_found"),
+    (Backend, "GET", "/v1/messages/other/1", "", 404, "not_found"),
+    (User, "POST", "/v1/inbox", "{}", 405, "method_not_allowed"),
+    (Backend, "DELETE", "/v1/tokens", "", 405, "method_not_allowed"),
+    (User, "PATCH", "/healthz", "", 405, "method_not_allowed"),
+    (User, "GET", "/v1/inbox", "{}", 400, "bad_request"),
+    (User, "GET", "/v1/inbox?wait=301", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox?wait=-1", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox?wait=1.5", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox?wait=", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox?limit=0", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox?limit=1001", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox?after=x", "", 400, "bad_cursor"),
+    (User, "GET", "/v1/inbox?after=1.2.3", "", 400, "bad_cursor"),
+    (User, "GET", "/v1/inbox?after=9.0", "", 409, "cursor_ahead"),
+    (User, "GET", "/v1/inbox?after=0.0.12345678", "", 409, "log_unknown"),
+    (User, "GET", "/v1/direct/x/messages?before=1&after=2", "", 400, "bad_query"),
+    (User, "GET", "/v1/direct/x/messages?before=a", "", 400, "bad_query"),
+    (User, "GET", "/v1/direct/x/messages?after=99", "", 409, "cursor_ahead"),
+    (User, "GET", "/v1/direct/%zz/messages", "", 400, "bad_request"),
+    (User, "GET", "/v1/direct/%ff/messages", "", 400, "bad_request"),
+    (User, "GET", "/v1/direct/%00/messages", "", 400, "bad_name"),
+    (User, "GET", "/v1/groups/none/messages", "", 404, "group_not_found"),
+    (User, "GET", "/v1/conversations?before=x", "", 400, "bad_query"),
+    (User, "POST", "/v1/groups/none/messages", "{\"body\":1}", 404, "group_not_found"),
+    (Backend, "GET", "/v1/messages/direct/99", "", 404, "message_not_found"),
+    (Backend, "GET", "/v1/messages/direct/x", "", 404, "message_not_found"),
+    (Backend, "GET", "/v1/users/%0a/presence", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/groups/none", "", 404, "group_not_found"),
+    (Backend, "DELETE", "/v1/groups/none", "", 404, "group_not_found"),
+    (Backend, "PUT", "/v1/groups/none/members/a", "", 404, "group_not_found"),
+];
+
 #[tokio::test]
 async fn wrong_requests() {
-    let server = TestServer::start().await;
-    check(
-        &server,
-        &[
-            (User, "GET", "/", "", 404, "not_found"),
-            (User, "GET", "/v1/inbox/", "", 404, "not_found"),
-            (User, "GET", "/v1/tokens", "", 404, "not_found"),
-            (Backend, "GET", "/v1/inbox", "", 404, "not_found"),
-            (Backend, "GET", "/v1/messages/other/1", "", 404, "not_found"),
-            (User, "POST", "/v1/inbox", "{}", 405, "method_not_allowed"),
-            (
-                Backend,
-                "DELETE",
-                "/v1/tokens",
-                "",
-                405,
-                "method_not_allowed",
-            ),
-            (User, "PATCH", "/healthz", "", 405, "method_not_allowed"),
-            (User, "GET", "/v1/inbox", "{}", 400, "bad_request"),
-            (User, "GET", "/v1/inbox?wait=301", "", 400, "bad_query"),
-            (User, "GET", "/v1/inbox?wait=-1", "", 400, "bad_query"),
-            (User, "GET", "/v1/inbox?wait=1.5", "", 400, "bad_query"),
-            (User, "GET", "/v1/inbox?wait=", "", 400, "bad_query"),
-            (User, "GET", "/v1/inbox?limit=0", "", 400, "bad_query"),
-            (User, "GET", "/v1/inbox?limit=1001", "", 400, "bad_query"),
-            (User, "GET", "/v1/inbox?after=x", "", 400, "bad_cursor"),
-            (User, "GET", "/v1/inbox?after=1.2.3", "", 400, "bad_cursor"),
-            (User, "GET", "/v1/inbox?after=9.0", "", 409, "cursor_ahead"),
-            (
-                User,
-                "GET",
-                "/v1/inbox?after=0.0.12345678",
-                "",
-                409,
-                "log_unknown",
-            ),
-            (
-                User,
-                "GET",
-                "/v1/direct/x/messages?before=1&after=2",
-                "",
-                400,
-                "bad_query",
-            ),
-            (
-                User,
-                "GET",
-                "/v1/direct/x/messages?before=a",
-                "",
-                400,
-                "bad_query",
-            ),
-            (
-                User,
-                "GET",
-                "/v1/direct/x/messages?after=99",
-                "",
-                409,
-                "cursor_ahead",
-            ),
-            (
-                User,
-                "GET",
-                "/v1/direct/%zz/messages",
-                "",
-                400,
-                "bad_request",
-            ),
-            (
-                User,
-                "GET",
-                "/v1/direct/%ff/messages",
-                "",
-                400,
-                "bad_request",
-            ),
-            (User, "GET", "/v1/direct/%00/messages", "", 400, "bad_name"),
-            (
-                User,
-                "GET",
-                "/v1/groups/none/messages",
-                "",
-                404,
-                "group_not_found",
-            ),
-            (
-                User,
-                "GET",
-                "/v1/conversations?before=x",
-                "",
-                400,
-                "bad_query",
-            ),
-            (
-                User,
-                "POST",
-                "/v1/groups/none/messages",
-                "{\"body\":1}",
-                404,
-                "group_not_found",
-            ),
-            (
-                Backend,
-                "GET",
-                "/v1/messages/direct/99",
-                "",
-                404,
-                "message_not_found",
-            ),
-            (
-                Backend,
-                "GET",
-                "/v1/messages/direct/x",
-                "",
-                404,
-                "message_not_found",
-            ),
-            (
-                Backend,
-                "GET",
-                "/v1/users/%0a/presence",
-                "",
-                400,
-                "bad_name",
-            ),
-            (
-                Backend,
-                "GET",
-                "/v1/groups/none",
-                "",
-                404,
-                "group_not_found",
-            ),
-            (
-                Backend,
-                "DELETE",
-                "/v1/groups/none",
-                "",
-                404,
-                "group_not_found",
-            ),
-            (
-                Backend,
-                "PUT",
-                "/v1/groups/none/members/a",
-                "",
-                404,
-                "group_not_found",
-            ),
-        ],
-    )
-    .await;
+    check(&TestServer::start().await, WRONG_REQUESTS).await;
 }
+
+/// One row a line.
+#[rustfmt::skip]
+const WRONG_BODIES: &[Row] = &[
+    (User, "POST", "/v1/direct/x/messages", "", 400, "bad_json"),
+    (User, "POST", "/v1/direct/x/messages", "{", 400, "bad_json"),
+    (User, "POST", "/v1/direct/x/messages", "{}", 400, "bad_json"),
+    (User, "POST", "/v1/direct/x/messages", "{\"body\":1}x", 400, "bad_json"),
+    (User, "POST", "/v1/direct/x/messages", "{\"body\":1,\"body\":2}", 400, "bad_json"),
+    (User, "POST", "/v1/direct/x/messages", "{\"body\":01}", 400, "bad_json"),
+    (Backend, "POST", "/v1/direct/x/messages", "{\"body\":1}", 400, "bad_json"),
+    (Backend, "POST", "/v1/direct/x/messages", "{\"from\":\"\",\"body\":1}", 400, "bad_name"),
+    (Backend, "POST", "/v1/direct/x/messages", "{\"from\":7,\"body\":1}", 400, "bad_json"),
+    (Backend, "POST", "/v1/direct/%0a/messages", "{\"from\":\"a\",\"body\":1}", 400, "bad_name"),
+    (Backend, "POST", "/v1/groups/g/messages", "{\"from\":\"a\",\"body\":1}", 404, "group_not_found"),
+    (Backend, "POST", "/v1/messages", "{}", 400, "bad_json"),
+    (Backend, "PUT", "/v1/groups/g", "[]", 400, "bad_json"),
+    (Backend, "PUT", "/v1/groups/g", "{\"history\":\"some\"}", 400, "bad_json"),
+    (Backend, "PUT", "/v1/groups/g", "{\"members\":[\"\"]}", 400, "bad_name"),
+    (Backend, "POST", "/v1/groups/g/members", "{\"add\":\"a\"}", 400, "bad_json"),
+    (Backend, "POST", "/v1/tokens", "{}", 400, "bad_json"),
+    (Backend, "POST", "/v1/tokens", "{\"user\":\"a\",\"ttl_s\":0}", 400, "bad_json"),
+    (Backend, "POST", "/v1/tokens", "{\"user\":\"a\",\"ttl_s\":31536001}", 400, "bad_json"),
+    (Backend, "POST", "/v1/tokens", "{\"user\":\"\"}", 400, "bad_name"),
+];
 
 #[tokio::test]
 async fn wrong_bodies() {
-    let server = TestServer::start().await;
-    let direct = "/v1/direct/x/messages";
-    check(
-        &server,
-        &[
-            (User, "POST", direct, "", 400, "bad_json"),
-            (User, "POST", direct, "{", 400, "bad_json"),
-            (User, "POST", direct, "{}", 400, "bad_json"),
-            (User, "POST", direct, "{\"body\":1}x", 400, "bad_json"),
-            (
-                User,
-                "POST",
-                direct,
-                "{\"body\":1,\"body\":2}",
-                400,
-                "bad_json",
-            ),
-            (User, "POST", direct, "{\"body\":01}", 400, "bad_json"),
-            (Backend, "POST", direct, "{\"body\":1}", 400, "bad_json"),
-            (
-                Backend,
-                "POST",
-                direct,
-                "{\"from\":\"\",\"body\":1}",
-                400,
-                "bad_name",
-            ),
-            (
-                Backend,
-                "POST",
-                direct,
-                "{\"from\":7,\"body\":1}",
-                400,
-                "bad_json",
-            ),
-            (
-                Backend,
-                "POST",
-                "/v1/direct/%0a/messages",
-                "{\"from\":\"a\",\"body\":1}",
-                400,
-                "bad_name",
-            ),
-            (
-                Backend,
-                "POST",
-                "/v1/groups/g/messages",
-                "{\"from\":\"a\",\"body\":1}",
-                404,
-                "group_not_found",
-            ),
-            (Backend, "POST", "/v1/messages", "{}", 400, "bad_json"),
-            (Backend, "PUT", "/v1/groups/g", "[]", 400, "bad_json"),
-            (
-                Backend,
-                "PUT",
-                "/v1/groups/g",
-                "{\"history\":\"some\"}",
-                400,
-                "bad_json",
-            ),
-            (
-                Backend,
-                "PUT",
-                "/v1/groups/g",
-                "{\"members\":[\"\"]}",
-                400,
-                "bad_name",
-            ),
-            (
-                Backend,
-                "POST",
-                "/v1/groups/g/members",
-                "{\"add\":\"a\"}",
-                400,
-                "bad_json",
-            ),
-            (Backend, "POST", "/v1/tokens", "{}", 400, "bad_json"),
-            (
-                Backend,
-                "POST",
-                "/v1/tokens",
-                "{\"user\":\"a\",\"ttl_s\":0}",
-                400,
-                "bad_json",
-            ),
-            (
-                Backend,
-                "POST",
-                "/v1/tokens",
-                "{\"user\":\"a\",\"ttl_s\":31536001}",
-                400,
-                "bad_json",
-            ),
-            (
-                Backend,
-                "POST",
-                "/v1/tokens",
-                "{\"user\":\"\"}",
-                400,
-                "bad_name",
-            ),
-        ],
-    )
-    .await;
+    check(&TestServer::start().await, WRONG_BODIES).await;
 }
 
 #[tokio::test]
@@ -367,7 +175,7 @@ async fn wrong_bearers() {
     let expired = format!("Bearer {}", TestServer::token_of(&claims("bob", now - 60)));
     let unnamed = format!("Bearer {}", TestServer::token_of(&claims("a\nb", now + 60)));
     let good = TestServer::token("bob");
-    let forged = format!("Bearer {}x", good);
+    let forged = format!("Bearer {good}x");
     let cases = [
         ("Bearer", "unauthorized"),
         ("Basic Ym9iOmJvYg==", "unauthorized"),
@@ -389,7 +197,7 @@ async fn wrong_bearers() {
     }
     for value in [
         format!("Bearer {good}"),
-        format!("Bearer {}", &KEY[1..]),
+        format!("Bearer {}", KEY.trim_start_matches('a')),
         format!("Basic {KEY}"),
     ] {
         let header = format!("authorization: {value}");
@@ -400,7 +208,9 @@ async fn wrong_bearers() {
             (401, "unauthorized"),
             "{value}"
         );
-        assert!(!reply.text().contains(&KEY[1..]) && !reply.text().contains(&good));
+        assert!(
+            !reply.text().contains(KEY.trim_start_matches('a')) && !reply.text().contains(&good)
+        );
     }
 }
 

@@ -1,0 +1,248 @@
+//! A full disk: refused before it hits, and harmless when it does hit.
+//!
+//! Root gets a small file system of its own. Everybody else gets a limit on the size of a file, which
+//! also makes writes fail, but cannot be lifted without a restart.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::checker::check_all;
+use crate::client::{Client, Reply};
+use crate::ledger::{Draft, Ledger, Target};
+use crate::load::{ANCHORS, GROUPS, Load};
+use crate::support::{Launch, Process, Rng, eventually};
+
+const DISK: &str = "size=128m";
+const BALLAST: u64 = 48 << 20;
+const BODY: usize = 3_000;
+/// How long the server may take to notice that there is space again.
+const NOTICE_LIMIT: Duration = Duration::from_secs(20);
+
+/// A small file system; unmounted when dropped.
+struct SmallDisk {
+    directory: TempDir,
+}
+
+impl SmallDisk {
+    /// Mounts it, if this user may.
+    fn new() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("data")).unwrap();
+        let disk = Self { directory };
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", DISK, "tmpfs"]);
+        let mounted = mount.arg(disk.data()).output();
+        mounted
+            .is_ok_and(|out| out.status.success())
+            .then_some(disk)
+    }
+
+    /// The data directory is the mount point, so that what the server prints goes elsewhere.
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A file that takes space until it is removed.
+    fn put_ballast(&self) -> PathBuf {
+        let path = self.data().join("ballast");
+        let zeros = vec![0; usize::try_from(BALLAST).unwrap()];
+        fs::write(&path, zeros).unwrap();
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Nothing is mounted if `new` failed; what is left over goes with the machine.
+        drop(Command::new("umount").arg(self.data()).output());
+    }
+}
+
+/// A server with a ledger of what it has acknowledged.
+struct Filler {
+    rng: Rng,
+    process: Process,
+    ledger: Ledger,
+    client: Client,
+    refused: Vec<Draft>,
+}
+
+impl Filler {
+    fn new(test: &str, launch: &Launch) -> Self {
+        let mut rng = Rng::from_env(test);
+        let process = launch.start();
+        let load = Load::new(&process, &mut rng);
+        Self {
+            client: process.admin(),
+            ledger: load.ledger.into_inner().unwrap(),
+            rng,
+            process,
+            refused: Vec::new(),
+        }
+    }
+
+    /// Pushes one message; gives the reply if it was refused.
+    fn push(&mut self) -> Option<Reply> {
+        let (rng, turn) = (&mut self.rng, self.ledger.len() % GROUPS.len());
+        let target = if turn == 0 {
+            Target::Group(GROUPS[turn].to_owned())
+        } else {
+            Target::Direct(ANCHORS[0].to_owned())
+        };
+        let draft = Draft::sized(rng, ANCHORS[turn], target, BODY);
+        self.ledger.sent(&draft);
+        let reply = draft.push(&mut self.client).unwrap();
+        if reply.status == 503 {
+            self.refused.push(draft);
+            return Some(reply);
+        }
+        self.ledger.acknowledged(&draft, &reply.receipt());
+        None
+    }
+
+    /// Pushes until refused; says how.
+    fn fill(&mut self) -> String {
+        for _ in 0..10_000 {
+            if let Some(refused) = self.push() {
+                return refused.code();
+            }
+        }
+        panic!("the disk does not get full");
+    }
+
+    /// The server says that it is not ready, and why; it lives, reads go on, and pushes are refused.
+    fn check_refusing(&mut self, code: &str, reads: fn(&mut Self)) {
+        let ready = self.client.get("/readyz").unwrap().expect(503);
+        assert_eq!(ready.code(), code);
+        self.client.get("/healthz").unwrap().expect(200);
+        reads(self);
+        let refused = self.push().unwrap();
+        assert_eq!(refused.code(), code);
+    }
+
+    fn check(&mut self) {
+        let last = self.ledger.last();
+        check_all(&mut self.client, &mut self.ledger, &mut self.rng, last);
+    }
+
+    /// Reads after a write has failed. sled cannot read pages whose change it could not write, so some
+    /// reads are refused until the restart; but none is wrong, and none leaves anything out.
+    fn check_readable(&mut self) {
+        let (last, mut refused) = (self.ledger.last(), 0);
+        for sequence in ["direct", "group"] {
+            for id in 1..=last.of(sequence) {
+                let path = format!("/v1/messages/{sequence}/{id}");
+                let reply = self.client.get(&path).unwrap();
+                if reply.status == 503 {
+                    refused += 1;
+                } else {
+                    self.ledger.seen(&reply.message());
+                }
+            }
+        }
+        let (mut cursor, mut read, mut more) = ("0".to_owned(), 0, true);
+        while more {
+            let reply = self.client.inbox(ANCHORS[0], &cursor, 100).unwrap();
+            if reply.status == 503 {
+                break;
+            }
+            let page = reply.page();
+            for message in page.messages.iter().filter(|message| message.to.is_some()) {
+                read += 1;
+                assert_eq!(message.id, read, "left out before {message:?}");
+            }
+            (cursor, more) = (page.next, page.more);
+        }
+        assert!(more || read == last.direct, "the inbox ends at {read}");
+        eprintln!("of {last:?} {refused} were refused, and the inbox after {read}");
+    }
+
+    /// Starts again where writes work: nothing is lost, and pushes go on, also of what was refused.
+    fn check_restarted(&mut self, launch: &Launch) {
+        self.process.kill9();
+        self.process = launch.start();
+        self.client = self.process.admin();
+        self.check();
+        let again = std::mem::take(&mut self.refused);
+        for draft in again.iter().filter(|draft| draft.key.is_some()) {
+            let receipt = draft.push(&mut self.client).unwrap().receipt();
+            self.ledger.acknowledged(draft, &receipt);
+        }
+        for _ in 0..20 {
+            let refused = self.push();
+            assert!(refused.is_none(), "{refused:?}");
+        }
+        self.check();
+    }
+}
+
+#[test]
+fn a_nearly_full_disk_is_refused_and_recovers_by_itself() {
+    let Some(disk) = SmallDisk::new() else {
+        eprintln!("skipped: only root can mount a small disk");
+        return;
+    };
+    let launch = Launch::new(&disk.data()).option("--disk-free-min-bytes", "33554432");
+    let mut filler = Filler::new("disk full", &launch);
+    let ballast = disk.put_ballast();
+    assert_eq!(filler.fill(), "disk_full");
+    filler.check_refusing("disk_full", Filler::check);
+    fs::remove_file(&ballast).unwrap();
+    let recovered = eventually(NOTICE_LIMIT, || filler.push().is_none());
+    assert!(recovered, "still refusing after {NOTICE_LIMIT:?}");
+    filler.client.get("/readyz").unwrap().expect(200);
+    filler.check();
+    // With little space left it also stops cleanly, and starts.
+    assert_eq!(filler.fill(), "disk_full");
+    assert!(filler.process.terminate().success());
+    filler.process = launch.spawn();
+    filler.client = filler.process.admin();
+    let refuses = || {
+        filler
+            .client
+            .get("/readyz")
+            .is_ok_and(|r| r.code() == "disk_full")
+    };
+    assert!(eventually(NOTICE_LIMIT, refuses), "{}", launch.log());
+    filler.check_refusing("disk_full", Filler::check);
+}
+
+#[test]
+fn a_full_disk_fails_writes_and_loses_nothing() {
+    let Some(disk) = SmallDisk::new() else {
+        eprintln!("skipped: only root can mount a small disk");
+        return;
+    };
+    let launch = Launch::new(&disk.data()).option("--disk-free-min-bytes", "0");
+    let mut filler = Filler::new("disk overflow", &launch);
+    let ballast = disk.put_ballast();
+    assert_eq!(filler.fill(), "writes_refused");
+    filler.check_refusing("writes_refused", Filler::check_readable);
+    fs::remove_file(&ballast).unwrap();
+    // What failed once is not tried again: only a restart finds out what is on the disk.
+    let refused = filler.push().unwrap();
+    assert_eq!(refused.code(), "writes_refused");
+    filler.check_restarted(&launch);
+}
+
+#[test]
+fn a_failed_write_is_refused_and_loses_nothing() {
+    for megabytes in [9, 20] {
+        let directory = tempfile::tempdir().unwrap();
+        let plain = Launch::new(&directory.path().join("data"));
+        let limited = plain.clone().shell(&limit(megabytes));
+        let mut filler = Filler::new("file limit", &limited);
+        assert_eq!(filler.fill(), "writes_refused");
+        filler.check_refusing("writes_refused", Filler::check_readable);
+        filler.check_restarted(&plain);
+    }
+}
+
+/// Makes writes beyond this size fail, instead of ending the process; `ulimit` counts 512 bytes.
+fn limit(megabytes: u64) -> String {
+    format!("trap '' XFSZ; ulimit -f {}", megabytes * 2048)
+}

@@ -1,0 +1,319 @@
+//! The real binary as a process of its own: start, kill, stop, start again; and chance with a seed.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::Client;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_halley");
+const ADMIN_KEY: &str = "durability-tests-admin-key-0123456789";
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How to start a server on a data directory; its ports stay the same over restarts.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    data: PathBuf,
+    client: SocketAddr,
+    admin: SocketAddr,
+    env: Vec<(String, String)>,
+    args: Vec<String>,
+    shell: Option<String>,
+}
+
+/// A running server; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    launch: Launch,
+    child: Child,
+}
+
+impl Launch {
+    /// A server on `data`, on free ports.
+    pub(crate) fn new(data: &Path) -> Self {
+        Self {
+            data: data.to_owned(),
+            client: free_address(),
+            admin: free_address(),
+            env: Vec::new(),
+            args: Vec::new(),
+            shell: None,
+        }
+    }
+
+    /// Adds an environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds an option and its value.
+    pub(crate) fn option(mut self, name: &str, value: &str) -> Self {
+        self.args.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Runs shell commands (`ulimit`, `trap`) in the process before it becomes the server.
+    pub(crate) fn shell(mut self, commands: &str) -> Self {
+        self.shell = Some(commands.to_owned());
+        self
+    }
+
+    /// Starts and waits until it answers.
+    #[track_caller]
+    pub(crate) fn start(&self) -> Process {
+        let mut process = self.spawn();
+        process.wait_ready();
+        process
+    }
+
+    /// Starts and does not wait.
+    pub(crate) fn spawn(&self) -> Process {
+        let mut command = match &self.shell {
+            None => Command::new(BINARY),
+            Some(commands) => {
+                let mut sh = Command::new("sh");
+                let script = format!("{commands}; exec \"$0\" \"$@\"");
+                sh.args(["-c", &script, BINARY]);
+                sh
+            }
+        };
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(self.log_path())
+            .unwrap();
+        command
+            .args(["serve", "--data"])
+            .arg(&self.data)
+            .args(["--listen", &self.client.to_string()])
+            .args(["--admin-listen", &self.admin.to_string()])
+            .args(&self.args)
+            .env("HALLEY_ADMIN_KEY", ADMIN_KEY)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        Process {
+            launch: self.clone(),
+            child: command.spawn().unwrap(),
+        }
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where everything that the server prints goes: beside the data directory.
+    fn log_path(&self) -> PathBuf {
+        let mut name = self.data.file_name().unwrap().to_owned();
+        name.push(".log");
+        self.data.with_file_name(name)
+    }
+
+    /// All that servers with this launch have printed.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Process {
+    /// Waits until the server answers that it is ready.
+    #[track_caller]
+    pub(crate) fn wait_ready(&mut self) {
+        let mut client = self.admin().with_timeout(Duration::from_secs(5));
+        let ready = eventually(START_LIMIT, || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended while starting, {status}:\n{}", self.log());
+            }
+            client.get("/readyz").is_ok_and(|reply| reply.status == 200)
+        });
+        assert!(ready, "not ready in {START_LIMIT:?}:\n{}", self.log());
+    }
+
+    /// A client of the admin listener.
+    pub(crate) fn admin(&self) -> Client {
+        Client::new(self.launch.admin, ADMIN_KEY)
+    }
+
+    /// A client of the client listener.
+    pub(crate) fn user(&self, token: &str) -> Client {
+        Client::new(self.launch.client, token)
+    }
+
+    /// All that this server and those before it on the same directory have printed.
+    pub(crate) fn log(&self) -> String {
+        self.launch.log()
+    }
+
+    /// Whether the process is still there.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Ends it with SIGKILL, as a crash of the process does.
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends SIGTERM and does not wait.
+    pub(crate) fn ask_to_stop(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// Sends SIGTERM and waits until it has ended.
+    #[track_caller]
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.wait_end(STOP_LIMIT)
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub(crate) fn wait_end(&mut self, limit: Duration) -> ExitStatus {
+        let ended = eventually(limit, || !self.is_running());
+        assert!(ended, "still running after {limit:?}:\n{}", self.log());
+        self.child.wait().unwrap()
+    }
+
+    /// Stops it cleanly, if it still runs, and starts it again.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        if self.is_running() {
+            let status = self.terminate();
+            assert!(status.success(), "{status}:\n{}", self.log());
+        }
+        *self = self.launch.start();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; there is nothing to do about an error here.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            eprintln!("the server printed at last:\n{}", last.join("\n"));
+        }
+    }
+}
+
+/// Runs a command of the binary to its end.
+pub(crate) fn halley(args: &[&OsStr]) -> Output {
+    Command::new(BINARY)
+        .args(args)
+        .env("HALLEY_ADMIN_KEY", ADMIN_KEY)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// An address that nothing listens on: below the range from which outgoing connections take theirs.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes that start together get blocks of their own.
+    let start = u16::try_from(std::process::id() % 300).unwrap() * 64;
+    (0..20_000)
+        .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .unwrap()
+}
+
+/// Asks again until the condition holds or the time is over; says whether it held.
+pub(crate) fn eventually(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if holds() {
+            return true;
+        }
+        if start.elapsed() > limit {
+            return false;
+        }
+        pause(Duration::from_millis(2));
+    }
+}
+
+/// The only pause: between two looks at a condition, and before a kill at a random moment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a process outside can only be asked again; a random kill needs a random moment"
+)]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Chance that a seed repeats (splitmix64).
+#[derive(Clone, Debug)]
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    /// From `HALLEY_TEST_SEED`, or new; printed either way, to be given back.
+    pub(crate) fn from_env(test: &str) -> Self {
+        let seed = number("HALLEY_TEST_SEED").unwrap_or_else(|| {
+            let mut bytes = [0; 4];
+            getrandom::fill(&mut bytes).unwrap();
+            u32::from_be_bytes(bytes).into()
+        });
+        eprintln!("{test}: HALLEY_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// Another line of chance that depends on this one.
+    pub(crate) fn split(&mut self) -> Self {
+        Self(self.next())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub(crate) fn range(&mut self, low: u64, high: u64) -> u64 {
+        low + self.next() % (high - low + 1)
+    }
+
+    /// An index below `length`.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.range(0, u64::try_from(length).unwrap() - 1)).unwrap()
+    }
+
+    /// True in `percent` of all cases.
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
+        self.range(1, 100) <= percent
+    }
+
+    /// A time up to so many milliseconds, by the microsecond.
+    pub(crate) fn millis(&mut self, most: u64) -> Duration {
+        Duration::from_micros(self.range(0, most * 1_000))
+    }
+}
+
+/// How many rounds a random test runs: `HALLEY_TEST_ROUNDS`, or what is usual for it.
+pub(crate) fn rounds(usual: u64) -> u64 {
+    number("HALLEY_TEST_ROUNDS").unwrap_or(usual)
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}: {text} is not a number")),
+    )
+}
