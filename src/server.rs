@@ -322,8 +322,8 @@ fn first_message(text: &mut String, client: SocketAddr, admin: SocketAddr, key: 
         "\nA first message: paste these lines into another terminal.\n\n\
          KEY=$(cat '{key}')\n\
          TOKEN=$(curl -s http://{admin}/v1/tokens -H \"Authorization: Bearer $KEY\" -d '{{\"user\":\"bob\",\"ttl_s\":3600}}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')\n\
-         curl -s \"http://{client}/v1/inbox?wait=30\" -H \"Authorization: Bearer $TOKEN\" &   # bob waits\n\
-         sleep 1; curl -s http://{admin}/v1/direct/bob/messages -H \"Authorization: Bearer $KEY\" -d '{{\"from\":\"alice\",\"body\":\"Hello, Bob\"}}'; wait\n"
+         curl -sw '\\n' \"http://{client}/v1/inbox?wait=30\" -H \"Authorization: Bearer $TOKEN\" &   # bob waits\n\
+         sleep 1; curl -sw '\\n' http://{admin}/v1/direct/bob/messages -H \"Authorization: Bearer $KEY\" -d '{{\"from\":\"alice\",\"body\":\"Hello, Bob\"}}'; wait\n"
     )
     .expect("a string can be written to");
 }

@@ -99,6 +99,11 @@ fn check(options: &Command, key: &str, texts: &[String]) -> Result<(), String> {
     }
 }
 
+/// Clap takes any flag for near that shares some letters; a shared beginning is the least.
+fn resembles(key: &str, flag: &str) -> bool {
+    key.chars().next() == flag.chars().next()
+}
+
 /// Clap knows which of its flags is nearest to a wrong one.
 fn unknown(key: &str, options: &Command) -> String {
     let error = options
@@ -111,7 +116,7 @@ fn unknown(key: &str, options: &Command) -> String {
             _ => None,
         });
     match nearest {
-        Some(nearest) if nearest != "config" && nearest != "help" => {
+        Some(nearest) if nearest != "config" && nearest != "help" && resembles(key, &nearest) => {
             format!("unknown key {key}; did you mean {nearest}?")
         }
         _ => format!("unknown key {key}; the command `halley config` shows every key"),

@@ -55,7 +55,7 @@ pub struct Options {
 
     /// Address for the app's clients, who show user tokens
     #[arg(long, global = true, env = "HALLEY_LISTEN", value_name = "ADDRESS")]
-    #[arg(default_value = "127.0.0.1:8100", help_heading = "Network")]
+    #[arg(default_value = "127.0.0.1:8100", value_parser = parse_address, help_heading = "Network")]
     pub listen: SocketAddr,
 
     /// Address for the app's backend, which shows the admin key; keep it off the internet
@@ -65,7 +65,7 @@ pub struct Options {
         env = "HALLEY_ADMIN_LISTEN",
         value_name = "ADDRESS"
     )]
-    #[arg(default_value = "127.0.0.1:8000", help_heading = "Network")]
+    #[arg(default_value = "127.0.0.1:8000", value_parser = parse_address, help_heading = "Network")]
     pub admin_listen: SocketAddr,
 
     /// Origin of web pages that may use the client address, scheme and host as browsers send it, or
@@ -262,6 +262,11 @@ fn range(limits: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<u64> {
 
 fn sized(limits: std::ops::RangeInclusive<u64>) -> impl TypedValueParser<Value = usize> {
     RangedU64ValueParser::<usize>::new().range(limits)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "an address is IP:PORT, such as 127.0.0.1:8100 or [::1]:8100")
 }
 
 /// An origin is compared byte for byte with what the browser sends: no path, no slash at the end.

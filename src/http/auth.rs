@@ -43,13 +43,15 @@ pub(super) fn user(app: &App, headers: &HeaderMap, query: &Query) -> Result<Call
 pub(super) fn admin(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(key) = bearer(headers)? else {
         return Err(Refusal::Unauthorized(
-            "the API key is needed: `Authorization: Bearer KEY`".to_owned(),
+            "the admin key is needed: `Authorization: Bearer KEY`".to_owned(),
         ));
     };
     if bool::from(key.as_bytes().ct_eq(app.admin_key.expose().as_bytes())) {
         Ok(())
     } else {
-        Err(Refusal::Unauthorized("this is not the API key".to_owned()))
+        Err(Refusal::Unauthorized(
+            "this is not the admin key".to_owned(),
+        ))
     }
 }
 

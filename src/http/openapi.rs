@@ -37,7 +37,7 @@ fn document(face: Face) -> Value {
     }
     let bearer = match face {
         Face::Client => "A user token (JWT) with `sub`, `exp` and optionally `send`.",
-        Face::Admin => "The API key.",
+        Face::Admin => "The admin key.",
     };
     json!({
         "openapi": "3.1.0",

@@ -1,0 +1,73 @@
+//! Figures: what the system says of a process, and latencies.
+
+use std::fs;
+use std::time::Duration;
+
+/// Resident memory of a process, bytes.
+pub(super) fn memory(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("it has memory");
+    let kib = line.trim().trim_end_matches(" kB");
+    kib.trim().parse::<u64>().expect("it is a number") * 1024
+}
+
+/// Processor time of a process, all threads.
+pub(super) fn processor(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let (_, after_name) = text.rsplit_once(')').expect("the name is in parentheses");
+    let ticks: u64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u64>().expect("it is a number"))
+        .sum();
+    Duration::from_millis(ticks * 10) // a tick is 10 ms wherever Linux runs
+}
+
+/// The load average: what else the machine was doing.
+pub(crate) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// The machine in one line.
+pub(crate) fn about_machine() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches([':', '\t', ' '])
+        });
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{model}, {cores} cores, load average before: {}", load())
+}
+
+/// Times, to be sorted once.
+#[derive(Default)]
+pub(crate) struct Latencies(Vec<Duration>);
+
+impl Latencies {
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.0.push(time);
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The time that so many percent do not exceed, ms.
+    pub(crate) fn percentile(&mut self, percent: usize) -> f64 {
+        self.0.sort_unstable();
+        let last = self.0.len().saturating_sub(1);
+        let time = self.0.get(last * percent / 100);
+        time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    }
+}

@@ -1,0 +1,149 @@
+//! Halley itself: the release build, on a new data directory, with all defaults but the addresses.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use super::{Client, Server};
+
+/// Runs until it is dropped.
+pub(crate) struct Halley {
+    child: Child,
+    client: SocketAddr,
+    admin: SocketAddr,
+    key: String,
+    tokens: Mutex<HashMap<String, String>>,
+    /// Kept open: the server writes to it.
+    _output: BufReader<ChildStdout>,
+    _folder: TempDir,
+}
+
+impl Halley {
+    fn request(&self, method: &str, path: &str, body: &str) -> String {
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\n\
+             content-length: {}\r\n\r\n{body}",
+            self.key,
+            body.len()
+        )
+    }
+
+    fn get(&self, path: &str) -> String {
+        format!(
+            "GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\n\r\n",
+            self.key
+        )
+    }
+
+    /// A poll that is answered at once.
+    pub(crate) fn look(&self, user: &str) -> String {
+        self.poll(user, None, None).replace("wait=300", "wait=0")
+    }
+}
+
+impl Server for Halley {
+    const NAME: &'static str = "Halley";
+
+    fn start() -> Self {
+        // Under the build's own folder: the system's may be memory, and then a sync costs nothing.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let data = folder.path().join("data");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_halley"))
+            .env_clear()
+            .arg("--data")
+            .arg(&data)
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--log", "warn"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let mut output = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let mut addresses = output.by_ref().lines().filter_map(|line| {
+            let line = line.expect("the server says its addresses");
+            let (_, rest) = line.split_once("http://")?;
+            rest.split_whitespace().next()?.parse().ok()
+        });
+        let client = addresses.next().expect("the client address");
+        let admin = addresses.next().expect("the admin address");
+        let key = std::fs::read_to_string(data.join("admin.key")).expect("the key");
+        Self {
+            child,
+            client,
+            admin,
+            key: key.trim().to_owned(),
+            tokens: Mutex::default(),
+            _output: output,
+            _folder: folder,
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(self.client).await
+    }
+
+    async fn backend(&self) -> Client {
+        Client::connect(self.admin).await
+    }
+
+    async fn ready(&self, users: &[String], group: Option<&str>) {
+        let mut backend = self.backend().await;
+        for user in users {
+            let ask = self.request("POST", "/v1/tokens", &format!("{{\"user\":\"{user}\"}}"));
+            let (status, reply) = backend.ask(&ask).await;
+            assert_eq!(status, 201, "{reply}");
+            let reply: serde_json::Value = serde_json::from_str(&reply).expect("JSON");
+            let token = reply["token"].as_str().expect("a token").to_owned();
+            let mut tokens = self.tokens.lock().expect("nobody panicked");
+            tokens.insert(user.clone(), token);
+        }
+        if let Some(group) = group {
+            let members = serde_json::json!({ "members": users }).to_string();
+            let make = self.request("PUT", &format!("/v1/groups/{group}"), &members);
+            let (status, reply) = backend.ask(&make).await;
+            assert_eq!(status, 201, "{reply}");
+        }
+    }
+
+    fn poll(&self, user: &str, _: Option<&str>, cursor: Option<&str>) -> String {
+        let tokens = self.tokens.lock().expect("nobody panicked");
+        format!(
+            "GET /v1/inbox?wait=300&after={} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\n\r\n",
+            cursor.unwrap_or("0"),
+            tokens[user]
+        )
+    }
+
+    fn cursor(reply: &str) -> Option<String> {
+        let (_, rest) = reply.rsplit_once("\"next\":\"")?;
+        rest.split('"').next().map(str::to_owned)
+    }
+
+    fn push(&self, to: &str, is_group: bool, body: &str) -> String {
+        let kind = if is_group { "groups" } else { "direct" };
+        let text = format!("{{\"from\":\"bench\",\"body\":{body}}}");
+        self.request("POST", &format!("/v1/{kind}/{to}/messages"), &text)
+    }
+
+    async fn held(&self) -> usize {
+        let mut backend = self.backend().await;
+        let (_, reply) = backend.ask(&self.get("/v1/status")).await;
+        let status: serde_json::Value = serde_json::from_str(&reply).expect("JSON");
+        let held = status["waiters"].as_u64().expect("a number");
+        usize::try_from(held).expect("it fits")
+    }
+}
+
+impl Drop for Halley {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,91 @@
+//! What the benchmarks share: servers as child processes, a small HTTP client, figures.
+//!
+//! The load comes from this process, with one thread; what is measured is another process. Both on one
+//! machine take the processor from each other, so compare ratios of one run, not figures of two.
+
+mod client;
+mod figures;
+mod halley;
+mod nchan;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub(crate) use client::Client;
+#[allow(
+    unused_imports,
+    clippy::allow_attributes,
+    reason = "not all used by each benchmark"
+)]
+pub(crate) use figures::{Latencies, about_machine, load};
+pub(crate) use halley::Halley;
+pub(crate) use nchan::Nchan;
+
+/// No step of a benchmark takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that messages are pushed to and polled from.
+pub(crate) trait Server {
+    /// What it is, for the tables.
+    const NAME: &'static str;
+
+    /// A new server without messages.
+    fn start() -> Self;
+    /// Its process.
+    fn pid(&self) -> u32;
+    /// Connects to where clients ask.
+    async fn client(&self) -> Client;
+    /// Connects to where messages are pushed.
+    async fn backend(&self) -> Client;
+    /// Makes what a poll of this user needs, once.
+    async fn ready(&self, users: &[String], group: Option<&str>);
+    /// A request that waits for the user's next message; `cursor` is what the last reply gave.
+    fn poll(&self, user: &str, group: Option<&str>, cursor: Option<&str>) -> String;
+    /// The cursor of a reply, if there is such a thing.
+    fn cursor(reply: &str) -> Option<String>;
+    /// A request that pushes a JSON text to a user, or to a group.
+    fn push(&self, to: &str, is_group: bool, body: &str) -> String;
+    /// How many polls are held now.
+    async fn held(&self) -> usize;
+
+    /// Resident memory, bytes.
+    fn memory(&self) -> u64 {
+        figures::memory(self.pid())
+    }
+
+    /// Processor time used so far.
+    fn processor(&self) -> Duration {
+        figures::processor(self.pid())
+    }
+
+    /// Until so many polls are held.
+    async fn wait_held(&self, wanted: usize) {
+        let reached = async {
+            while self.held().await < wanted {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .expect("all polls are held");
+    }
+}
+
+/// Runs on one thread: the other processors are the server's.
+pub(crate) fn run(work: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts")
+        .block_on(work);
+}
+
+/// Names of users.
+pub(crate) fn users(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("user{n}")).collect()
+}
+
+/// A JSON text of so many bytes.
+pub(crate) fn body(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes - 2))
+}

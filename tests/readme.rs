@@ -1,0 +1,150 @@
+//! The README and the program say the same.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what tests share stands outside test functions"
+)]
+
+mod program;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+
+use program::{halley, succeed};
+use serde_json::Value;
+
+const README: &str = include_str!("../README.md");
+
+/// A server of its own, which ends with the test.
+struct Server {
+    child: Child,
+    addresses: [String; 2],
+    _output: BufReader<ChildStdout>,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut child = halley(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .arg("--data")
+            .arg(&data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let addresses = std::array::from_fn(|_| next_address(&mut output));
+        Self {
+            child,
+            addresses,
+            _output: output,
+            _folder: folder,
+        }
+    }
+
+    /// The document of each listener.
+    fn documents(&self) -> [Value; 2] {
+        self.addresses.each_ref().map(|address| {
+            let url = format!("{address}/openapi.json");
+            let mut reply = ureq::get(&url).call().unwrap();
+            serde_json::from_str(&reply.body_mut().read_to_string().unwrap()).unwrap()
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn next_address(output: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    while output.read_line(&mut line).unwrap() > 0 {
+        let word = line
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"));
+        if let Some(address) = word {
+            return address.to_owned();
+        }
+        line.clear();
+    }
+    panic!("the server did not say its addresses");
+}
+
+/// What stands between two lines of the README.
+fn between(begin: &str, end: &str) -> &'static str {
+    let (_, rest) = README.split_once(begin).expect("it has a begin");
+    rest.split_once(end).expect("it has an end").0
+}
+
+#[test]
+fn the_options_are_those_of_the_program() {
+    let table = succeed(&mut halley(&["config", "table"]));
+    assert_eq!(
+        between("<!-- options -->\n", "<!-- /options -->"),
+        table,
+        "put the output of `halley config table` between the markers"
+    );
+}
+
+#[test]
+fn every_endpoint_has_a_heading() {
+    let parts = [
+        between("### For clients", "### For backends"),
+        between("### For backends", "### On both"),
+    ];
+    let both = between("### On both", "\n## Errors");
+    for (document, part) in Server::start().documents().iter().zip(parts) {
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                let heading = format!("#### `{} {path}", method.to_uppercase());
+                let stands_in = |text: &str| {
+                    text.lines().any(|line| {
+                        line.strip_prefix(&heading)
+                            .is_some_and(|rest| rest.starts_with(['`', '?']))
+                    })
+                };
+                assert!(stands_in(part) || stands_in(both), "{heading}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_error_code_is_in_the_table() {
+    let table = between("## Errors", "## Options");
+    for document in Server::start().documents() {
+        let mut codes = 0;
+        for operation in operations(&document) {
+            for (status, reply) in operation["responses"].as_object().unwrap() {
+                for code in codes_of(reply) {
+                    let row = format!("| {status} | `{code}` |");
+                    assert!(table.contains(&row), "{row}");
+                    codes += 1;
+                }
+            }
+        }
+        assert!(codes > 20, "the document names codes where this looks");
+    }
+}
+
+fn operations(document: &Value) -> impl Iterator<Item = &Value> {
+    let paths = document["paths"].as_object().unwrap();
+    paths
+        .values()
+        .flat_map(|path| path.as_object().unwrap().values())
+}
+
+/// The codes that an operation's reply may have.
+fn codes_of(reply: &Value) -> Vec<String> {
+    let codes = reply["x-codes"].as_array().into_iter().flatten();
+    codes
+        .map(|code| code.as_str().unwrap().to_owned())
+        .collect()
+}
