@@ -36,13 +36,14 @@ impl Hub {
     pub fn open(options: Options) -> Result<Self, Error> {
         let mut directory = Directory::open(&options.data)?;
         let always = options.durability == Durability::Always;
-        let mut journal = Journal::open(&directory.journal(), &directory.lineage(), always)?;
+        let mut journal = Journal::open(&directory, always)?;
         let (_, _, end) = journal.identity();
         directory.check_end(end)?;
         let trust = directory.trust(end)?;
         let fork = directory.must_fork();
         directory.begin(!always)?;
         let mut recovered = recover(&directory, &mut journal, trust, fork, options.cache_bytes)?;
+        journal.cut_tail()?;
         if fork {
             directory.fork(recovered.state.applied.heads)?;
             journal.go_on_as(directory.lineage().log);

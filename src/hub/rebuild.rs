@@ -37,11 +37,8 @@ fn check_view_end(directory: &Directory, end: u64, cache_bytes: u64) -> Result<(
 /// cut where the damage begins, and the log goes on under a new id.
 pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebuilt, Error> {
     let mut directory = Directory::open_existing(data)?;
-    let lineage = directory.lineage();
-    let (path, now) = (directory.journal(), clock::now_ms());
-    let lost =
-        accept_loss && Journal::cut_damage(&path, &lineage, now, &mut || directory.expect_loss())?;
-    let mut journal = Journal::open(&path, &lineage, true)?;
+    let lost = accept_loss && Journal::cut_damage(&mut directory, clock::now_ms())?;
+    let mut journal = Journal::open(&directory, true)?;
     let (_, _, end) = journal.identity();
     if !accept_loss {
         check_view_end(&directory, end, cache_bytes)?;
@@ -53,6 +50,7 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
     }
     directory.begin(false)?;
     directory.set_sled_aside(clock::now_ms())?;
+    journal.cut_tail()?;
     let recovered = attempt(&directory, &mut journal, Trust::Rebuild, cache_bytes)?;
     let Recovered {
         view,

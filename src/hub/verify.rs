@@ -29,7 +29,7 @@ pub fn verify(
 ) -> Result<Verified, Error> {
     let directory = Directory::open_existing(data)?;
     let lineage = directory.lineage();
-    let mut entries = Follower::read_only(&directory.journal(), &lineage)?;
+    let mut entries = Follower::read_only(&directory)?;
     let mut state = State::new(Applied::nothing(lineage.log));
     let mut chains = Chains::default();
     // The end is only known at the end, so the view is compared in a second reading.
@@ -62,7 +62,7 @@ fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), 
         ));
     }
     view.check(&applied)?;
-    let mut entries = Follower::read_only(&directory.journal(), &directory.lineage())?;
+    let mut entries = Follower::read_only(directory)?;
     let mut state = State::new(Applied::nothing(applied.log));
     while let Some((offset, entry)) = entries.next_entry()? {
         let planned = plan(&mut state, offset, &entry);

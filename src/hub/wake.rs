@@ -89,6 +89,10 @@ impl Mailbox {
             inside.waiting = Vec::new();
             return Found::Nothing;
         }
+        // As a reading of the view gives them; each sequence is in order already.
+        inside
+            .waiting
+            .sort_by_key(|message| (message.at_ms, message.sequence()));
         let count = limit.min(inside.waiting.len());
         let taken: Vec<_> = inside.waiting.drain(..count).collect();
         inside.bytes = inside

@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::error::Error;
-use super::files::{files_of, identity, identity_with, sync_directory, write_durably};
+use super::files::{
+    files_of, identity, identity_with, make_directory, sync_directory, sync_names_above,
+    write_durably,
+};
 use super::journal::Journal;
+use super::segment::Tail;
 use crate::model::{Ancestor, Lineage, LogId, Position, log_text};
 
 /// The version of everything in the data directory.
@@ -67,7 +71,7 @@ pub struct Directory {
 impl Directory {
     /// Opens a data directory, or makes a new one where there is none.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(Error::io("make", path))?;
+        make_directory(path)?;
         let lock = lock(path)?;
         if !path.join("format").exists() {
             create(path)?;
@@ -123,9 +127,27 @@ impl Directory {
         }
     }
 
-    /// Whether the journal holds all that had been applied at the last clean stop.
+    /// How the journal's last entries were written.
+    pub(super) fn tail(&self) -> Tail {
+        if self.format.relaxed && self.clean.is_none() {
+            Tail::Unsynced
+        } else {
+            Tail::Synced
+        }
+    }
+
+    /// Whether the journal holds all that had been applied at the last clean stop. A copy that was taken while
+    /// the server stopped may have the mark of the stop and a journal from before it.
     pub fn check_end(&self, journal_end: u64) -> Result<(), Error> {
         match &self.clean {
+            Some(clean) if clean.offset > journal_end && self.copied => {
+                warn!(
+                    journal = journal_end,
+                    applied = clean.offset,
+                    "this copy lacks entries that were written while it was taken"
+                );
+                Ok(())
+            }
             Some(clean) if clean.offset > journal_end => Err(Error::JournalBehind {
                 journal: journal_end,
                 applied: clean.offset,
@@ -303,11 +325,7 @@ fn create(path: &Path) -> Result<(), Error> {
         _lock: File::open(path).map_err(Error::io("open", path))?,
     };
     { directory }.write_format()?;
-    let parent = path.canonicalize();
-    match parent.map_err(Error::io("find", path))?.parent() {
-        Some(parent) => sync_directory(parent),
-        None => Ok(()),
-    }
+    sync_names_above(path)
 }
 
 const README: &str = "\

@@ -1,8 +1,8 @@
 //! Files and directories: written durably, listed, told from their copies.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -13,6 +13,28 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), Error> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(Error::io("sync", directory))
+}
+
+/// Makes a directory and those above it that are missing, for their owner only: messages are nobody else's.
+pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::io("make", path))
+}
+
+/// Makes the name of a directory durable, and the names of those above it, which may be new too. What this
+/// process may not open it has not made.
+pub(super) fn sync_names_above(path: &Path) -> Result<(), Error> {
+    let path = path.canonicalize().map_err(Error::io("find", path))?;
+    for above in path.ancestors().skip(1) {
+        match sync_directory(above) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// What tells this directory from a copy of it.

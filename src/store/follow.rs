@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::command::Entry;
+use super::directory::Directory;
 use super::error::Error;
-use super::segment::{Next, SegmentReader};
+use super::segment::{Next, SegmentReader, Tail};
 use crate::model::Lineage;
 
 /// Reads entries in order, first from disk, then as they are appended.
@@ -20,6 +21,7 @@ pub struct Follower {
     /// The last entry on disk when following began.
     end: u64,
     live: Option<Receiver<(u64, Arc<Entry>)>>,
+    tail: Tail,
 }
 
 impl Follower {
@@ -37,6 +39,7 @@ impl Follower {
             next: after + 1,
             end,
             live: None,
+            tail: Tail::Synced,
         })
     }
 
@@ -47,9 +50,13 @@ impl Follower {
     }
 
     /// All that is on disk and sound, without changing anything; a torn tail is passed over.
-    pub fn read_only(directory: &Path, lineage: &Lineage) -> Result<Self, Error> {
-        sound_segments(directory, lineage)?;
-        Self::of_disk(directory, 0, u64::MAX)
+    pub fn read_only(of: &Directory) -> Result<Self, Error> {
+        sound_segments(&of.journal(), &of.lineage())?;
+        let follower = Self::of_disk(&of.journal(), 0, u64::MAX)?;
+        Ok(Self {
+            tail: of.tail(),
+            ..follower
+        })
     }
 
     /// Reads all, for its errors.
@@ -96,7 +103,9 @@ impl Follower {
                 let Some(path) = self.segments.next() else {
                     return Ok(None);
                 };
-                self.reader = SegmentReader::open(&path)?;
+                let last = self.segments.len() == 0;
+                let tail = if last { self.tail } else { Tail::Synced };
+                self.reader = SegmentReader::open(&path)?.map(|reader| reader.ending(tail));
             }
             let Some(reader) = &mut self.reader else {
                 continue;

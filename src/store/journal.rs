@@ -12,11 +12,12 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use tracing::warn;
 
 use super::command::Entry;
+use super::directory::Directory;
 use super::error::Error;
-use super::files::sync_directory;
+use super::files::{make_directory, sync_directory};
 use super::follow::{Follower, no_segments, segments, sound_segments};
 use super::segment::{HEADER_BYTES, Next, SegmentHead, SegmentReader, encode_frame, to_u64};
-use crate::model::{Lineage, LogId, Position};
+use crate::model::{LogId, Position};
 
 /// A segment ends when it has grown to this: small enough to copy and to read at each start.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -31,8 +32,10 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     head: SegmentHead,
-    /// Length of the present segment.
+    /// Length of the present segment, without a torn tail.
     bytes: u64,
+    /// Bytes of a torn tail behind it.
+    torn: u64,
     /// Length of the segments before it.
     bytes_before: u64,
     segments: u64,
@@ -59,7 +62,7 @@ pub struct JournalSize {
 impl Journal {
     /// Makes the first segment of a new log.
     pub(super) fn create(directory: &Path, log: LogId) -> Result<(), Error> {
-        fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
+        make_directory(directory)?;
         // A first start that was cut short leaves a header without entries behind.
         let found = segments(directory)?;
         if found.len() > 1 || found.iter().any(|(first, path)| *first != 1 || !bare(path)) {
@@ -80,34 +83,29 @@ impl Journal {
         write_segment(directory, &head).map(drop)
     }
 
-    /// Opens the journal, cuts a torn tail off, and makes sure that what is read is on disk.
-    /// `sync_each`: sync each entry before it counts as appended.
-    pub fn open(directory: &Path, lineage: &Lineage, sync_each: bool) -> Result<Self, Error> {
-        let segments = sound_segments(directory, lineage)?;
+    /// Opens the journal, and makes sure that what is read is on disk. A torn tail is still there until
+    /// [`Self::cut_tail`]. `sync_each`: sync each entry before it counts as appended.
+    pub fn open(of: &Directory, sync_each: bool) -> Result<Self, Error> {
+        let (directory, lineage) = (&of.journal(), of.lineage());
+        let segments = sound_segments(directory, &lineage)?;
         let (Some((_, path)), Ok(count)) = (segments.last(), u64::try_from(segments.len())) else {
             return Err(no_segments(directory));
         };
-        let mut reader = SegmentReader::open(path)?.ok_or_else(|| no_segments(directory))?;
+        let reader = SegmentReader::open(path)?.ok_or_else(|| no_segments(directory))?;
+        let mut reader = reader.ending(of.tail());
         let mut next = reader.head.first;
-        let good = loop {
+        let (good, torn) = loop {
             match reader.next()? {
                 Next::Entry(offset, _) => next = offset + 1,
-                Next::End { good, torn } => {
-                    if torn > 0 {
-                        warn!(path = %path.display(), position = good, bytes = torn, last_entry = next - 1,
-                            "cut off the torn end of the journal: an entry that was never acknowledged");
-                    }
-                    break good;
-                }
+                Next::End { good, torn } => break (good, torn),
             }
         };
         let mut file = OpenOptions::new()
             .write(true)
             .open(path)
             .map_err(Error::io("open to write", path))?;
-        file.set_len(good).map_err(Error::io("cut", path))?;
         file.sync_all().map_err(Error::io("sync", path))?;
-        file.seek(SeekFrom::End(0))
+        file.seek(SeekFrom::Start(good))
             .map_err(Error::io("seek in", path))?;
         sync_directory(directory)?;
         let earlier = segments.iter().rev().skip(1);
@@ -116,12 +114,13 @@ impl Journal {
             .sum::<Result<u64, _>>()
             .map_err(Error::io("read the sizes in", directory))?;
         Ok(Self {
-            directory: directory.to_owned(),
+            directory: directory.clone(),
             log: lineage.log,
             path: path.clone(),
             file,
             head: reader.head,
             bytes: good,
+            torn,
             bytes_before,
             segments: count,
             next,
@@ -133,6 +132,21 @@ impl Journal {
         })
     }
 
+    /// Cuts a torn tail off: entries that were never acknowledged. To be called once it is known that the view
+    /// holds nothing of them, and before the first [`Self::append`].
+    pub fn cut_tail(&mut self) -> Result<(), Error> {
+        if self.torn > 0 {
+            self.file
+                .set_len(self.bytes)
+                .and_then(|()| self.file.sync_all())
+                .map_err(Error::io("cut", &self.path))?;
+            warn!(path = %self.path.display(), position = self.bytes, bytes = self.torn, last_entry = self.next - 1,
+                "cut off the torn end of the journal, which was never acknowledged");
+            self.torn = 0;
+        }
+        Ok(())
+    }
+
     /// Makes an entry durable and gives it the next offset. `heads` is asked only when a segment begins:
     /// the ids given up to the offset that it is called with. After an error nothing may be appended any
     /// more, for what is on disk is not known.
@@ -141,6 +155,10 @@ impl Journal {
         entry: Entry,
         heads: impl FnOnce(u64) -> Result<Position, Error>,
     ) -> Result<u64, Error> {
+        assert!(
+            self.torn == 0,
+            "the torn tail is cut before anything is appended"
+        );
         // An empty segment of an older log is filled first.
         let other_log = self.head.log != self.log && self.next > self.head.first;
         if self.bytes >= self.segment_bytes || other_log {
@@ -194,17 +212,13 @@ impl Journal {
         self.log = log;
     }
 
-    /// Cuts a damaged journal off where the damage begins; what is behind it is put aside. `before` is called
-    /// before anything is changed. Whether there was any damage.
-    pub fn cut_damage(
-        directory: &Path,
-        lineage: &Lineage,
-        now_ms: u64,
-        before: &mut dyn FnMut() -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    /// Cuts a damaged journal off where the damage begins; what is behind it is put aside. Whether there
+    /// was any; the directory then expects the loss.
+    pub fn cut_damage(of: &mut Directory, now_ms: u64) -> Result<bool, Error> {
+        let directory = of.journal();
         let mut lost = false;
         loop {
-            let damage = match Follower::read_only(directory, lineage).and_then(Follower::drain) {
+            let damage = match Follower::read_only(of).and_then(Follower::drain) {
                 Ok(()) => return Ok(lost),
                 Err(Error::Journal {
                     path,
@@ -215,7 +229,7 @@ impl Journal {
             };
             let (path, position, reason) = damage;
             warn!(path = %path.display(), position, reason, "cutting the journal off here");
-            let known = segments(directory)?;
+            let known = segments(&directory)?;
             let Some(number) = known.iter().position(|(_, known)| *known == path) else {
                 return Err(Error::Journal {
                     path,
@@ -223,7 +237,7 @@ impl Journal {
                     reason,
                 });
             };
-            before()?;
+            of.expect_loss()?;
             for (_, behind) in known.iter().skip(number + usize::from(position > 0)) {
                 put_aside(behind, now_ms)?;
             }
@@ -235,7 +249,7 @@ impl Journal {
                     file.and_then(|file| file.set_len(position).and_then(|()| file.sync_all()));
                 cut.map_err(Error::io("cut", &path))?;
             }
-            sync_directory(directory)?;
+            sync_directory(&directory)?;
             lost = true;
         }
     }

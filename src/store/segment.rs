@@ -138,6 +138,16 @@ pub(super) struct SegmentReader {
     position: u64,
     /// The offset that the next frame must have.
     next: u64,
+    tail: Tail,
+}
+
+/// How the last entries were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// Each was synced before the next: behind a torn one there is none.
+    Synced,
+    /// Several may be torn, and others whole behind them.
+    Unsynced,
 }
 
 /// What a read of the next entry gives.
@@ -179,7 +189,13 @@ impl SegmentReader {
             head,
             position,
             next,
+            tail: Tail::Synced,
         }))
+    }
+
+    /// Tells how the last entries of this segment, the last one, were written.
+    pub(super) fn ending(self, tail: Tail) -> Self {
+        Self { tail, ..self }
     }
 
     /// The next entry. Damage before the end is an error.
@@ -196,7 +212,7 @@ impl SegmentReader {
             }),
             Frame::Bad(reason) => {
                 let rest = self.rest()?;
-                if later_frame(&rest, self.next) {
+                if self.tail == Tail::Synced && later_frame(&rest, self.next) {
                     return Err(damage(&self.path, self.position, reason));
                 }
                 Ok(Next::End {

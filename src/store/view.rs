@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
 use super::error::Error;
-use super::files::remove_half_written_snapshots;
+use super::files::{make_directory, remove_half_written_snapshots};
 use super::key::{self, Key};
 use super::record::{decode, encode, encode_message};
 use super::sequence::Sequences;
@@ -100,6 +100,7 @@ impl View {
     /// Damage that sled meets, also by a panic, is [`Error::View`].
     pub fn open(directory: &Directory, cache_bytes: u64) -> Result<(Self, Applied), Error> {
         let path = directory.sled();
+        make_directory(&path)?;
         remove_half_written_snapshots(&path)?;
         let opening = path.clone();
         let opened = std::thread::Builder::new()
