@@ -135,7 +135,6 @@ async fn a_pusher_that_leaves_at_any_moment_has_pushed_all_or_nothing() {
         })
         .await;
     };
-    server.wait_held("bob", 0).await;
     for round in 1..=80_u64 {
         if !held {
             device.ask(100, 60).await;
