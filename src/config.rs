@@ -27,6 +27,8 @@ pub use self::show::{OptionRow, Setting, Source, option_table, settings};
 const FILES_RESERVED: u64 = 128;
 /// With an unlimited number of open files, this many connections are the default.
 const CONNECTIONS_DEFAULT_MAX: u64 = 1_000_000;
+/// sled writes segments of 8 MiB and a snapshot while it closes and opens.
+const DISK_FREE_LEAST: u64 = 32 << 20;
 /// Room for names, keys and the JSON around the largest body.
 const REQUEST_OVERHEAD_BYTES: usize = 8 * 1024;
 
@@ -227,6 +229,13 @@ fn limits(options: &Options) -> Result<Limits, ConfigError> {
             "request-bytes-max is {}: with body-bytes-max {} it must be at least {smallest_request}, \
              so that a message of that size can be sent",
             options.request_bytes_max, options.body_bytes_max
+        )));
+    }
+    if (1..DISK_FREE_LEAST).contains(&options.disk_free_min_bytes) {
+        return Err(together(format!(
+            "disk-free-min-bytes is {}: it must be 0, which keeps nothing free, or at least \
+             {DISK_FREE_LEAST}, which is what a stop and the next start need",
+            options.disk_free_min_bytes
         )));
     }
     if options.queue_bytes_max < options.request_bytes_max {

@@ -150,8 +150,9 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         .build()
         .map_err(|e| ServeError::Io("start the runtime", e))?;
     let _entered = runtime.enter();
-    let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
     let server = Server::open(&config, Timeouts::default())?;
+    // Opening may take long, and may be ended at any time; only what serves has something to end in order.
+    let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
     greet(&server, &config).map_err(|e| ServeError::Io("print the addresses", e))?;
     // It may hold keys, which the server has taken over.
     drop(config);

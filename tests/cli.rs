@@ -78,7 +78,7 @@ fn wrong_flags_and_values_end_with_2_and_say_the_limit() {
         (&["--listen", "nowhere"], "--listen"),
         (
             &["config", "--body-bytes-max", "0"],
-            "0 is not in 1..=1048576",
+            "0 is not in 1..=98304",
         ),
         (&["config", "--body-bytes-max", "1e6"], "invalid digit"),
         (&["config", "--page-messages-max", "10001"], "1..=10000"),
@@ -247,7 +247,7 @@ fn a_wrong_file_ends_with_2_and_names_file_and_key() {
             "body-bytes-max = 0",
             "key body-bytes-max: invalid value '0'",
         ),
-        ("body-bytes-max = 0", "0 is not in 1..=1048576"),
+        ("body-bytes-max = 0", "0 is not in 1..=98304"),
         (
             "listen = ['a', 'b']",
             "key listen takes one value, not an array",

@@ -163,14 +163,14 @@ pub struct Options {
     pub disk_free_min_bytes: u64,
 
     /// Longest message body, as JSON
-    // A page holds 1 MiB of bodies, so a longer body would fill more than a page.
+    // sled keeps values beyond about 100 KiB in files of their own, which it never syncs.
     #[arg(
         long,
         global = true,
         env = "HALLEY_BODY_BYTES_MAX",
         value_name = "BYTES"
     )]
-    #[arg(default_value = "65536", value_parser = sized(1..=MIB), help_heading = "Limits")]
+    #[arg(default_value = "65536", value_parser = sized(1..=96 * KIB), help_heading = "Limits")]
     pub body_bytes_max: usize,
 
     /// Longest HTTP request body
@@ -181,7 +181,7 @@ pub struct Options {
         env = "HALLEY_REQUEST_BYTES_MAX",
         value_name = "BYTES"
     )]
-    #[arg(default_value = "8388608", value_parser = sized(KIB..=256 * MIB), help_heading = "Limits")]
+    #[arg(default_value = "8388608", value_parser = sized(KIB..=32 * MIB), help_heading = "Limits")]
     pub request_bytes_max: usize,
 
     /// Most memory for pushes that wait for the disk; beyond it they get 503 and should be retried

@@ -46,7 +46,8 @@ struct Queued {
 
 impl Queued {
     fn new(bytes: usize, all: &Arc<AtomicUsize>, max: usize) -> Result<Self, Error> {
-        let fits = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= max);
+        // One alone always fits: the request's own limit bounds it.
+        let fits = |now: usize| Some(now + bytes).filter(|sum| now == 0 || *sum <= max);
         all.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits)
             .map_err(|_| Error::Busy)?;
         Ok(Self {

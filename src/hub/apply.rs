@@ -52,7 +52,7 @@ pub(super) fn catch_up(
             break;
         };
         let plan = apply(state, view, offset, &entry)?;
-        flusher.wrote(&plan.writes.messages)?;
+        flusher.wrote(&plan.writes)?;
         if said.elapsed() >= PROGRESS_EVERY {
             let percent = (offset - from) * 100 / (end - from).max(1);
             info!(
@@ -137,7 +137,7 @@ impl ApplyStage {
         }
         let mut wakers = Vec::new();
         let waiters = &self.inner.waiters;
-        if waiters.count() > 0 {
+        if waiters.any() {
             for delivery in &deliveries {
                 match &delivery.receivers {
                     Receivers::Pair(from, to) => {
@@ -156,7 +156,7 @@ impl ApplyStage {
         }
         self.inner.woken.raise(heads);
         wakers.into_iter().for_each(std::task::Waker::wake);
-        self.flusher.wrote(&writes.messages)
+        self.flusher.wrote(&writes)
     }
 }
 

@@ -4,11 +4,11 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::model::Message;
-use crate::store::{Error, View};
+use crate::store::{Error, View, Writes};
 
-/// Flush after this many messages: sled recovers if less than a segment of its log is unsynced.
-const FLUSH_MESSAGES: usize = 256;
+/// Flush after this many rows, of which a direct message has four: sled recovers if less than a segment of its
+/// log is unsynced.
+const FLUSH_ROWS: usize = 1024;
 /// Flush after this many bytes of bodies.
 const FLUSH_BYTES: usize = 2 << 20;
 /// How many times as much may be written while a flush is under way, before the writer waits.
@@ -16,7 +16,7 @@ const AHEAD: usize = 4;
 
 #[derive(Debug, Default)]
 struct Written {
-    messages: usize,
+    rows: usize,
     bytes: usize,
     stop: bool,
     failed: bool,
@@ -24,7 +24,7 @@ struct Written {
 
 impl Written {
     fn due(&self, times: usize) -> bool {
-        self.messages >= FLUSH_MESSAGES * times || self.bytes >= FLUSH_BYTES * times
+        self.rows >= FLUSH_ROWS * times || self.bytes >= FLUSH_BYTES * times
     }
 }
 
@@ -40,9 +40,10 @@ impl Flusher {
     pub(super) fn start(view: &Arc<View>) -> Result<(Arc<Self>, JoinHandle<()>), Error> {
         let flusher = Arc::new(Self::default());
         let (own, view) = (Arc::clone(&flusher), Arc::clone(view));
+        let flush = move || view.flush();
         let thread = std::thread::Builder::new()
             .name("flush".into())
-            .spawn(move || own.run(&view))
+            .spawn(move || own.run(&flush))
             .map_err(Error::io(
                 "start a thread for",
                 std::path::Path::new("sled"),
@@ -50,10 +51,16 @@ impl Flusher {
         Ok((flusher, thread))
     }
 
-    /// Messages were written. Waits while too much is not flushed.
-    pub(super) fn wrote(&self, messages: &[Arc<Message>]) -> Result<(), Error> {
+    /// An entry was written. Waits while too much is not flushed.
+    pub(super) fn wrote(&self, writes: &Writes) -> Result<(), Error> {
+        let Writes {
+            rows,
+            messages,
+            changes,
+        } = writes;
         let mut written = self.lock();
-        written.messages += messages.len();
+        // A row that changes is written aside first.
+        written.rows += rows.len() + messages.len() + 2 * changes.len();
         written.bytes += messages
             .iter()
             .map(|message| message.body.as_bytes().len())
@@ -83,7 +90,8 @@ impl Flusher {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, view: &View) {
+    fn run(&self, flush: &dyn Fn() -> Result<(), Error>) {
+        let _ending = Ending(self);
         loop {
             let idle = |written: &mut Written| !written.due(1) && !written.stop;
             let waited = self.changed.wait_while(self.lock(), idle);
@@ -91,13 +99,13 @@ impl Flusher {
             if written.stop {
                 return;
             }
-            let (messages, bytes) = (written.messages, written.bytes);
+            let (rows, bytes) = (written.rows, written.bytes);
             drop(written);
-            let done = view.flush();
+            let done = flush();
             written = self.lock();
             match done {
                 Ok(()) => {
-                    written.messages -= messages;
+                    written.rows -= rows;
                     written.bytes -= bytes;
                 }
                 Err(e) => {
@@ -111,5 +119,65 @@ impl Flusher {
                 return;
             }
         }
+    }
+}
+
+/// Nobody may wait for a flush that will not come: sled may panic.
+struct Ending<'a>(&'a Flusher);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().failed = true;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Change;
+
+    fn joins(count: usize) -> Writes {
+        let change = Change {
+            key: vec![0],
+            value: None,
+        };
+        Writes {
+            changes: vec![change; count],
+            ..Writes::default()
+        }
+    }
+
+    #[test]
+    fn a_flush_that_panics_fails_those_that_wait_for_it() {
+        let flusher = Arc::new(Flusher::default());
+        let own = Arc::clone(&flusher);
+        let thread = std::thread::spawn(move || own.run(&|| panic!("as sled does")));
+        let mut tries = 0;
+        while flusher.wrote(&joins(FLUSH_ROWS)).is_ok() {
+            tries += 1;
+            assert!(tries < 10);
+        }
+        assert!(thread.join().is_err());
+    }
+
+    #[test]
+    fn changes_of_members_are_flushed_too() {
+        let flusher = Arc::new(Flusher::default());
+        let own = Arc::clone(&flusher);
+        let (flushed, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            own.run(&|| {
+                flushed.send(()).unwrap();
+                Ok(())
+            });
+        });
+        flusher.wrote(&joins(FLUSH_ROWS)).unwrap();
+        told.recv_timeout(std::time::Duration::from_secs(10))
+            .unwrap();
+        flusher.stop();
+        thread.join().unwrap();
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct JournalStage {
 impl JournalStage {
     /// The thread's work.
     pub(super) fn run(mut self) {
+        let inner = Arc::clone(&self.inner);
+        let _ending = Ending(&inner);
         let mut synced = Instant::now();
         while let Some(proposals) = self.next_proposals() {
             if !proposals.is_empty() {
@@ -137,6 +139,10 @@ impl JournalStage {
             Ok(_) => self.inner.set_journal_size(self.journal.size()),
             Err(e) => self.fail(&e),
         }
+        // If applying ended meanwhile, it may have given up those who wait before these were among them.
+        if self.inner.not_refused().is_err() {
+            self.inner.pending.give_up();
+        }
     }
 
     fn check_disk(&self) -> Result<(), Error> {
@@ -161,6 +167,18 @@ impl JournalStage {
         );
         self.inner.refuse_writes();
         self.inner.pending.give_up();
+    }
+}
+
+/// Ends the stage's promises when it panics.
+struct Ending<'a>(&'a Inner);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.refuse_writes();
+            self.0.pending.give_up();
+        }
     }
 }
 

@@ -12,7 +12,10 @@ mod journal;
 mod membership;
 mod open;
 mod plan;
+mod plan_group;
+mod rebuild;
 mod recent;
+mod recover;
 mod state;
 mod verify;
 mod wake;
@@ -28,8 +31,8 @@ use tracing::error;
 
 pub use accept::GroupChange;
 pub use feed::Feed;
-pub use open::{Rebuilt, rebuild};
 pub use plan::GroupReceipt;
+pub use rebuild::{Rebuilt, rebuild};
 pub use verify::{Verified, verify};
 
 use crate::error::Error;
@@ -263,22 +266,29 @@ impl Hub {
         match task.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Answer(error))) => Err(error),
-            Ok(Err(Failure::Store(e))) => {
-                error!(error = e.cause(), "the readable view cannot be read");
-                self.0.damaged.store(true, Ordering::Release);
-                Err(Error::StoreDamaged)
-            }
-            Err(e) if e.is_panic() => {
-                error!("the readable view cannot be read: a reading panicked");
-                self.0.damaged.store(true, Ordering::Release);
-                Err(Error::StoreDamaged)
-            }
+            Ok(Err(Failure::Store(e))) => Err(self.0.read_failed(&e)),
+            Err(e) if e.is_panic() => Err(self
+                .0
+                .read_failed(&store::Error::View("a reading panicked".into()))),
             Err(_) => Err(Error::Closing),
         }
     }
 }
 
 impl Inner {
+    /// What a reader is told, and the log, of a reading that failed.
+    fn read_failed(&self, error: &store::Error) -> Error {
+        // sled writes also while it reads, to split and to evict pages: after a failed write it refuses the few
+        // readings that would.
+        if matches!(error, store::Error::Io { .. }) && self.not_refused().is_err() {
+            return Error::WritesRefused;
+        }
+        if !self.damaged.swap(true, Ordering::AcqRel) {
+            error!(%error, "the readable view cannot be read: the next start makes it anew");
+        }
+        Error::StoreDamaged
+    }
+
     fn closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }

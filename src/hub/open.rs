@@ -1,6 +1,5 @@
 //! Opens a data directory, recovers what the last run left, starts the stages; and closes in order.
 
-use std::any::Any;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -8,21 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::accept::QUEUE_PROPOSALS;
-use super::apply::{ApplyStage, catch_up};
+use super::apply::ApplyStage;
 use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
 use super::recent::Recent;
-use super::state::State;
+use super::recover::{Recovered, recover};
 use super::wake::Waiters;
 use super::watermark::{Progress, Watermark};
 use super::{Durability, Hub, Inner, Options};
-use crate::clock;
-use crate::model::Position;
-use crate::store::{Directory, Error, Follower, Journal, SLED_OPEN_THREAD, Trust, View};
+use crate::store::{Directory, Error, Journal, View};
 
 /// The threads of an open hub, and the directory that they work on.
 #[derive(Debug)]
@@ -34,31 +31,15 @@ pub(super) struct Running {
     flusher: Arc<Flusher>,
 }
 
-/// A view that holds all of the journal.
-struct Recovered {
-    view: Arc<View>,
-    state: State,
-    follower: Follower,
-    flusher: Arc<Flusher>,
-    flush: JoinHandle<()>,
-}
-
-/// What a rebuild made.
-#[derive(Clone, Copy, Debug)]
-pub struct Rebuilt {
-    /// The last entry.
-    pub offset: u64,
-    /// The last ids.
-    pub heads: Position,
-}
-
 impl Hub {
     /// Opens a data directory, or makes one, and starts the stages. Long work is logged as it goes on.
     pub fn open(options: Options) -> Result<Self, Error> {
         let mut directory = Directory::open(&options.data)?;
         let always = options.durability == Durability::Always;
         let mut journal = Journal::open(&directory.journal(), &directory.lineage(), always)?;
-        let trust = directory.trust(journal.identity().2)?;
+        let (_, _, end) = journal.identity();
+        directory.check_end(end)?;
+        let trust = directory.trust(end)?;
         let fork = directory.must_fork();
         directory.begin(!always)?;
         let mut recovered = recover(&directory, &mut journal, trust, fork, options.cache_bytes)?;
@@ -134,7 +115,7 @@ impl Hub {
 
 /// Flushes and closes sled. It writes its snapshot only while opening: opened once more here, the next start
 /// is quick.
-fn close_view(
+pub(super) fn close_view(
     view: View,
     directory: &Directory,
     cache_bytes: u64,
@@ -147,7 +128,7 @@ fn close_view(
 }
 
 /// Waits for the last reader to let go of the view.
-fn unshared(mut view: Arc<View>) -> Option<View> {
+pub(super) fn unshared(mut view: Arc<View>) -> Option<View> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let began = Instant::now();
     loop {
@@ -160,7 +141,7 @@ fn unshared(mut view: Arc<View>) -> Option<View> {
     }
 }
 
-fn joined<T>(name: &str, thread: JoinHandle<T>) -> Option<T> {
+pub(super) fn joined<T>(name: &str, thread: JoinHandle<T>) -> Option<T> {
     thread
         .join()
         .map_err(|_| warn!("the {name} thread panicked"))
@@ -247,180 +228,4 @@ fn thread<T: Send + 'static>(
 
 fn random() -> u64 {
     getrandom::u64().expect("the operating system gives random bytes")
-}
-
-/// Opens the view and applies what it lacks. A view that is missing, damaged, or a copy taken while it was in
-/// use is put aside and made anew.
-fn recover(
-    directory: &Directory,
-    journal: &mut Journal,
-    trust: Trust,
-    fork: bool,
-    cache_bytes: u64,
-) -> Result<Recovered, Error> {
-    if trust != Trust::Rebuild {
-        let tried = attempt(directory, journal, trust, cache_bytes);
-        if !must_be_made_anew(&tried, fork) {
-            return tried;
-        }
-    }
-    let began = Instant::now();
-    directory.set_sled_aside(clock::now_ms())?;
-    let recovered = attempt(directory, journal, Trust::Rebuild, cache_bytes)?;
-    let applied = recovered.state.applied();
-    if applied.offset > 0 {
-        info!(
-            entries = applied.offset,
-            direct = applied.heads.direct,
-            group = applied.heads.group,
-            seconds = began.elapsed().as_secs_f32(),
-            "made the readable view anew from the journal"
-        );
-    }
-    Ok(recovered)
-}
-
-/// Whether the journal can give what the view did not.
-fn must_be_made_anew(tried: &Result<Recovered, Error>, fork: bool) -> bool {
-    match tried {
-        Err(Error::View(reason)) => {
-            warn!(
-                reason,
-                "the readable view is damaged: it is made anew from the journal"
-            );
-            true
-        }
-        // What was acknowledged may be lost then, and the log gets a new id.
-        Err(Error::JournalBehind { journal, applied }) if fork => {
-            warn!(
-                journal,
-                applied, "the readable view is ahead of the journal: it is made anew"
-            );
-            true
-        }
-        _ => false,
-    }
-}
-
-/// One try. A panic of sled is damage.
-fn attempt(
-    directory: &Directory,
-    journal: &mut Journal,
-    trust: Trust,
-    cache_bytes: u64,
-) -> Result<Recovered, Error> {
-    let tried = std::thread::scope(|scope| {
-        let work = || recovered(directory, journal, trust, cache_bytes);
-        let thread = Builder::new()
-            .name(SLED_OPEN_THREAD.into())
-            .spawn_scoped(scope, work);
-        thread.map(std::thread::ScopedJoinHandle::join)
-    });
-    let tried = tried.map_err(Error::io("start a thread for", directory.path()))?;
-    tried.unwrap_or_else(|panic| Err(Error::View(format!("it panicked: {}", panic_text(&*panic)))))
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no reason given")
-}
-
-fn recovered(
-    directory: &Directory,
-    journal: &mut Journal,
-    trust: Trust,
-    cache_bytes: u64,
-) -> Result<Recovered, Error> {
-    let (view, applied) = View::open(directory, cache_bytes)?;
-    let lineage = directory.lineage();
-    let known = applied.log == lineage.log
-        || lineage
-            .ancestors
-            .iter()
-            .any(|ancestor| ancestor.log == applied.log);
-    if !known {
-        return Err(Error::View(format!(
-            "it belongs to another log, {}",
-            applied.log
-        )));
-    }
-    let (_, _, end) = journal.identity();
-    if applied.offset > end {
-        return Err(Error::JournalBehind {
-            journal: end,
-            applied: applied.offset,
-        });
-    }
-    let view = Arc::new(view);
-    let mut state = State::load(&view, applied)?;
-    state.applied.log = lineage.log;
-    let mut follower = journal.follow(applied.offset)?;
-    let (flusher, flush) = Flusher::start(&view)?;
-    let stopping = Stopping(Some((Arc::clone(&flusher), flush)));
-    catch_up(&mut state, &view, &flusher, &mut follower)?;
-    if trust == Trust::Check {
-        info!("the last stop was not clean: checking the readable view");
-        view.check(state.applied())?;
-    }
-    view.flush()?;
-    let (flusher, flush) = stopping.keep();
-    Ok(Recovered {
-        view,
-        state,
-        follower,
-        flusher,
-        flush,
-    })
-}
-
-/// Ends the flusher unless it is kept: a view that is put aside must be closed.
-struct Stopping(Option<(Arc<Flusher>, JoinHandle<()>)>);
-
-impl Stopping {
-    fn keep(mut self) -> (Arc<Flusher>, JoinHandle<()>) {
-        self.0.take().expect("it is taken only here and in drop")
-    }
-}
-
-impl Drop for Stopping {
-    fn drop(&mut self) {
-        if let Some((flusher, thread)) = self.0.take() {
-            flusher.stop();
-            joined("flush", thread);
-        }
-    }
-}
-
-/// Makes the view of a data directory anew from its journal. With `accept_loss`, a damaged journal is first
-/// cut where the damage begins, and the log goes on under a new id.
-pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebuilt, Error> {
-    let mut directory = Directory::open_existing(data)?;
-    let lineage = directory.lineage();
-    let lost = accept_loss && Journal::cut_damage(&directory.journal(), &lineage, clock::now_ms())?;
-    let mut journal = Journal::open(&directory.journal(), &lineage, true)?;
-    let behind = directory.trust(journal.identity().2)? != Trust::Clean;
-    let fork = directory.must_fork() || lost || (accept_loss && behind);
-    directory.begin(false)?;
-    directory.set_sled_aside(clock::now_ms())?;
-    let recovered = attempt(&directory, &mut journal, Trust::Rebuild, cache_bytes)?;
-    let Recovered {
-        view,
-        state,
-        follower,
-        flusher,
-        flush,
-    } = recovered;
-    let rebuilt = Rebuilt {
-        offset: state.applied().offset,
-        heads: state.applied().heads,
-    };
-    if fork {
-        directory.fork(rebuilt.heads)?;
-    }
-    drop((follower, state, journal));
-    drop(Stopping(Some((flusher, flush))));
-    let view = unshared(view).ok_or_else(|| Error::View("it is still in use".into()))?;
-    close_view(view, &directory, cache_bytes, rebuilt.offset)?;
-    Ok(rebuilt)
 }

@@ -4,16 +4,12 @@
 //! rebuild, and on another node.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use super::membership::Moved;
 use super::state::{Group, GroupFacts, KEYS_KEPT_MS, Members, State, content_hash, key_hash};
 use crate::error::Error;
 use crate::model::{Draft, GroupName, Message, Position, Receipt, Receiver, Sequence, UserName};
-use crate::store::{Change, Command, Entry, GroupRow, HistoryMode, KeyRow, Writes, key, record};
-
-/// The most members of one group: a message to more would hold up all others behind it.
-pub(crate) const GROUP_MEMBERS_MAX: usize = 100_000;
+use crate::store::{Change, Command, Entry, HistoryMode, KeyRow, Writes, key, record};
 
 /// What a change of a group's members did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +90,10 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
     plan
 }
 
-struct Planner<'a> {
-    state: &'a mut State,
+pub(super) struct Planner<'a> {
+    pub(super) state: &'a mut State,
     at_ms: u64,
-    plan: Plan,
+    pub(super) plan: Plan,
 }
 
 impl Planner<'_> {
@@ -214,139 +210,8 @@ impl Planner<'_> {
         }
     }
 
-    fn set_group(
-        &mut self,
-        name: &GroupName,
-        wanted: &[UserName],
-        history: Option<HistoryMode>,
-    ) -> Result<GroupReceipt, Error> {
-        let before = self.state.groups.get(name);
-        let made = before.is_none_or(|group| group.deleted);
-        let history = history
-            .or(before.map(|group| group.history))
-            .unwrap_or(HistoryMode::Member);
-        let leaving = before.map_or_else(Vec::new, |group| {
-            let wanted: std::collections::HashSet<_> = wanted.iter().collect();
-            group
-                .members
-                .keys()
-                .filter(|name| !wanted.contains(name))
-                .cloned()
-                .collect()
-        });
-        if wanted.len() > GROUP_MEMBERS_MAX {
-            return Err(Error::GroupFull {
-                limit: GROUP_MEMBERS_MAX,
-            });
-        }
-        if before.is_none() {
-            self.make_group(name, history);
-        } else if let Some(group) = self.state.groups.get_mut(name)
-            && (group.deleted || group.history != history)
-        {
-            (group.deleted, group.history) = (false, history);
-            self.group_changed(name, true);
-        }
-        let removed = self.leave(name, &leaving);
-        let added = self.join(name, wanted);
-        self.group_receipt(name, made, added, removed)
-    }
-
-    fn change_members(
-        &mut self,
-        name: &GroupName,
-        add: &[UserName],
-        remove: &[UserName],
-    ) -> Result<GroupReceipt, Error> {
-        let group = live(self.state.groups.get(name))?;
-        if group.members.len() + add.len() > GROUP_MEMBERS_MAX + remove.len() {
-            return Err(Error::GroupFull {
-                limit: GROUP_MEMBERS_MAX,
-            });
-        }
-        let gone: std::collections::HashSet<_> = remove.iter().collect();
-        let joining: Vec<_> = add
-            .iter()
-            .filter(|name| !gone.contains(name))
-            .cloned()
-            .collect();
-        let removed = self.leave(name, remove);
-        let added = self.join(name, &joining);
-        self.group_receipt(name, false, added, removed)
-    }
-
-    fn delete_group(&mut self, name: &GroupName) -> Result<GroupReceipt, Error> {
-        let members: Vec<_> = live(self.state.groups.get(name))?
-            .members
-            .keys()
-            .cloned()
-            .collect();
-        let removed = self.leave(name, &members);
-        if let Some(group) = self.state.groups.get_mut(name) {
-            group.deleted = true;
-        }
-        self.group_changed(name, true);
-        self.group_receipt(name, false, 0, removed)
-    }
-
-    fn make_group(&mut self, name: &GroupName, history: HistoryMode) {
-        self.state.applied.groups += 1;
-        let number = self.state.applied.groups;
-        self.row(key::group(name), number.to_be_bytes().into());
-        let facts = GroupFacts {
-            name: name.clone(),
-            number,
-            last: AtomicU64::new(0),
-        };
-        let (facts, members) = (Arc::new(facts), Members::default());
-        let group = Group {
-            facts,
-            history,
-            deleted: false,
-            last: 0,
-            members,
-        };
-        self.state.groups.insert(name.clone(), group);
-        self.group_changed(name, false);
-    }
-
-    fn group_changed(&mut self, name: &GroupName, known: bool) {
-        if let Some(group) = self.state.groups.get(name) {
-            let (history, deleted) = (group.history, group.deleted);
-            let row = GroupRow {
-                name: name.clone(),
-                history,
-                deleted,
-            };
-            self.change(
-                key::group_row(group.facts.number),
-                Some(record::encode(&row)),
-                known,
-            );
-        }
-    }
-
-    fn group_receipt(
-        &self,
-        name: &GroupName,
-        made: bool,
-        added: u64,
-        removed: u64,
-    ) -> Result<GroupReceipt, Error> {
-        let group = self.state.groups.get(name).ok_or(Error::GroupNotFound)?;
-        let members = u64::try_from(group.members.len()).expect("a length fits 64 bits");
-        let history = group.history;
-        Ok(GroupReceipt {
-            made,
-            history,
-            members,
-            added,
-            removed,
-        })
-    }
-
     /// Gives a user his number, now if he has none.
-    fn number(&mut self, name: &UserName) -> u32 {
+    pub(super) fn number(&mut self, name: &UserName) -> u32 {
         if let Some(number) = self.state.users.get(name).copied().flatten() {
             return number;
         }
@@ -365,12 +230,12 @@ impl Planner<'_> {
         *head
     }
 
-    fn row(&mut self, key: key::Key, value: Vec<u8>) {
+    pub(super) fn row(&mut self, key: key::Key, value: Vec<u8>) {
         self.plan.writes.rows.push((key, value));
     }
 
     /// A row that may change. `known`: whether there is such a row already.
-    fn change(&mut self, key: key::Key, value: Option<Vec<u8>>, known: bool) {
+    pub(super) fn change(&mut self, key: key::Key, value: Option<Vec<u8>>, known: bool) {
         let rows = &mut self.state.applied.rows;
         match (&value, known) {
             (Some(_), false) => *rows += 1,
@@ -392,55 +257,10 @@ impl Planner<'_> {
             }
         }
     }
-
-    fn join(&mut self, name: &GroupName, joining: &[UserName]) -> u64 {
-        let mut added = 0;
-        for user in joining {
-            let member = self
-                .state
-                .groups
-                .get(name)
-                .is_some_and(|g| g.members.contains_key(user));
-            if !member {
-                let number = self.number(user);
-                added += u64::from(self.join_one(name, user, number).is_some());
-            }
-        }
-        added
-    }
-
-    fn join_one(&mut self, name: &GroupName, user: &UserName, number: u32) -> Option<()> {
-        let group = self.state.groups.get_mut(name)?;
-        let member = group.join(user, number);
-        let moved = Moved::joined(user, &group.facts, member);
-        let key = key::interval(group.facts.number, number, member.from);
-        self.change(key, Some(record::encode(&member.row(user, None))), false);
-        self.plan.moved.push(moved);
-        Some(())
-    }
-
-    fn leave(&mut self, name: &GroupName, leaving: &[UserName]) -> u64 {
-        leaving
-            .iter()
-            .map(|user| u64::from(self.leave_one(name, user).is_some()))
-            .sum()
-    }
-
-    fn leave_one(&mut self, name: &GroupName, user: &UserName) -> Option<()> {
-        let group = self.state.groups.get_mut(name)?;
-        let member = Arc::make_mut(&mut group.members).remove(user)?;
-        let until = group.last;
-        let key = key::interval(group.facts.number, member.number, member.from);
-        let moved = Moved::left(user, &group.facts, member, until);
-        // Who saw nothing leaves nothing behind.
-        let row = (until > member.from).then(|| record::encode(&member.row(user, Some(until))));
-        self.change(key, row, true);
-        self.plan.moved.push(moved);
-        Some(())
-    }
 }
 
-fn live(group: Option<&Group>) -> Result<&Group, Error> {
+/// A group that was made and not deleted.
+pub(super) fn live(group: Option<&Group>) -> Result<&Group, Error> {
     group
         .filter(|group| !group.deleted)
         .ok_or(Error::GroupNotFound)

@@ -40,6 +40,7 @@ pub fn verify(
         progress(offset);
     }
     let applied = *state.applied();
+    directory.check_end(applied.offset)?;
     let trust = directory.trust(applied.offset)?;
     let view_compared = trust == Trust::Clean;
     if view_compared {

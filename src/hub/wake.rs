@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -167,6 +167,8 @@ impl Waiters {
         }
         waiting.push(Arc::clone(&mailbox));
         self.count.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the one in `any`: this feed reads the watermark only now.
+        fence(Ordering::SeqCst);
         Ok(mailbox)
     }
 
@@ -204,6 +206,13 @@ impl Waiters {
     /// How many feeds are open.
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether any feed is open. The watermark must have been raised before: a feed that is not counted here
+    /// then sees it raised. Without the fences both sides could miss each other.
+    pub(super) fn any(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.count() > 0
     }
 
     /// Tells all feeds that nothing will come any more.

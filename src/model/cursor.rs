@@ -163,12 +163,7 @@ impl Lineage {
         let shared = match cursor.tag {
             None => Some(watermark),
             Some(tag) if tag == self.log.into() => Some(watermark),
-            Some(tag) => self
-                .ancestors
-                .iter()
-                .rev()
-                .find(|ancestor| LogTag::from(ancestor.log) == tag)
-                .map(|ancestor| ancestor.parted.min(watermark)),
+            Some(tag) => self.shared_with(tag).map(|parted| parted.min(watermark)),
         };
         let Some(shared) = shared else {
             return Resolution::Unknown { restart: floor };
@@ -183,6 +178,19 @@ impl Lineage {
             return Resolution::Gone { first: floor };
         }
         Resolution::GoOn(cursor.position)
+    }
+
+    /// The last ids that an older log shares with this one: what was lost at any parting since is not shared.
+    fn shared_with(&self, tag: LogTag) -> Option<Position> {
+        let mut shared: Option<Position> = None;
+        for ancestor in self.ancestors.iter().rev() {
+            let parted = shared.map_or(ancestor.parted, |later| later.min(ancestor.parted));
+            if LogTag::from(ancestor.log) == tag {
+                return Some(parted);
+            }
+            shared = Some(parted);
+        }
+        None
     }
 }
 
@@ -289,6 +297,31 @@ mod tests {
         assert_eq!(
             resolve("1.1.cccccccc"),
             Resolution::Unknown { restart: at(3, 2) }
+        );
+    }
+
+    #[test]
+    fn what_a_later_parting_lost_is_not_shared_with_an_older_log() {
+        let older = Ancestor {
+            log: LogId([0xcc; 16]),
+            parted: at(15, 2),
+        };
+        let mut lineage = lineage();
+        lineage.ancestors.insert(0, older);
+        let resolve = |text: &str| {
+            let After::Cursor(cursor) = After::parse(text).unwrap() else {
+                panic!("{text}")
+            };
+            lineage.resolve(cursor, at(0, 0), at(20, 8))
+        };
+        assert_eq!(resolve("10.2.cccccccc"), Resolution::GoOn(at(10, 2)));
+        assert_eq!(
+            resolve("12.2.cccccccc"),
+            Resolution::Ahead { restart: at(10, 2) }
+        );
+        assert_eq!(
+            resolve("10.3.cccccccc"),
+            Resolution::Ahead { restart: at(10, 2) }
         );
     }
 

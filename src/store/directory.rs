@@ -2,15 +2,14 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::error::Error;
-use super::journal::{Journal, sync_directory};
+use super::files::{files_of, identity, identity_with, sync_directory, write_durably};
+use super::journal::Journal;
 use crate::model::{Ancestor, Lineage, LogId, Position, log_text};
 
 /// The version of everything in the data directory.
@@ -124,6 +123,17 @@ impl Directory {
         }
     }
 
+    /// Whether the journal holds all that had been applied at the last clean stop.
+    pub fn check_end(&self, journal_end: u64) -> Result<(), Error> {
+        match &self.clean {
+            Some(clean) if clean.offset > journal_end => Err(Error::JournalBehind {
+                journal: journal_end,
+                applied: clean.offset,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// How sled may be used, given the journal's last offset.
     pub fn trust(&self, journal_end: u64) -> Result<Trust, Error> {
         if !self.sled().is_dir() {
@@ -158,19 +168,38 @@ impl Directory {
         Ok(())
     }
 
-    /// Says that from now on sled is written, so that a stop without [`Self::close`] is noticed.
+    /// Says that from now on sled is written, so that a stop without [`Self::close`] is noticed. Where
+    /// [`Self::must_fork`] holds, [`Self::fork`] must follow: until then the file `format` is left as it is,
+    /// so that a stop in between changes nothing of that.
     pub fn begin(&mut self, relaxed: bool) -> Result<(), Error> {
-        let mark = self.path.join("clean");
-        if mark.exists() {
-            fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
-            sync_directory(&self.path)?;
-        }
-        self.clean = None;
+        let fork = self.must_fork();
         if self.format.relaxed != relaxed {
             self.format.relaxed = relaxed;
+            if !fork {
+                self.write_format()?;
+            }
+        }
+        self.remove_clean()
+    }
+
+    /// Says that acknowledged entries are about to be given up: until [`Self::fork`], also after a stop,
+    /// [`Self::must_fork`] holds.
+    pub fn expect_loss(&mut self) -> Result<(), Error> {
+        if !self.copied && !self.format.relaxed {
+            self.format.relaxed = true;
             self.write_format()?;
         }
-        Ok(())
+        self.remove_clean()
+    }
+
+    fn remove_clean(&mut self) -> Result<(), Error> {
+        self.clean = None;
+        let mark = self.path.join("clean");
+        match fs::remove_file(&mark) {
+            Ok(()) => sync_directory(&self.path),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("remove", &mark)(e)),
+        }
     }
 
     /// Leaves the mark of a clean stop. sled must be closed.
@@ -232,9 +261,10 @@ impl Directory {
 
 /// Makes a new log in an empty directory.
 fn create(path: &Path) -> Result<(), Error> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 9] = [
         "LOCK",
         "README",
+        "README.new",
         "README.md",
         "journal",
         "admin.key",
@@ -272,7 +302,12 @@ fn create(path: &Path) -> Result<(), Error> {
         clean: None,
         _lock: File::open(path).map_err(Error::io("open", path))?,
     };
-    { directory }.write_format()
+    { directory }.write_format()?;
+    let parent = path.canonicalize();
+    match parent.map_err(Error::io("find", path))?.parent() {
+        Some(parent) => sync_directory(parent),
+        None => Ok(()),
+    }
 }
 
 const README: &str = "\
@@ -326,92 +361,4 @@ fn new_log_id() -> LogId {
     let mut id = [0; 16];
     getrandom::fill(&mut id).expect("the operating system gives random bytes");
     LogId(id)
-}
-
-/// What tells this directory from a copy of it.
-fn identity(path: &Path) -> Result<String, Error> {
-    identity_with(path, &path.join("format"))
-}
-
-fn identity_with(path: &Path, format: &Path) -> Result<String, Error> {
-    let journal = path.join("journal");
-    let mut parts = Vec::new();
-    for path in [path, &journal, format] {
-        let data = fs::metadata(path).map_err(Error::io("read the inode of", path))?;
-        let born = data
-            .created()
-            .ok()
-            .and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-        let born = born.map_or(0, |born| born.as_nanos());
-        parts.push(format!("{}-{born}", data.ino()));
-    }
-    Ok(parts.join(" "))
-}
-
-/// Name, length and modification time (ns) of every file, in order of names.
-fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Error> {
-    let mut found = Vec::new();
-    let mut waiting = vec![directory.to_owned()];
-    while let Some(next) = waiting.pop() {
-        for entry in fs::read_dir(&next).map_err(Error::io("list", &next))? {
-            let entry = entry.map_err(Error::io("list", &next))?;
-            let path = entry.path();
-            let data = entry
-                .metadata()
-                .map_err(Error::io("read the size of", &path))?;
-            if data.is_dir() {
-                waiting.push(path);
-                continue;
-            }
-            let since = data
-                .modified()
-                .ok()
-                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            let time = since
-                .and_then(|since| u64::try_from(since.as_nanos()).ok())
-                .unwrap_or(0);
-            let name = path
-                .strip_prefix(directory)
-                .unwrap_or(&path)
-                .to_string_lossy()
-                .into_owned();
-            found.push((name, data.len(), time));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Writes a small file so that it is there whole or not at all.
-fn write_durably(directory: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
-    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
-    let mut file = File::create(&new).map_err(Error::io("make", &new))?;
-    file.write_all(content).map_err(Error::io("write", &new))?;
-    file.sync_all().map_err(Error::io("sync", &new))?;
-    fs::rename(&new, &path).map_err(Error::io("rename", &new))?;
-    sync_directory(directory)
-}
-
-/// sled takes a half-written snapshot for the newest one and then does not open.
-pub(super) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
-    let Ok(entries) = fs::read_dir(sled) else {
-        return Ok(());
-    };
-    for entry in entries {
-        let path = entry.map_err(Error::io("list", sled))?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "generating")
-        {
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
-/// Bytes that an ordinary process may still write on the directory's file system.
-pub fn free_bytes(path: &Path) -> Result<u64, Error> {
-    let found = rustix::fs::statvfs(path)
-        .map_err(|e| Error::io("ask for the free space of", path)(e.into()))?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

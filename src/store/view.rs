@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::directory::{Directory, remove_half_written_snapshots};
+use super::directory::Directory;
 use super::error::Error;
+use super::files::remove_half_written_snapshots;
 use super::key::{self, Key};
 use super::record::{decode, encode, encode_message};
 use super::sequence::Sequences;

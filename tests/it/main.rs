@@ -9,8 +9,12 @@
 )]
 
 mod connections;
+mod device;
+mod hazards;
 mod openapi;
 mod polls;
+mod promises;
 mod pushes;
+mod races;
 mod refusals;
 mod support;

@@ -1,0 +1,176 @@
+//! Recovery: a view that holds all of the journal, from whatever the last run left.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::apply::catch_up;
+use super::flush::Flusher;
+use super::open::joined;
+use super::state::State;
+use crate::clock;
+use crate::store::{Directory, Error, Follower, Journal, SLED_OPEN_THREAD, Trust, View};
+
+/// A view that holds all of the journal.
+pub(super) struct Recovered {
+    pub(super) view: Arc<View>,
+    pub(super) state: State,
+    pub(super) follower: Follower,
+    pub(super) flusher: Arc<Flusher>,
+    pub(super) flush: JoinHandle<()>,
+}
+
+/// Opens the view and applies what it lacks. A view that is missing, damaged, or a copy taken while it was in
+/// use is put aside and made anew.
+pub(super) fn recover(
+    directory: &Directory,
+    journal: &mut Journal,
+    trust: Trust,
+    fork: bool,
+    cache_bytes: u64,
+) -> Result<Recovered, Error> {
+    if trust != Trust::Rebuild {
+        let tried = attempt(directory, journal, trust, cache_bytes);
+        if !must_be_made_anew(&tried, fork) {
+            return tried;
+        }
+    }
+    let began = Instant::now();
+    directory.set_sled_aside(clock::now_ms())?;
+    let recovered = attempt(directory, journal, Trust::Rebuild, cache_bytes)?;
+    let applied = recovered.state.applied();
+    if applied.offset > 0 {
+        info!(
+            entries = applied.offset,
+            direct = applied.heads.direct,
+            group = applied.heads.group,
+            seconds = began.elapsed().as_secs_f32(),
+            "made the readable view anew from the journal"
+        );
+    }
+    Ok(recovered)
+}
+
+/// Whether the journal can give what the view did not.
+fn must_be_made_anew(tried: &Result<Recovered, Error>, fork: bool) -> bool {
+    match tried {
+        Err(Error::View(reason)) => {
+            warn!(
+                reason,
+                "the readable view is damaged: it is made anew from the journal"
+            );
+            true
+        }
+        // What was acknowledged may be lost then, and the log gets a new id.
+        Err(Error::JournalBehind { journal, applied }) if fork => {
+            warn!(
+                journal,
+                applied, "the readable view is ahead of the journal: it is made anew"
+            );
+            true
+        }
+        _ => false,
+    }
+}
+
+/// One try.
+pub(super) fn attempt(
+    directory: &Directory,
+    journal: &mut Journal,
+    trust: Trust,
+    cache_bytes: u64,
+) -> Result<Recovered, Error> {
+    guarded(directory, || {
+        recovered(directory, journal, trust, cache_bytes)
+    })
+}
+
+/// Does work with a view that may be damaged. A panic of sled is damage.
+pub(super) fn guarded<T: Send>(
+    directory: &Directory,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let tried = std::thread::scope(|scope| {
+        let thread = Builder::new()
+            .name(SLED_OPEN_THREAD.into())
+            .spawn_scoped(scope, work);
+        thread.map(std::thread::ScopedJoinHandle::join)
+    });
+    let tried = tried.map_err(Error::io("start a thread for", directory.path()))?;
+    tried.unwrap_or_else(|panic| Err(Error::View(format!("it panicked: {}", panic_text(&*panic)))))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no reason given")
+}
+
+fn recovered(
+    directory: &Directory,
+    journal: &mut Journal,
+    trust: Trust,
+    cache_bytes: u64,
+) -> Result<Recovered, Error> {
+    let (view, applied) = View::open(directory, cache_bytes)?;
+    let lineage = directory.lineage();
+    let known = applied.log == lineage.log
+        || lineage
+            .ancestors
+            .iter()
+            .any(|ancestor| ancestor.log == applied.log);
+    if !known {
+        return Err(Error::View(format!(
+            "it belongs to another log, {}",
+            applied.log
+        )));
+    }
+    let (_, _, end) = journal.identity();
+    if applied.offset > end {
+        return Err(Error::JournalBehind {
+            journal: end,
+            applied: applied.offset,
+        });
+    }
+    let view = Arc::new(view);
+    let mut state = State::load(&view, applied)?;
+    state.applied.log = lineage.log;
+    let mut follower = journal.follow(applied.offset)?;
+    let (flusher, flush) = Flusher::start(&view)?;
+    let stopping = Stopping(Some((Arc::clone(&flusher), flush)));
+    catch_up(&mut state, &view, &flusher, &mut follower)?;
+    if trust == Trust::Check {
+        info!("the last stop was not clean: checking the readable view");
+        view.check(state.applied())?;
+    }
+    view.flush()?;
+    let (flusher, flush) = stopping.keep();
+    Ok(Recovered {
+        view,
+        state,
+        follower,
+        flusher,
+        flush,
+    })
+}
+
+/// Ends the flusher unless it is kept: a view that is put aside must be closed.
+pub(super) struct Stopping(pub(super) Option<(Arc<Flusher>, JoinHandle<()>)>);
+
+impl Stopping {
+    fn keep(mut self) -> (Arc<Flusher>, JoinHandle<()>) {
+        self.0.take().expect("it is taken only here and in drop")
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        if let Some((flusher, thread)) = self.0.take() {
+            flusher.stop();
+            joined("flush", thread);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Files and directories: written durably, listed, told from their copies.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use super::error::Error;
+
+/// Makes names made or removed in a directory durable.
+pub(super) fn sync_directory(directory: &Path) -> Result<(), Error> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(Error::io("sync", directory))
+}
+
+/// What tells this directory from a copy of it.
+pub(super) fn identity(path: &Path) -> Result<String, Error> {
+    identity_with(path, &path.join("format"))
+}
+
+/// The same, once this file is `format`.
+pub(super) fn identity_with(path: &Path, format: &Path) -> Result<String, Error> {
+    let journal = path.join("journal");
+    let mut parts = Vec::new();
+    for path in [path, &journal, format] {
+        let data = fs::metadata(path).map_err(Error::io("read the inode of", path))?;
+        let born = data
+            .created()
+            .ok()
+            .and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born = born.map_or(0, |born| born.as_nanos());
+        parts.push(format!("{}-{born}", data.ino()));
+    }
+    Ok(parts.join(" "))
+}
+
+/// Name, length and modification time (ns) of every file, in order of names.
+pub(super) fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Error> {
+    let mut found = Vec::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(next) = waiting.pop() {
+        for entry in fs::read_dir(&next).map_err(Error::io("list", &next))? {
+            let entry = entry.map_err(Error::io("list", &next))?;
+            let path = entry.path();
+            let data = entry
+                .metadata()
+                .map_err(Error::io("read the size of", &path))?;
+            if data.is_dir() {
+                waiting.push(path);
+                continue;
+            }
+            let since = data
+                .modified()
+                .ok()
+                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let time = since
+                .and_then(|since| u64::try_from(since.as_nanos()).ok())
+                .unwrap_or(0);
+            let name = path
+                .strip_prefix(directory)
+                .unwrap_or(&path)
+                .to_string_lossy()
+                .into_owned();
+            found.push((name, data.len(), time));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Writes a small file so that it is there whole or not at all.
+pub(super) fn write_durably(directory: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
+    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
+    let mut file = File::create(&new).map_err(Error::io("make", &new))?;
+    file.write_all(content).map_err(Error::io("write", &new))?;
+    file.sync_all().map_err(Error::io("sync", &new))?;
+    fs::rename(&new, &path).map_err(Error::io("rename", &new))?;
+    sync_directory(directory)
+}
+
+/// sled takes a half-written snapshot for the newest one and then does not open.
+pub(super) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
+    let Ok(entries) = fs::read_dir(sled) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", sled))?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "generating")
+        {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that an ordinary process may still write on the directory's file system.
+pub fn free_bytes(path: &Path) -> Result<u64, Error> {
+    let found = rustix::fs::statvfs(path)
+        .map_err(|e| Error::io("ask for the free space of", path)(e.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}

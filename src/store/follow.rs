@@ -1,0 +1,190 @@
+//! Reading the journal: its segments in order, checked against each other, then what is appended.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use super::command::Entry;
+use super::error::Error;
+use super::segment::{Next, SegmentReader};
+use crate::model::Lineage;
+
+/// Reads entries in order, first from disk, then as they are appended.
+#[derive(Debug)]
+pub struct Follower {
+    segments: std::vec::IntoIter<PathBuf>,
+    reader: Option<SegmentReader>,
+    /// The offset of the next entry.
+    next: u64,
+    /// The last entry on disk when following began.
+    end: u64,
+    live: Option<Receiver<(u64, Arc<Entry>)>>,
+}
+
+impl Follower {
+    /// Follows what is on disk only, from after `after` up to `end`.
+    pub(super) fn of_disk(directory: &Path, after: u64, end: u64) -> Result<Self, Error> {
+        let all = segments(directory)?;
+        let first = all
+            .iter()
+            .rposition(|(first, _)| *first <= after + 1)
+            .unwrap_or(0);
+        let wanted: Vec<PathBuf> = all.into_iter().skip(first).map(|(_, path)| path).collect();
+        Ok(Self {
+            segments: wanted.into_iter(),
+            reader: None,
+            next: after + 1,
+            end,
+            live: None,
+        })
+    }
+
+    /// Goes on with what is appended.
+    pub(super) fn then(self, live: Receiver<(u64, Arc<Entry>)>) -> Self {
+        let live = Some(live);
+        Self { live, ..self }
+    }
+
+    /// All that is on disk and sound, without changing anything; a torn tail is passed over.
+    pub fn read_only(directory: &Path, lineage: &Lineage) -> Result<Self, Error> {
+        sound_segments(directory, lineage)?;
+        Self::of_disk(directory, 0, u64::MAX)
+    }
+
+    /// Reads all, for its errors.
+    pub(super) fn drain(mut self) -> Result<(), Error> {
+        while self.next_entry()?.is_some() {}
+        Ok(())
+    }
+
+    /// The last entry that was on disk when following began.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether all that was on disk when following began has been given.
+    pub fn caught_up(&self) -> bool {
+        self.next > self.end
+    }
+
+    /// The next entry and its offset; waits for it. `None`: nothing more will come.
+    pub fn next_entry(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
+        let found = if self.caught_up() {
+            self.live_entry()
+        } else {
+            self.disk_entry()?
+        };
+        if let Some((offset, _)) = &found {
+            assert!(
+                *offset == self.next,
+                "entry {offset} follows entry {}",
+                self.next - 1
+            );
+            self.next += 1;
+        }
+        Ok(found)
+    }
+
+    fn live_entry(&mut self) -> Option<(u64, Arc<Entry>)> {
+        self.live.as_ref()?.recv().ok()
+    }
+
+    fn disk_entry(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
+        loop {
+            if self.reader.is_none() {
+                let Some(path) = self.segments.next() else {
+                    return Ok(None);
+                };
+                self.reader = SegmentReader::open(&path)?;
+            }
+            let Some(reader) = &mut self.reader else {
+                continue;
+            };
+            match reader.next()? {
+                Next::Entry(offset, _) if offset < self.next => {}
+                Next::Entry(offset, entry) => return Ok(Some((offset, Arc::new(entry)))),
+                Next::End { good, torn } if torn > 0 && self.segments.len() > 0 => {
+                    return Err(reader.damage_at(good));
+                }
+                Next::End { .. } => self.reader = None,
+            }
+        }
+    }
+}
+
+/// The first offset (from the name) and the path of each segment, in order.
+pub(super) fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
+        let path = entry.map_err(Error::io("list", directory))?.path();
+        let number = (path
+            .extension()
+            .is_some_and(|extension| extension == "journal"))
+        .then(|| path.file_stem()?.to_str()?.parse().ok())
+        .flatten();
+        found.extend(number.map(|first| (first, path)));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The segments, after checking that none is missing, cut, or of another log. A last segment whose
+/// header was never completed is left out and, being empty, written anew when its turn comes.
+pub(super) fn sound_segments(
+    directory: &Path,
+    lineage: &Lineage,
+) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let mut all = segments(directory)?;
+    if let Some((_, path)) = all.last()
+        && all.len() > 1
+        && SegmentReader::open(path)?.is_none()
+    {
+        all.pop();
+    }
+    let mut previous = (0, 0);
+    for (first, path) in &all {
+        let damage = |reason: String| Error::Journal {
+            path: path.clone(),
+            position: 0,
+            reason,
+        };
+        let reader = SegmentReader::open(path)?.ok_or_else(|| damage("it has no header".into()))?;
+        let head = reader.head;
+        let known = head.log == lineage.log
+            || lineage
+                .ancestors
+                .iter()
+                .any(|ancestor| ancestor.log == head.log);
+        if !known {
+            return Err(damage(format!("it belongs to another log, {}", head.log)));
+        }
+        if head.first != *first {
+            return Err(damage(format!(
+                "its name says entry {first}, its header {}",
+                head.first
+            )));
+        }
+        if head.previous != previous {
+            let (entry, bytes) = head.previous;
+            let (found, long) = previous;
+            return Err(damage(format!(
+                "before it belongs a segment that begins with entry {entry} and has {bytes} bytes; \
+                 there is one that begins with entry {found} and has {long} bytes (0: none)"
+            )));
+        }
+        let length = fs::metadata(path)
+            .map_err(Error::io("read the size of", path))?
+            .len();
+        previous = (head.first, length);
+    }
+    Ok(all)
+}
+
+pub(super) fn no_segments(directory: &Path) -> Error {
+    Error::Journal {
+        path: directory.to_owned(),
+        position: 0,
+        reason: "it has no segment".into(),
+    }
+}

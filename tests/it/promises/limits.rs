@@ -1,0 +1,113 @@
+//! Limits: the configured ones are kept, and the reply at each says which it is.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::TestServer;
+
+const POST: &str = "/v1/direct/carol/messages";
+
+fn push(length: usize) -> String {
+    json!({ "from": "a", "body": "x".repeat(length) }).to_string()
+}
+
+/// Requests beyond a limit: method, path, body; status, code, what the reply names.
+type Beyond = (
+    &'static str,
+    &'static str,
+    String,
+    u16,
+    &'static str,
+    &'static str,
+);
+
+fn beyond() -> [Beyond; 7] {
+    let array = Value::from(vec![
+        json!({ "to": "b", "from": "a", "body": "x".repeat(100) });
+        25
+    ]);
+    let items = Value::from(vec![json!(0); 1001]).to_string();
+    [
+        ("POST", POST, push(122), 413, "body_too_large", "123"),
+        (
+            "POST",
+            "/v1/messages",
+            "[".to_owned() + &" ".repeat(4567),
+            413,
+            "body_too_large",
+            "4567",
+        ),
+        ("POST", "/v1/messages", items, 413, "body_too_large", "1000"),
+        (
+            "POST",
+            "/v1/messages",
+            array.to_string(),
+            503,
+            "busy",
+            "queue",
+        ),
+        (
+            "GET",
+            "/v1/users/ann/inbox?limit=18",
+            String::new(),
+            400,
+            "bad_query",
+            "17",
+        ),
+        (
+            "GET",
+            "/v1/users/ann/inbox?wait=78",
+            String::new(),
+            400,
+            "bad_query",
+            "77",
+        ),
+        (
+            "GET",
+            "/v1/users/bob/inbox",
+            String::new(),
+            429,
+            "too_many_waiters",
+            "2",
+        ),
+    ]
+}
+
+/// Promise 11: at each limit the reply names it, and it is the configured one.
+#[tokio::test]
+async fn every_limit_is_the_configured_one_and_is_named() {
+    let change = |parts: &mut halley::http::Parts| {
+        parts.limits.body_bytes_max = 123;
+        parts.limits.request_bytes_max = 4567;
+        parts.limits.page_messages_max = 17;
+        parts.limits.poll_wait_max = Duration::from_secs(77);
+    };
+    let hub = |options: &mut halley::hub::Options| {
+        options.waiters_per_user_max = 2;
+        options.queue_bytes_max = 2000;
+    };
+    let server = TestServer::with_hub(hub, change).await;
+    let _held = (server.poll_held("bob").await, server.poll_held("bob").await);
+    for (method, path, body, status, code, named) in beyond() {
+        let reply = server.as_admin(method, path, &body).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (status, code),
+            "{path}: {reply:?}"
+        );
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(named), "{path}: {detail}");
+        assert_eq!(
+            reply.header("retry-after").is_some(),
+            status == 429 || status == 503
+        );
+    }
+    for (method, path, body) in [
+        ("POST", POST, push(121)),
+        ("GET", "/v1/users/ann/inbox?limit=17", String::new()),
+    ] {
+        let reply = server.as_admin(method, path, &body).await;
+        assert!(reply.status < 300, "at the limit: {reply:?}");
+    }
+}
