@@ -3,7 +3,11 @@
 //! Resident memory of the server before and after, divided by the connections; each user holds one poll.
 //! The kernel adds memory for the sockets, the same for every server.
 
-#![expect(
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes,
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,14 +15,7 @@
     clippy::indexing_slicing,
     clippy::as_conversions,
     clippy::cast_precision_loss,
-    reason = "a benchmark prints figures and stops at the first surprise"
-)]
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    clippy::allow_attributes,
-    reason = "what the benchmarks share is not all used by each"
+    reason = "a benchmark prints figures and stops at the first surprise; not each uses all that they share"
 )]
 
 mod support;

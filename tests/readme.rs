@@ -4,10 +4,14 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing,
     reason = "what tests share stands outside test functions"
 )]
 
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "other tests use the rest"
+)]
 mod program;
 
 use std::io::{BufRead, BufReader};

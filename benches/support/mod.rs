@@ -12,11 +12,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub(crate) use client::Client;
-#[allow(
-    unused_imports,
-    clippy::allow_attributes,
-    reason = "not all used by each benchmark"
-)]
+#[allow(unused_imports, reason = "not each benchmark uses all of them")]
 pub(crate) use figures::{Latencies, about_machine, load};
 pub(crate) use halley::Halley;
 pub(crate) use nchan::Nchan;
