@@ -27,6 +27,8 @@ pub use self::show::{OptionRow, Setting, Source, option_table, settings};
 const FILES_RESERVED: u64 = 128;
 /// With an unlimited number of open files, this many connections are the default.
 const CONNECTIONS_DEFAULT_MAX: u64 = 1_000_000;
+/// What the queue counts beside the bodies of the largest request: 1,000 messages or 10,000 names.
+const QUEUED_OVERHEAD_BYTES: usize = 512 * 1024;
 /// sled writes segments of 8 MiB and a snapshot while it closes and opens.
 const DISK_FREE_LEAST: u64 = 32 << 20;
 /// Room for names, keys and the JSON around the largest body.
@@ -238,10 +240,11 @@ fn limits(options: &Options) -> Result<Limits, ConfigError> {
             options.disk_free_min_bytes
         )));
     }
-    if options.queue_bytes_max < options.request_bytes_max {
+    let largest_queued = options.request_bytes_max + QUEUED_OVERHEAD_BYTES;
+    if options.queue_bytes_max < largest_queued {
         return Err(together(format!(
-            "queue-bytes-max is {}: it must be at least request-bytes-max, which is {}, so that the \
-             largest request fits",
+            "queue-bytes-max is {}: with request-bytes-max {} it must be at least {largest_queued}, so \
+             that the largest request fits",
             options.queue_bytes_max, options.request_bytes_max
         )));
     }

@@ -29,7 +29,9 @@ const READS_MAX: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}, the {face} address ({option})")]
+    #[error(
+        "cannot listen on {address}, the {face} address: if Halley or another program already uses it, set another with {option}"
+    )]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -153,7 +155,13 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let server = Server::open(&config, Timeouts::default())?;
     // Opening may take long, and may be ended at any time; only what serves has something to end in order.
     let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
-    greet(&server, &config).map_err(|e| ServeError::Io("print the addresses", e))?;
+    if let Err(e) = greet(&server, &config) {
+        // A closed standard output is no reason not to serve.
+        warn!(
+            error = &e as &dyn std::error::Error,
+            "cannot print the addresses"
+        );
+    }
     // It may hold keys, which the server has taken over.
     drop(config);
     notify(&[NotifyState::Ready]);

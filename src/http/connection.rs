@@ -25,6 +25,8 @@ use super::service::{Exchange, Front, Listener};
 
 /// The longest head of a request; hyper answers longer ones with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long hyper is kept for a peer that may ask again at once, as backends do.
+const QUIET: Duration = Duration::from_millis(250);
 /// What is read and thrown away of a peer that goes on sending after our end.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
@@ -107,10 +109,12 @@ async fn drive(line: Line, listener: &Arc<Listener>, shutdown: &mut watch::Recei
         .half_close(true) // a pusher may shut its sending side and still wants the receipt
         .serve_connection(io, front);
     let mut stopping = false;
+    let mut quiet = std::pin::pin!(quiet(&exchange));
     let end = loop {
         tokio::select! {
             biased;
-            end = next_end(&mut connection, &exchange, stopping) => break end,
+            end = next_end(&mut connection, &exchange) => break end,
+            () = &mut quiet, if !stopping => break End::Idle,
             () = stopped(shutdown), if !stopping => {
                 stopping = true;
                 stop(&mut connection);
@@ -136,17 +140,28 @@ fn stop(connection: &mut Connection<Io, Front>) {
     Pin::new(connection).graceful_shutdown();
 }
 
+/// Resolves when the last request was answered a while ago and no other has begun. Must be polled after the
+/// connection.
+async fn quiet(exchange: &Exchange) {
+    let mut waiting = None;
+    poll_fn(|cx| {
+        if !exchange.is_over() {
+            waiting = None;
+            return Poll::Pending;
+        }
+        let waiting = waiting.get_or_insert_with(|| Box::pin(sleep(QUIET)));
+        waiting.as_mut().poll(cx)
+    })
+    .await;
+}
+
 enum End {
     Over { cut: bool },
     Idle,
     Held(Box<Held>),
 }
 
-async fn next_end(
-    connection: &mut Connection<Io, Front>,
-    exchange: &Exchange,
-    stopping: bool,
-) -> End {
+async fn next_end(connection: &mut Connection<Io, Front>, exchange: &Exchange) -> End {
     poll_fn(|cx| {
         if let Poll::Ready(done) = connection.poll_without_shutdown(cx) {
             if let Err(error) = &done {
@@ -158,9 +173,6 @@ async fn next_end(
         }
         if let Some(held) = exchange.take_held() {
             return Poll::Ready(End::Held(Box::new(held)));
-        }
-        if exchange.is_over() && !stopping {
-            return Poll::Ready(End::Idle);
         }
         Poll::Pending
     })

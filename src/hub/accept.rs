@@ -46,8 +46,7 @@ struct Queued {
 
 impl Queued {
     fn new(bytes: usize, all: &Arc<AtomicUsize>, max: usize) -> Result<Self, Error> {
-        // One alone always fits: the request's own limit bounds it.
-        let fits = |now: usize| Some(now + bytes).filter(|sum| now == 0 || *sum <= max);
+        let fits = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= max);
         all.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits)
             .map_err(|_| Error::Busy)?;
         Ok(Self {

@@ -21,6 +21,9 @@ const ENTRY_BYTES: usize = 1 << 20;
 /// How long what was acknowledged may be unsynced with `--durability interval`.
 const SYNC_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How often the free disk space is asked for while there is enough.
+const DISK_CHECKED_EVERY: Duration = Duration::from_millis(50);
+
 /// Who waits for the entries of this process, by the number of the entry.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -62,6 +65,8 @@ pub(super) struct JournalStage {
     /// The time of the last entry.
     pub(super) at_ms: u64,
     pub(super) n: u64,
+    /// When there was enough free disk space.
+    pub(super) roomy: Option<Instant>,
 }
 
 impl JournalStage {
@@ -145,11 +150,24 @@ impl JournalStage {
         }
     }
 
-    fn check_disk(&self) -> Result<(), Error> {
+    /// Asks the system now and then: between two questions less is written than is kept free.
+    fn check_disk(&mut self) -> Result<(), Error> {
+        if self
+            .roomy
+            .is_some_and(|asked| asked.elapsed() < DISK_CHECKED_EVERY)
+        {
+            return Ok(());
+        }
         let needed = self.inner.options.disk_free_min_bytes;
         match free_bytes(&self.inner.options.data) {
-            Ok(free) if free < needed => Err(Error::DiskFull { free, needed }),
-            _ => Ok(()),
+            Ok(free) if free < needed => {
+                self.roomy = None;
+                Err(Error::DiskFull { free, needed })
+            }
+            _ => {
+                self.roomy = Some(Instant::now());
+                Ok(())
+            }
         }
     }
 

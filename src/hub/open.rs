@@ -194,6 +194,7 @@ fn start(
         queue,
         at_ms: applied.at_ms,
         n: 0,
+        roomy: None,
     };
     let apply = ApplyStage {
         inner: Arc::clone(&inner),

@@ -47,7 +47,7 @@ pub(super) fn recover(
             entries = applied.offset,
             direct = applied.heads.direct,
             group = applied.heads.group,
-            seconds = began.elapsed().as_secs_f32(),
+            ms = began.elapsed().as_millis(),
             "made the readable view anew from the journal"
         );
     }

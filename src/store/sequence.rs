@@ -28,13 +28,21 @@ impl Sequences {
 
     /// Takes the next `count` ids, and returns the last of them.
     pub(super) fn take(&self, sequence: Sequence, count: u64) -> Result<u64, Error> {
+        // A counter that does not move is only read.
+        if count == 0 {
+            return last_id(sequence, self.tree.get(key(sequence))?.as_deref());
+        }
         let last = self.tree.update_and_fetch(key(sequence), |last| {
             let last = last.and_then(|bytes| bytes.first_chunk()).copied()?;
             Some((u64::from_be_bytes(last) + count).to_be_bytes().to_vec())
         })?;
-        last.as_deref()
-            .and_then(|bytes| bytes.first_chunk())
-            .map(|bytes| u64::from_be_bytes(*bytes))
-            .ok_or_else(|| Error::View(format!("the counter of {sequence} is missing")))
+        last_id(sequence, last.as_deref())
     }
+}
+
+fn last_id(sequence: Sequence, counter: Option<&[u8]>) -> Result<u64, Error> {
+    counter
+        .and_then(|bytes| bytes.first_chunk())
+        .map(|bytes| u64::from_be_bytes(*bytes))
+        .ok_or_else(|| Error::View(format!("the counter of {sequence} is missing")))
 }
