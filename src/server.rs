@@ -157,10 +157,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
     if let Err(e) = greet(&server, &config) {
         // A closed standard output is no reason not to serve.
-        warn!(
-            error = &e as &dyn std::error::Error,
-            "cannot print the addresses"
-        );
+        warn!(error = %e, "cannot print the addresses");
     }
     // It may hold keys, which the server has taken over.
     drop(config);
