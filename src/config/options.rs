@@ -129,7 +129,7 @@ pub struct Options {
     pub token_public_key_file: Option<PathBuf>,
 
     /// When a push is acknowledged: after it is on disk (always), or at once (interval), so that a
-    /// power cut can lose the last second
+    /// power cut can lose what came in the last 100 ms
     #[arg(
         long,
         global = true,

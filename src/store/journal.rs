@@ -311,3 +311,188 @@ fn write_segment(directory: &Path, head: &SegmentHead) -> Result<(PathBuf, File,
     sync_directory(directory)?;
     Ok((path, file, to_u64(header.len())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Command;
+
+    fn entry(n: u64) -> Entry {
+        let group = crate::model::GroupName::parse(&format!("group {n}")).unwrap();
+        let commands = vec![Command::DeleteGroup { group }];
+        Entry {
+            proposer: 7,
+            n,
+            at_ms: n,
+            commands,
+        }
+    }
+
+    /// A directory whose journal holds entries, in segments of at least this many bytes.
+    fn written(entries: u64, segment_bytes: u64) -> (tempfile::TempDir, Directory) {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&folder.path().join("data")).unwrap();
+        let mut journal = Journal::open(&directory, true).unwrap();
+        journal.segment_bytes = segment_bytes;
+        for n in 1..=entries {
+            let heads = |offset| {
+                Ok(Position {
+                    direct: offset,
+                    group: 0,
+                })
+            };
+            assert_eq!(journal.append(entry(n), heads).unwrap(), n);
+        }
+        (folder, directory)
+    }
+
+    /// What a reading gives, each checked against what was written.
+    fn read(directory: &Directory) -> Result<u64, Error> {
+        let mut follower = Follower::read_only(directory)?;
+        let mut last = 0;
+        while let Some((offset, found)) = follower.next_entry()? {
+            assert_eq!((offset, &*found), (last + 1, &entry(last + 1)));
+            last = offset;
+        }
+        Ok(last)
+    }
+
+    fn files(directory: &Directory) -> Vec<PathBuf> {
+        segments(&directory.journal())
+            .unwrap()
+            .into_iter()
+            .map(|(_, path)| path)
+            .collect()
+    }
+
+    #[test]
+    fn a_flipped_byte_is_refused_or_takes_only_the_last_entry() {
+        let (_folder, directory) = written(3, SEGMENT_BYTES);
+        let path = files(&directory).remove(0);
+        let good = fs::read(&path).unwrap();
+        let mut torn = 0;
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            fs::write(&path, &bad).unwrap();
+            match read(&directory) {
+                Err(Error::Journal { .. }) => {}
+                Ok(2) => torn += 1,
+                other => panic!("byte {at}: {other:?}"),
+            }
+        }
+        let frame = encode_frame(3, &entry(3)).unwrap().len();
+        assert_eq!(torn, frame, "every byte of the last entry, and no other");
+    }
+
+    #[test]
+    fn a_cut_anywhere_leaves_whole_entries_and_goes_on_from_there() {
+        let (_folder, directory) = written(3, SEGMENT_BYTES);
+        let path = files(&directory).remove(0);
+        let good = fs::read(&path).unwrap();
+        let ends: Vec<usize> = (0..=3)
+            .map(|n| {
+                HEADER_BYTES
+                    + (1..=n)
+                        .map(|n| encode_frame(n, &entry(n)).unwrap().len())
+                        .sum::<usize>()
+            })
+            .collect();
+        for length in HEADER_BYTES..=good.len() {
+            fs::write(&path, &good[..length]).unwrap();
+            let whole = ends.iter().filter(|end| **end <= length).count() - 1;
+            let mut journal = Journal::open(&directory, true).unwrap();
+            assert_eq!(
+                fs::metadata(&path).unwrap().len(),
+                to_u64(length),
+                "not cut yet"
+            );
+            journal.cut_tail().unwrap();
+            let next = to_u64(whole) + 1;
+            assert_eq!(
+                journal.append(entry(next), |_| unreachable!()).unwrap(),
+                next
+            );
+            assert_eq!(read(&directory).unwrap(), next);
+        }
+    }
+
+    #[test]
+    fn segments_follow_each_other_and_a_missing_one_is_noticed() {
+        let (_folder, directory) = written(40, 300);
+        let paths = files(&directory);
+        assert!(paths.len() > 4, "{paths:?}");
+        assert_eq!(read(&directory).unwrap(), 40);
+        assert_eq!(Journal::open(&directory, true).unwrap().identity().2, 40);
+        for path in paths.iter().rev().skip(1) {
+            let away = path.with_extension("away");
+            fs::rename(path, &away).unwrap();
+            assert!(
+                matches!(read(&directory), Err(Error::Journal { .. })),
+                "{path:?}"
+            );
+            assert!(matches!(
+                Journal::open(&directory, true),
+                Err(Error::Journal { .. })
+            ));
+            fs::rename(&away, path).unwrap();
+        }
+        for path in paths.iter().rev().skip(1) {
+            let good = fs::read(path).unwrap();
+            fs::write(path, &good[..good.len() - 1]).unwrap();
+            assert!(
+                matches!(read(&directory), Err(Error::Journal { .. })),
+                "{path:?} is cut"
+            );
+            fs::write(path, &good).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_segment_whose_header_was_never_finished_is_written_anew() {
+        let (_folder, directory) = written(40, 300);
+        let (last, before) = {
+            let mut paths = files(&directory);
+            (paths.pop().unwrap(), paths.len())
+        };
+        let header = fs::read(&last).unwrap();
+        for length in [0, 1, HEADER_BYTES - 1] {
+            fs::write(&last, &header[..length]).unwrap();
+            let end = read(&directory).unwrap();
+            let mut journal = Journal::open(&directory, true).unwrap();
+            journal.segment_bytes = 300;
+            assert_eq!(
+                (journal.identity().2, journal.size().segments),
+                (end, to_u64(before))
+            );
+            let heads = |offset| {
+                Ok(Position {
+                    direct: offset,
+                    group: 0,
+                })
+            };
+            assert_eq!(journal.append(entry(end + 1), heads).unwrap(), end + 1);
+            assert_eq!(read(&directory).unwrap(), end + 1);
+        }
+    }
+
+    #[test]
+    fn a_damaged_journal_is_cut_only_where_its_loss_is_accepted() {
+        let (_folder, mut directory) = written(40, 300);
+        let paths = files(&directory);
+        let mut bytes = fs::read(&paths[1]).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&paths[1], &bytes).unwrap();
+        assert!(matches!(read(&directory), Err(Error::Journal { .. })));
+        assert!(!directory.must_fork());
+        assert!(Journal::cut_damage(&mut directory, 5).unwrap());
+        assert!(directory.must_fork(), "until the log has another id");
+        let end = read(&directory).unwrap();
+        assert_eq!(Journal::open(&directory, true).unwrap().identity().2, end);
+        assert!(end > 0 && end < 40, "{end}");
+        assert!(
+            paths[1].with_extension("damaged-5").exists(),
+            "what is cut is put aside"
+        );
+    }
+}
