@@ -104,7 +104,11 @@ fn values_that_do_not_go_together_end_with_2() {
         ),
         (
             &["config", "--queue-bytes-max", "65536"],
-            "at least request-bytes-max, which is 8388608",
+            "it must be at least 8912896",
+        ),
+        (
+            &["config", "--disk-free-min-bytes", "1000"],
+            "at least 33554432",
         ),
         (
             &["config", "--admin-key", KEY, "--admin-key-file", "x"],

@@ -229,7 +229,7 @@ pub struct Options {
     #[arg(default_value = "100", value_parser = sized(1..=100_000), help_heading = "Limits")]
     pub waiters_per_user_max: usize,
 
-    /// Time for open requests to end when the server stops, in seconds
+    /// Time for the server to stop, in seconds: half of it for open requests to end, the rest to commit and close
     // Held requests end at once; this is for slow readers, who must not hold up a restart.
     #[arg(long, global = true, env = "HALLEY_SHUTDOWN_S", value_name = "SECONDS")]
     #[arg(default_value = "10", value_parser = range(1..=600), help_heading = "Limits")]

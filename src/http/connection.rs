@@ -109,7 +109,9 @@ async fn drive(line: Line, listener: &Arc<Listener>, shutdown: &mut watch::Recei
         .half_close(true) // a pusher may shut its sending side and still wants the receipt
         .serve_connection(io, front);
     let mut stopping = false;
-    let mut quiet = std::pin::pin!(quiet(&exchange));
+    // hyper counts the time until the next head begins as the head's own.
+    let pause = QUIET.min(timeouts.head / 2);
+    let mut quiet = std::pin::pin!(quiet(&exchange, pause));
     let end = loop {
         tokio::select! {
             biased;
@@ -142,14 +144,14 @@ fn stop(connection: &mut Connection<Io, Front>) {
 
 /// Resolves when the last request was answered a while ago and no other has begun. Must be polled after the
 /// connection.
-async fn quiet(exchange: &Exchange) {
+async fn quiet(exchange: &Exchange, pause: Duration) {
     let mut waiting = None;
     poll_fn(|cx| {
         if !exchange.is_over() {
             waiting = None;
             return Poll::Pending;
         }
-        let waiting = waiting.get_or_insert_with(|| Box::pin(sleep(QUIET)));
+        let waiting = waiting.get_or_insert_with(|| Box::pin(sleep(pause)));
         waiting.as_mut().poll(cx)
     })
     .await;
