@@ -265,3 +265,152 @@ pub(super) fn live(group: Option<&Group>) -> Result<&Group, Error> {
         .filter(|group| !group.deleted)
         .ok_or(Error::GroupNotFound)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::{Body, IdempotencyKey, LogId};
+    use crate::store::{Applied, Directory, View};
+
+    const CACHE: u64 = 8 << 20;
+    const DAY_MS: u64 = KEYS_KEPT_MS;
+
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
+    fn team() -> GroupName {
+        GroupName::parse("team").unwrap()
+    }
+
+    fn message(from: &str, to: Receiver, key: Option<&str>) -> Command {
+        Command::Message(Draft {
+            from: user(from),
+            to,
+            body: Body::from(b"true".to_vec()),
+            key: key.map(|key| IdempotencyKey::parse(key).unwrap()),
+            by_user: true,
+        })
+    }
+
+    fn direct(from: &str, to: &str, key: Option<&str>) -> Command {
+        message(from, Receiver::User(user(to)), key)
+    }
+
+    fn change(add: &[&str], remove: &[&str]) -> Command {
+        let names = |names: &[&str]| names.iter().map(|name| user(name)).collect();
+        Command::ChangeMembers {
+            group: team(),
+            add: names(add),
+            remove: names(remove),
+        }
+    }
+
+    fn set(members: &[&str], history: Option<HistoryMode>) -> Command {
+        Command::SetGroup {
+            group: team(),
+            members: members.iter().map(|name| user(name)).collect(),
+            history,
+        }
+    }
+
+    fn to_team(from: &str, key: Option<&str>) -> Command {
+        message(from, Receiver::Group(team()), key)
+    }
+
+    /// What is hard: names, members and keys that are new, gone and new again, also within one entry.
+    fn entries() -> Vec<Entry> {
+        let delete = || Command::DeleteGroup { group: team() };
+        let commands = [
+            (1, vec![direct("a", "b", Some("k")), direct("b", "a", None)]),
+            (2, vec![direct("a", "b", Some("k")), direct("c", "c", None)]),
+            (3, vec![set(&["a", "n"], None), direct("a", "n", None)]),
+            (
+                4,
+                vec![
+                    change(&["b"], &[]),
+                    to_team("b", Some("k")),
+                    change(&[], &["b"]),
+                    to_team("b", None),
+                    change(&["b"], &["n"]),
+                ],
+            ),
+            (5, vec![delete(), to_team("a", None), change(&["a"], &[])]),
+            (
+                DAY_MS + 2,
+                vec![
+                    set(&["x", "b"], Some(HistoryMode::All)),
+                    direct("a", "b", Some("k")),
+                    direct("a", "b", Some("k")),
+                ],
+            ),
+            (DAY_MS + 5, vec![to_team("x", None), change(&[], &["x"])]),
+            (2 * DAY_MS + 9, vec![direct("a", "x", Some("k"))]),
+            (2 * DAY_MS + 9, vec![direct("b", "a", None), delete()]),
+        ];
+        let entry = |(n, (at_ms, commands))| Entry {
+            proposer: 1,
+            n,
+            at_ms,
+            commands,
+        };
+        (1..).zip(commands).map(entry).collect()
+    }
+
+    fn open(path: &Path) -> (View, State) {
+        let directory = Directory::open(path).unwrap();
+        let (view, applied) = View::open(&directory, CACHE).unwrap();
+        let state = State::load(&view, applied).unwrap();
+        (view, state)
+    }
+
+    /// What an entry does, and the mark behind it; nothing is written.
+    fn planned(state: &mut State, view: &View, offset: u64, entry: &Entry) -> (Plan, Applied) {
+        state.prepare(view, entry).unwrap();
+        let plan = plan(state, offset, entry);
+        state.forget_keys();
+        (plan, state.applied)
+    }
+
+    #[test]
+    fn the_same_entries_give_the_same_whatever_is_kept_in_memory_or_half_written() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (kept_view, mut kept) = open(one.path());
+        kept.applied.log = LogId([1; 16]);
+        let mut bare = State::new(kept.applied);
+        for (offset, entry) in (1..).zip(&entries()) {
+            let (plan, applied) = planned(&mut kept, &kept_view, offset, entry);
+            kept_view.write(&plan.writes, &applied).unwrap();
+            // As far as a crash before the mark gets: new rows and messages, and ids taken.
+            let (view, mut state) = open(other.path());
+            state.applied.log = LogId([1; 16]);
+            let before = state.applied;
+            let (again, marked) = planned(&mut state, &view, offset, entry);
+            assert_eq!((&again.writes, marked), (&plan.writes, applied));
+            view.take_ids(again.taken.direct, again.taken.group)
+                .unwrap();
+            let half = Writes {
+                changes: Vec::new(),
+                ..again.writes
+            };
+            view.write(&half, &before).unwrap();
+            drop((view, state));
+            let (view, mut state) = open(other.path());
+            let (again, marked) = planned(&mut state, &view, offset, entry);
+            assert_eq!(again.outcomes, plan.outcomes, "entry {offset}");
+            assert_eq!((&again.writes, marked), (&plan.writes, applied));
+            let taken = view.take_ids(again.taken.direct, again.taken.group);
+            assert_eq!(taken.unwrap(), applied.heads);
+            view.write(&again.writes, &marked).unwrap();
+            view.check(&marked).unwrap();
+            // Without a view, as a verification plans; only keys are not forgotten there.
+            let unread = super::plan(&mut bare, offset, entry);
+            assert_eq!(unread.outcomes, plan.outcomes, "entry {offset}");
+            assert_eq!(unread.writes.rows, plan.writes.rows);
+            assert_eq!(unread.writes.messages, plan.writes.messages);
+        }
+        assert_eq!(kept.applied.heads, bare.applied.heads);
+    }
+}

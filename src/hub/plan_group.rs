@@ -194,3 +194,55 @@ impl Planner<'_> {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::plan::{Outcome, plan};
+    use crate::hub::state::State;
+    use crate::model::LogId;
+    use crate::store::{Applied, Command, Entry};
+
+    fn change(add: Vec<UserName>, remove: Vec<UserName>) -> Command {
+        let group = GroupName::parse("team").unwrap();
+        Command::ChangeMembers { group, add, remove }
+    }
+
+    #[test]
+    fn a_group_has_no_more_members_than_the_limit() {
+        let user = |n: usize| UserName::parse(&format!("user-{n}")).unwrap();
+        let members: Vec<_> = (0..GROUP_MEMBERS_MAX).map(user).collect();
+        let group = GroupName::parse("team").unwrap();
+        let history = None;
+        let commands = vec![
+            Command::SetGroup {
+                group,
+                members,
+                history,
+            },
+            change(vec![UserName::parse("new").unwrap()], vec![]),
+            change(
+                vec![UserName::parse("new").unwrap()],
+                vec![UserName::parse("nobody").unwrap()],
+            ),
+            change(vec![user(1), user(2)], vec![]),
+            change(vec![UserName::parse("new").unwrap()], vec![user(1)]),
+        ];
+        let entry = Entry {
+            proposer: 1,
+            n: 1,
+            at_ms: 1,
+            commands,
+        };
+        let mut state = State::new(Applied::nothing(LogId([1; 16])));
+        let full = Outcome::Refused(Error::GroupFull {
+            limit: GROUP_MEMBERS_MAX,
+        });
+        let outcomes = plan(&mut state, 1, &entry).outcomes;
+        let fits = |outcome: &Outcome| matches!(outcome, Outcome::Group(_));
+        assert!(fits(&outcomes[0]));
+        assert_eq!(outcomes[1], full);
+        assert_eq!(outcomes[2], full);
+        assert!(fits(&outcomes[3]) && fits(&outcomes[4]));
+    }
+}

@@ -72,3 +72,68 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
     close_view(view, &directory, cache_bytes, rebuilt.offset)?;
     Ok(rebuilt)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+
+    use super::*;
+    use crate::hub::{Durability, Hub, Options, verify};
+    use crate::model::{Body, Draft, Receiver, UserName};
+
+    const CACHE: u64 = 8 << 20;
+
+    fn open(data: &Path) -> Result<Hub, Error> {
+        Hub::open(Options {
+            data: data.to_owned(),
+            durability: Durability::Always,
+            cache_bytes: CACHE,
+            disk_free_min_bytes: 0,
+            queue_bytes_max: 1 << 20,
+            waiters_per_user_max: 10,
+        })
+    }
+
+    async fn push(hub: &Hub) {
+        let draft = Draft {
+            from: UserName::parse("alice").unwrap(),
+            to: Receiver::User(UserName::parse("bob").unwrap()),
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: false,
+        };
+        hub.push(vec![draft]).await.unwrap().remove(0).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_journal_that_lost_its_end_is_only_gone_on_with_when_that_is_accepted() {
+        let data = tempfile::tempdir().unwrap();
+        let data = data.path();
+        let hub = open(data).unwrap();
+        let log = hub.log();
+        push(&hub).await;
+        let segment = data.join("journal/00000000000000000001.journal");
+        let length = fs::metadata(&segment).unwrap().len();
+        push(&hub).await;
+        hub.close();
+        drop(hub);
+        assert_eq!(verify(data, CACHE, &mut |_| ()).unwrap().entries, 2);
+        let file = OpenOptions::new().write(true).open(&segment).unwrap();
+        file.set_len(length).unwrap();
+        let refused = |error: Error| match error {
+            Error::JournalBehind { journal, applied } => assert_eq!((journal, applied), (1, 2)),
+            other => panic!("{other}"),
+        };
+        refused(verify(data, CACHE, &mut |_| ()).unwrap_err());
+        refused(open(data).unwrap_err());
+        refused(rebuild(data, false, CACHE).unwrap_err());
+        // The view knows it too.
+        fs::remove_file(data.join("clean")).unwrap();
+        refused(rebuild(data, false, CACHE).unwrap_err());
+        refused(open(data).unwrap_err());
+        assert_eq!(rebuild(data, true, CACHE).unwrap().offset, 1);
+        let hub = open(data).unwrap();
+        assert_ne!(hub.log(), log);
+        hub.close();
+    }
+}

@@ -233,3 +233,87 @@ impl Waiters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Body, Receiver};
+
+    fn user() -> UserName {
+        UserName::parse("bob").unwrap()
+    }
+
+    fn message(id: u64, bytes: usize) -> Arc<Message> {
+        Arc::new(Message {
+            id,
+            prev: 0,
+            at_ms: 0,
+            from: user(),
+            to: Receiver::User(user()),
+            body: Body::from(vec![b'1'; bytes]),
+        })
+    }
+
+    fn at(direct: u64) -> Position {
+        Position { direct, group: 0 }
+    }
+
+    fn ids(found: Found) -> Option<Vec<u64>> {
+        match found {
+            Found::Nothing => Some(Vec::new()),
+            Found::Messages(messages) => Some(messages.iter().map(|m| m.id).collect()),
+            Found::Behind => None,
+        }
+    }
+
+    #[test]
+    fn a_mailbox_gives_in_order_what_is_beyond_a_position() {
+        let mailbox = Mailbox::default();
+        for id in 1..=5 {
+            mailbox.put(&message(id, 1));
+        }
+        assert_eq!(ids(mailbox.take(at(2), 2)), Some(vec![3, 4]));
+        assert_eq!(ids(mailbox.take(at(4), 0)), Some(vec![]));
+        assert!(matches!(mailbox.take(at(4), 0), Found::Messages(_)));
+        assert_eq!(ids(mailbox.take(at(4), 9)), Some(vec![5]));
+        assert!(matches!(mailbox.take(at(5), 9), Found::Nothing));
+    }
+
+    #[test]
+    fn a_full_mailbox_falls_behind_until_it_is_cleared() {
+        for (count, bytes) in [(WAITING_MAX + 1, 1), (5, WAITING_BYTES_MAX / 4)] {
+            let mailbox = Mailbox::default();
+            for id in (1..).take(count) {
+                mailbox.put(&message(id, bytes));
+            }
+            mailbox.put(&message(100, 1));
+            assert_eq!(ids(mailbox.take(at(0), 1)), None);
+            mailbox.clear();
+            mailbox.put(&message(101, 1));
+            assert_eq!(ids(mailbox.take(at(0), 9)), Some(vec![101]));
+        }
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_what_is_beyond_his_position_and_by_the_end() {
+        let waiters = Waiters::new(1);
+        let mailbox = waiters.register(&user()).unwrap();
+        assert!(waiters.any());
+        assert!(waiters.register(&user()).is_err());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(mailbox.poll(at(0), &context).is_ready());
+        mailbox.clear();
+        assert!(mailbox.poll(at(0), &context).is_pending());
+        let mut wakers = Vec::new();
+        waiters.put(&user(), &message(1, 1), &mut wakers);
+        assert_eq!(wakers.len(), 1);
+        assert!(mailbox.poll(at(1), &context).is_pending());
+        assert!(mailbox.poll(at(0), &context).is_ready());
+        waiters.close();
+        context = Context::from_waker(Waker::noop());
+        assert!(mailbox.poll(at(1), &context).is_ready());
+        waiters.unregister(&user(), &mailbox);
+        waiters.unregister(&user(), &mailbox);
+        assert_eq!((waiters.count(), waiters.of(&user())), (0, 0));
+    }
+}

@@ -380,3 +380,90 @@ fn new_log_id() -> LogId {
     getrandom::fill(&mut id).expect("the operating system gives random bytes");
     LogId(id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Entry;
+
+    fn fresh() -> (tempfile::TempDir, PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        (parent, path)
+    }
+
+    fn must_fork(path: &Path) -> bool {
+        Directory::open(path).unwrap().must_fork()
+    }
+
+    #[test]
+    fn a_copy_must_fork_until_it_has_also_after_a_stop_in_between() {
+        let (parent, path) = fresh();
+        drop(Directory::open(&path).unwrap());
+        assert!(!must_fork(&path));
+        let copy = parent.path().join("copy");
+        fs::create_dir_all(copy.join("journal")).unwrap();
+        for name in ["format", "journal/00000000000000000001.journal"] {
+            fs::copy(path.join(name), copy.join(name)).unwrap();
+        }
+        for relaxed in [true, false] {
+            let mut directory = Directory::open(&copy).unwrap();
+            assert!(directory.must_fork());
+            directory.begin(relaxed).unwrap();
+        }
+        let mut directory = Directory::open(&copy).unwrap();
+        assert!(directory.must_fork());
+        directory.fork(Position::default()).unwrap();
+        drop(directory);
+        assert!(!must_fork(&copy));
+    }
+
+    #[test]
+    fn entries_that_may_be_lost_fork_the_log_also_after_another_stop() {
+        let (_parent, path) = fresh();
+        Directory::open(&path).unwrap().begin(true).unwrap();
+        assert!(must_fork(&path));
+        let mut directory = Directory::open(&path).unwrap();
+        directory.begin(false).unwrap();
+        drop(directory);
+        assert!(must_fork(&path));
+        let mut directory = Directory::open(&path).unwrap();
+        directory.begin(false).unwrap();
+        directory.fork(Position::default()).unwrap();
+        drop(directory);
+        assert!(!must_fork(&path));
+    }
+
+    #[test]
+    fn a_loss_that_was_accepted_is_remembered_until_the_fork() {
+        let (_parent, path) = fresh();
+        Directory::open(&path).unwrap().expect_loss().unwrap();
+        assert!(must_fork(&path));
+        let mut directory = Directory::open(&path).unwrap();
+        directory.begin(false).unwrap();
+        directory.fork(Position::default()).unwrap();
+        drop(directory);
+        assert!(!must_fork(&path));
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_short_is_begun_again() {
+        let (_parent, path) = fresh();
+        drop(Directory::open(&path).unwrap());
+        fs::remove_file(path.join("format")).unwrap();
+        fs::rename(path.join("README"), path.join("README.new")).unwrap();
+        let directory = Directory::open(&path).unwrap();
+        let mut journal = Journal::open(&directory, true).unwrap();
+        let entry = Entry {
+            proposer: 1,
+            n: 1,
+            at_ms: 1,
+            commands: Vec::new(),
+        };
+        journal.append(entry, |_| unreachable!()).unwrap();
+        drop((journal, directory));
+        fs::remove_file(path.join("format")).unwrap();
+        let error = Directory::open(&path).unwrap_err().to_string();
+        assert!(error.contains("it has a journal"), "{error}");
+    }
+}

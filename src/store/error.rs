@@ -57,7 +57,9 @@ pub enum Error {
         supported: u32,
     },
     /// Another process uses the directory.
-    #[error("the data directory is in use by another process (it holds {path})")]
+    #[error(
+        "the data directory is in use by another process, which holds {path}: stop it first, or work on a copy of the directory"
+    )]
     Locked {
         /// The lock file.
         path: PathBuf,
