@@ -153,6 +153,7 @@ impl View {
             self.tree(message.sequence())
                 .insert(message.id.to_be_bytes(), row)?;
         }
+        self.settle(writes)?;
         let chunks = redo_rows(&writes.changes);
         for (number, chunk) in (0..).zip(&chunks) {
             self.db
@@ -172,6 +173,19 @@ impl View {
         self.file
             .sync_data()
             .map_err(Error::io("sync the file db in", &self.path))
+    }
+
+    /// Reads what was just written. sled divides a page that has become too large when it next meets it, also
+    /// while it reads; done here, readings need not write, and go on when writes fail.
+    fn settle(&self, writes: &Writes) -> Result<(), Error> {
+        for (key, _) in &writes.rows {
+            self.index.contains_key(key)?;
+        }
+        for message in &writes.messages {
+            self.tree(message.sequence())
+                .contains_key(message.id.to_be_bytes())?;
+        }
+        Ok(())
     }
 
     /// The messages of one sequence.
