@@ -4,8 +4,10 @@
 //! `applied` mark of an entry is there when the mark is. Rows that never change are written before it;
 //! those that do are first written aside, and put in place once the mark is set.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,8 @@ use crate::model::{LogId, Message, Position, Sequence};
 const SLED_SEGMENT_BYTES: usize = 1 << 23;
 /// sled collects garbage only while its flusher runs.
 const SLED_FLUSH_MS: u64 = 100;
+/// How long sled's own threads may take to let its file go after a close.
+const SLED_LOCK_WAIT: Duration = Duration::from_secs(10);
 /// A row with changes stays well below what sled keeps in its log.
 const REDO_BYTES: usize = 32 << 10;
 
@@ -225,6 +229,7 @@ pub(crate) const SLED_OPEN_THREAD: &str = "sled-open";
 type Opened = (sled::Db, sled::Tree, sled::Tree, sled::Tree);
 
 fn open_sled(path: &Path, cache_bytes: u64) -> Result<Opened, Error> {
+    await_lock(&path.join("db"))?;
     let db = sled::Config::new()
         .path(path)
         .cache_capacity(cache_bytes)
@@ -234,6 +239,30 @@ fn open_sled(path: &Path, cache_bytes: u64) -> Result<Opened, Error> {
     let (direct, group) = (db.open_tree("direct")?, db.open_tree("group")?);
     let index = db.open_tree("index")?;
     Ok((db, direct, group, index))
+}
+
+/// Waits until sled's file is free. Our own lock keeps other processes out, but a thread of a sled that this
+/// process has just closed may hold the file a little longer, and sled itself does not wait.
+fn await_lock(file: &Path) -> Result<(), Error> {
+    let Ok(db) = File::open(file) else {
+        return Ok(()); // there is none yet, or sled will say what is wrong with it
+    };
+    let begun = Instant::now();
+    loop {
+        match db.try_lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < SLED_LOCK_WAIT => {
+                sleep(Duration::from_millis(1));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Locked {
+                    path: file.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", file)(error)),
+            // Dropping the file frees it for sled.
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 fn redo_rows(changes: &[Change]) -> Vec<Vec<&Change>> {
@@ -252,4 +281,23 @@ fn redo_rows(changes: &[Change]) -> Vec<Vec<&Change>> {
             .push(change);
     }
     chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opening_waits_for_a_thread_that_still_holds_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open_sled(directory.path(), 1 << 20).unwrap());
+        let held = File::open(directory.path().join("db")).unwrap();
+        held.lock().unwrap();
+        let late = std::thread::spawn(move || {
+            sleep(Duration::from_millis(50));
+            drop(held);
+        });
+        open_sled(directory.path(), 1 << 20).unwrap();
+        late.join().unwrap();
+    }
 }
