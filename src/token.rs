@@ -28,6 +28,13 @@ pub struct Claims {
     pub expires_at: u64,
 }
 
+impl Claims {
+    /// From when on the token is refused, Unix seconds: a little after its end.
+    pub fn refused_from(&self) -> u64 {
+        self.expires_at.saturating_add(LEEWAY_S)
+    }
+}
+
 /// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -144,9 +151,6 @@ impl Verifier {
                 return Err(TokenError::Invalid("it is not valid yet (claim nbf)"));
             }
         }
-        if expires_at.saturating_add(LEEWAY_S) <= now {
-            return Err(TokenError::Expired);
-        }
         let user = match claims.sub {
             Some(serde_json::Value::String(user)) if !user.is_empty() => user,
             Some(_) => return Err(TokenError::Invalid("claim sub is not the name of a user")),
@@ -157,11 +161,15 @@ impl Verifier {
             Some(serde_json::Value::Bool(send)) => send,
             Some(_) => return Err(TokenError::Invalid("claim send is neither true nor false")),
         };
-        Ok(Claims {
+        let claims = Claims {
             user,
             send,
             expires_at,
-        })
+        };
+        if claims.refused_from() <= now {
+            return Err(TokenError::Expired);
+        }
+        Ok(claims)
     }
 }
 

@@ -15,7 +15,7 @@ use halley::error::Error;
 use halley::hub::{Durability, Feed, GroupChange, HistoryMode, Hub, Options};
 use halley::model::{
     After, Body, Bound, ConversationEntry, Cursor, Draft, GroupName, HistoryPage, IdempotencyKey,
-    Message, Receipt, Receiver, Sequence, UserName,
+    Message, Receipt, Receiver, Sequence, Transport, UserName,
 };
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -451,7 +451,7 @@ impl World {
             .map_or(After::START, |(cursor, _)| After::Cursor(*cursor));
         let mut feed = match self.feeds.remove(&number) {
             Some(feed) => feed,
-            None => self.hub.feed(user(number), after).unwrap(),
+            None => self.hub.feed(user(number), after, Transport::Poll).unwrap(),
         };
         let batch = feed.read(limit).await.unwrap();
         assert!(batch.messages.len() <= limit);

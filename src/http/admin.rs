@@ -1,16 +1,20 @@
 //! Operations: health, status, who is connected.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::app::Face;
 use super::call::Call;
 use super::reply::{Refusal, Reply};
 use crate::hub::Status;
+use crate::model::{Device, Transport};
 
 #[derive(Serialize)]
 struct PresenceOut<'a> {
     user: &'a str,
     connections: usize,
+    devices: Vec<Device>,
 }
 
 #[derive(Serialize)]
@@ -29,17 +33,22 @@ struct StatusOut {
     version: &'static str,
     uptime_s: u64,
     connections: ConnectionsOut,
+    /// Held requests by transport.
+    held: BTreeMap<&'static str, usize>,
+    /// Messages written to clients since the start.
+    delivered: u64,
     #[serde(flatten)]
     hub: Status,
 }
 
-/// How many requests of a user are held now.
+/// Which requests of a user are held now.
 pub(super) fn presence(call: &Call) -> Result<Reply, Refusal> {
     let user = call.user("user")?;
-    let connections = call.app.hub.connections(&user);
+    let devices = call.app.hub.devices(&user);
     Ok(Reply::ok(&PresenceOut {
         user: user.as_str(),
-        connections,
+        connections: devices.len(),
+        devices,
     }))
 }
 
@@ -52,6 +61,10 @@ pub(super) fn status(call: &Call) -> Reply {
             client: call.app.connections(Face::Client),
             admin: call.app.connections(Face::Admin),
         },
+        held: Transport::ALL
+            .map(|transport| (transport.name(), call.app.hub.held(transport)))
+            .into(),
+        delivered: call.app.deliveries(),
         hub: call.app.hub.status(),
     })
 }

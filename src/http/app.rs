@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use warp::http::HeaderValue;
@@ -49,6 +49,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// How long the peer's end is awaited after ours.
     pub linger: Duration,
+    /// After about so long a stream ends, and the client asks again.
+    pub stream: Duration,
 }
 
 impl Default for Timeouts {
@@ -59,6 +61,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(75),
             write: Duration::from_secs(30),
             linger: Duration::from_secs(1),
+            stream: Duration::from_secs(600),
         }
     }
 }
@@ -94,6 +97,7 @@ pub(super) struct Shared {
     pub(super) origins: Vec<HeaderValue>,
     pub(super) rendered: Rendered,
     open: [AtomicUsize; 2],
+    delivered: AtomicU64,
 }
 
 impl App {
@@ -109,12 +113,24 @@ impl App {
             origins,
             rendered: Rendered::default(),
             open: Default::default(),
+            delivered: AtomicU64::new(0),
         }))
     }
 
     /// Connections that are open on one listener.
     pub fn connections(&self, face: Face) -> usize {
         self.counter(face).load(Ordering::Relaxed)
+    }
+
+    /// Messages that were written to clients, each counted for every device.
+    pub fn deliveries(&self) -> u64 {
+        self.0.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Counts messages that were written to a client.
+    pub(super) fn delivered(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.0.delivered.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Counts a connection until the guard is dropped; none if there is no room. The last places are

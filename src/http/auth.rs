@@ -2,7 +2,10 @@
 //!
 //! Neither is ever written to a log or repeated in a reply.
 
+use std::time::Duration;
+
 use subtle::ConstantTimeEq;
+use tokio::time::Instant;
 use warp::http::{HeaderMap, header};
 
 use super::app::App;
@@ -24,6 +27,11 @@ pub(super) fn user(app: &App, headers: &HeaderMap, query: &Query) -> Result<Call
             )
         })?,
     };
+    bearer_of(app, token)
+}
+
+/// The user of a token.
+pub(super) fn bearer_of(app: &App, token: &str) -> Result<Caller, Refusal> {
     let claims = app
         .verifier
         .verify(token, clock::now_s())
@@ -36,7 +44,16 @@ pub(super) fn user(app: &App, headers: &HeaderMap, query: &Query) -> Result<Call
     Ok(Caller {
         user,
         may_send: claims.send,
+        expires_at: claims.expires_at,
+        ends: instant_of(claims.refused_from()),
     })
+}
+
+/// The moment of a time of day. One beyond all reason is cut to a year, which no request lasts.
+fn instant_of(unix_s: u64) -> Instant {
+    const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+    let left_ms = unix_s.saturating_mul(1000).saturating_sub(clock::now_ms());
+    Instant::now() + Duration::from_millis(left_ms).min(YEAR)
 }
 
 /// Checks the API key, in a time that does not tell how much of it was right.

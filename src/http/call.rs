@@ -3,13 +3,14 @@
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
 use warp::http::HeaderMap;
 
 use super::app::{App, Face};
 use super::body::{self, BodyStream};
 use super::query::Query;
 use super::reply::Refusal;
-use crate::model::{GroupName, UserName};
+use crate::model::{After, GroupName, UserName};
 
 /// A request whose path, method and bearer have been found right.
 pub(super) struct Call {
@@ -30,6 +31,10 @@ pub(super) struct Call {
 pub(super) struct Caller {
     pub(super) user: UserName,
     pub(super) may_send: bool,
+    /// The token's `exp`, Unix seconds.
+    pub(super) expires_at: u64,
+    /// When the token is refused.
+    pub(super) ends: Instant,
 }
 
 /// A parameter of the path, as it stands there.
@@ -55,6 +60,22 @@ impl Call {
         match &self.caller {
             Some(caller) => Ok(caller.user.clone()),
             None => self.user("user"),
+        }
+    }
+
+    /// The token's user, where the route asks for one.
+    pub(super) fn caller(&self) -> Result<&Caller, Refusal> {
+        self.caller.as_ref().ok_or(Refusal::Internal)
+    }
+
+    /// The cursor with which an `EventSource` connects again; wins over the query, which is still the first one.
+    pub(super) fn last_event_id(&self) -> Result<Option<After>, Refusal> {
+        let Some(value) = self.headers.get("last-event-id") else {
+            return Ok(None);
+        };
+        match value.to_str().unwrap_or_default() {
+            "" => Ok(None),
+            text => Ok(Some(After::parse(text)?)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use warp::http::{Request, Version};
+use warp::http::{Request, StatusCode, Version};
 
 use super::app::{App, Face};
 use super::reply::Reply;
@@ -114,11 +114,8 @@ impl Asked {
 
     /// Gives every header of the reply but those of the connection and the body's length.
     pub(super) fn headers(&self, reply: &Reply, mut put: impl FnMut(HeaderName, HeaderValue)) {
-        if !reply.body.is_empty() {
-            put(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static(reply.content_type),
-            );
+        if let Some(content_type) = reply.content_type {
+            put(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         for (name, value) in COMMON {
             put(name, value);
@@ -129,42 +126,89 @@ impl Asked {
         if let Some(allow) = reply.allow.as_ref().and_then(|allow| allow.parse().ok()) {
             put(header::ALLOW, allow);
         }
-        if reply.status == warp::http::StatusCode::UNAUTHORIZED {
-            put(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        match reply.status {
+            StatusCode::UNAUTHORIZED => {
+                put(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                put(header::UPGRADE, HeaderValue::from_static("websocket"));
+                put(
+                    header::SEC_WEBSOCKET_VERSION,
+                    HeaderValue::from_static("13"),
+                );
+            }
+            _ => {}
         }
         self.origin.headers(put);
     }
 
+    /// Whether the client knows replies in chunks; to others the end of the connection is the end of the reply.
+    pub(super) fn chunks(&self) -> bool {
+        !self.old
+    }
+
     /// The head of a reply that does not go through hyper: all that hyper would write.
     pub(super) fn raw(&self, reply: &Reply, keep: bool) -> Bytes {
-        let mut head = Vec::with_capacity(320);
-        head.extend_from_slice(if self.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-        head.extend_from_slice(reply.status.as_str().as_bytes());
-        head.push(b' ');
-        head.extend_from_slice(
-            reply
-                .status
-                .canonical_reason()
-                .unwrap_or_default()
-                .as_bytes(),
-        );
-        head.extend_from_slice(b"\r\n");
-        let mut line = |name: &str, value: &[u8]| {
-            head.extend_from_slice(name.as_bytes());
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value);
-            head.extend_from_slice(b"\r\n");
-        };
-        self.headers(reply, |name, value| line(name.as_str(), value.as_bytes()));
-        line("content-length", reply.body_bytes().to_string().as_bytes());
+        let mut head = Head::new(self.old, reply.status);
+        self.headers(reply, |name, value| {
+            head.line(name.as_str(), value.as_bytes());
+        });
+        head.line("content-length", reply.body_bytes().to_string().as_bytes());
         match (self.old, keep) {
-            (_, false) => line("connection", b"close"),
-            (true, true) => line("connection", b"keep-alive"),
+            (_, false) => head.line("connection", b"close"),
+            (true, true) => head.line("connection", b"keep-alive"),
             (false, true) => {}
         }
-        line("date", date().as_bytes());
+        head.finish()
+    }
+
+    /// The head of a reply whose length nobody knows; the connection ends with it.
+    pub(super) fn raw_stream(&self, reply: &Reply) -> Bytes {
+        let mut head = Head::new(self.old, reply.status);
+        self.headers(reply, |name, value| {
+            head.line(name.as_str(), value.as_bytes());
+        });
+        if self.chunks() {
+            head.line("transfer-encoding", b"chunked");
+        }
+        head.line("connection", b"close");
+        head.finish()
+    }
+
+    /// The head after which the connection is a WebSocket; `accept` answers the client's key.
+    pub(super) fn raw_switch(accept: &str) -> Bytes {
+        let mut head = Head::new(false, StatusCode::SWITCHING_PROTOCOLS);
+        head.line("connection", b"Upgrade");
+        head.line("upgrade", b"websocket");
+        head.line("sec-websocket-accept", accept.as_bytes());
+        head.finish()
+    }
+}
+
+/// A head in the making.
+struct Head(Vec<u8>);
+
+impl Head {
+    fn new(old: bool, status: StatusCode) -> Self {
+        let mut head = Vec::with_capacity(320);
+        head.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+        head.extend_from_slice(status.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
         head.extend_from_slice(b"\r\n");
-        head.into()
+        Self(head)
+    }
+
+    fn line(&mut self, name: &str, value: &[u8]) {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            self.0.extend_from_slice(part);
+        }
+    }
+
+    fn finish(mut self) -> Bytes {
+        self.line("date", date().as_bytes());
+        self.0.extend_from_slice(b"\r\n");
+        self.0.into()
     }
 }
 

@@ -7,10 +7,11 @@ use warp::http::StatusCode;
 
 use super::app::{App, Face};
 use super::call::Call;
-use super::hold::{Poll, Ticket};
+use super::hold::Ticket;
 use super::json::Writer;
+use super::poll::Poll;
 use super::reply::{Outcome, Refusal, Reply};
-use crate::model::Batch;
+use crate::model::{Batch, Transport};
 
 /// How long a client's poll is held when it does not say.
 const WAIT_USUAL: Duration = Duration::from_secs(30);
@@ -22,7 +23,12 @@ pub(super) async fn poll(call: Call) -> Result<Outcome, Refusal> {
     let after = call.query.after()?;
     let limit = call.query.limit(call.app.limits.page_messages_max)?;
     let deadline = Instant::now() + wait(&call)?;
-    let mut feed = call.app.hub.feed(user, after)?;
+    // At its end the token is no longer good for what comes.
+    let deadline = match &call.caller {
+        Some(caller) => deadline.min(caller.ends),
+        None => deadline,
+    };
+    let mut feed = call.app.hub.feed(user, after, Transport::Poll)?;
     if call.may_hold {
         return Ok(Outcome::Held(Ticket::Poll(Poll {
             feed,
@@ -48,13 +54,19 @@ fn wait(call: &Call) -> Result<Duration, Refusal> {
 /// The reply that carries a batch.
 pub(super) fn page(app: &App, batch: &Batch) -> Reply {
     let mut out = Writer::default();
+    write(app, &mut out, batch);
+    Reply::parts(StatusCode::OK, out.finish())
+}
+
+/// A batch as JSON: the same object by every transport.
+pub(super) fn write(app: &App, out: &mut Writer, batch: &Batch) {
     out.page_of(app.hub.log());
     out.raw("\"messages\":[");
     for (index, message) in batch.messages.iter().enumerate() {
         if index > 0 {
             out.raw(",");
         }
-        app.shared().rendered.write(&mut out, message);
+        app.shared().rendered.write(out, message);
     }
     out.raw("],");
     out.cursor(batch.next);
@@ -63,5 +75,4 @@ pub(super) fn page(app: &App, batch: &Batch) -> Reply {
     } else {
         ",\"more\":false}"
     });
-    Reply::parts(StatusCode::OK, out.finish())
 }

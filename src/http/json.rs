@@ -19,6 +19,8 @@ const MESSAGE_BYTES: usize = 160;
 pub(super) struct Writer {
     done: Vec<Bytes>,
     open: Vec<u8>,
+    /// A line's end is the end of the text: those between the tokens of a body become blanks.
+    one_line: bool,
 }
 
 impl Writer {
@@ -31,8 +33,23 @@ impl Writer {
         put(&mut self.open, value);
     }
 
+    /// For texts that are lines, or within one.
+    pub(super) fn lines() -> Self {
+        Self {
+            one_line: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn message(&mut self, message: &Message) {
+        let start = self.open.len();
         write(&mut self.open, message);
+        if self.one_line {
+            let text = self.open.get_mut(start..).unwrap_or_default();
+            text.iter_mut()
+                .filter(|byte| is_line_end(**byte))
+                .for_each(|byte| *byte = b' ');
+        }
     }
 
     fn shared(&mut self, piece: Bytes) {
@@ -95,6 +112,9 @@ impl Rendered {
     pub(super) fn write(&self, to: &mut Writer, message: &Arc<Message>) {
         match message.to {
             Receiver::User(_) => to.message(message),
+            Receiver::Group(_) if to.one_line && has_line_ends(message) => {
+                to.message(message);
+            }
             Receiver::Group(_) => to.shared(self.json_of(message)),
         }
     }
@@ -119,6 +139,15 @@ impl Rendered {
         *slot = Some((message.id, json.clone()));
         json
     }
+}
+
+fn has_line_ends(message: &Message) -> bool {
+    message.body.as_bytes().iter().copied().any(is_line_end)
+}
+
+/// In JSON only between tokens: within a string they are escaped.
+fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
 }
 
 fn put(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
@@ -186,6 +215,19 @@ mod tests {
             "{\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"from\":\"al\\\"ice\",\"to\":\"bob\",\
              \"at\":9,\"body\":{ \"a\" : 1.50e0,\n\"a\":2}}"
         );
+    }
+
+    #[test]
+    fn a_line_has_one_end() {
+        let users = || Receiver::User(UserName::parse("bob").unwrap());
+        let groups = || Receiver::Group(GroupName::parse("team").unwrap());
+        for to in [users(), groups()] {
+            let message = message(7, to, "{\r\n\"a\":\n\"b\\n\"}");
+            let mut writer = Writer::lines();
+            Rendered::default().write(&mut writer, &message);
+            let line = String::from_utf8(writer.finish().concat()).unwrap();
+            assert!(line.ends_with("\"body\":{  \"a\": \"b\\n\"}}"), "{line}");
+        }
     }
 
     #[test]

@@ -82,6 +82,17 @@ fn operation(endpoint: &Endpoint) -> Value {
     Value::Object(operation)
 }
 
+/// What is given where the reply is a WebSocket.
+pub(super) const SOCKET: &str = "WebSocket";
+
+fn media_type(schema: &str) -> &'static str {
+    match schema {
+        "Events" => "text/event-stream",
+        "Lines" => "application/x-ndjson",
+        _ => "application/json",
+    }
+}
+
 fn content(kind: &str, schema: &str) -> Value {
     json!({ kind: { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
 }
@@ -122,8 +133,15 @@ fn responses(endpoint: &Endpoint) -> Value {
             (200, 2..) => "It was there already",
             _ => "Done",
         };
-        let response =
-            json!({ "description": about, "content": content("application/json", schema) });
+        let response = match *schema {
+            SOCKET => {
+                json!({ "description": "A WebSocket. From the server an InboxPage a frame, or an \
+                answer; from the client `{\"send\":…}` or `{\"token\":…}`, with a `ref` of its own." })
+            }
+            schema => {
+                json!({ "description": about, "content": content(media_type(schema), schema) })
+            }
+        };
         responses.insert(*status, response);
     }
     let mut refusals: BTreeMap<u16, Vec<Code>> = BTreeMap::new();

@@ -5,13 +5,13 @@ use serde_json::value::RawValue;
 use warp::http::StatusCode;
 
 use super::app::App;
-use super::call::Call;
+use super::call::{Call, Caller};
 use super::query::beginning;
 use super::reply::{Refusal, Reply};
 use crate::model::{Body, Draft, GroupName, IdempotencyKey, Receipt, Receiver, Sequence, UserName};
 
 /// What a request may hold around one message's body.
-const AROUND_BODY_BYTES: usize = 16 * 1024;
+pub(super) const AROUND_BODY_BYTES: usize = 16 * 1024;
 /// What is repeated of a parser's complaint.
 const ERROR_BYTES_MAX: usize = 200;
 /// Most messages of one request.
@@ -34,8 +34,18 @@ struct ItemIn<'a> {
     idempotency_key: Option<String>,
 }
 
+/// What a user sends on a socket; the sender is known.
+#[derive(Deserialize)]
+pub(super) struct SendIn<'a> {
+    to: Option<String>,
+    group: Option<String>,
+    #[serde(borrow)]
+    body: &'a RawValue,
+    idempotency_key: Option<String>,
+}
+
 #[derive(Serialize)]
-struct ReceiptOut {
+pub(super) struct ReceiptOut {
     sequence: Sequence,
     id: u64,
     prev: u64,
@@ -88,11 +98,7 @@ pub(super) async fn group(call: Call) -> Result<Reply, Refusal> {
 }
 
 async fn one(mut call: Call, to: Receiver) -> Result<Reply, Refusal> {
-    if call.caller.as_ref().is_some_and(|caller| !caller.may_send) {
-        return Err(Refusal::Forbidden(
-            "the token does not allow to send: it needs the claim `send`",
-        ));
-    }
+    call.caller.as_ref().map_or(Ok(()), may_send)?;
     let key = header_key(&call)?;
     let limits = &call.app.limits;
     let bytes_max = limits
@@ -107,24 +113,36 @@ async fn one(mut call: Call, to: Receiver) -> Result<Reply, Refusal> {
         (None, None) => return Err(Refusal::BadJson("`from` is missing".to_owned())),
     };
     let body = body(&call.app, given.body)?;
-    let receipts = call
-        .app
-        .hub
-        .push(vec![Draft {
-            from,
-            to,
-            body,
-            key,
-            by_user,
-        }])
-        .await?;
-    let receipt = receipts.into_iter().next().ok_or(Refusal::Internal)??;
+    let draft = Draft {
+        from,
+        to,
+        body,
+        key,
+        by_user,
+    };
+    let receipt = one_draft(&call.app, draft).await?;
     let status = if receipt.duplicate {
         StatusCode::OK
     } else {
         StatusCode::CREATED
     };
     Ok(Reply::json(status, &ReceiptOut::from(receipt)))
+}
+
+/// Pushes one message.
+pub(super) async fn one_draft(app: &App, draft: Draft) -> Result<Receipt, Refusal> {
+    let receipts = app.hub.push(vec![draft]).await?;
+    Ok(receipts.into_iter().next().ok_or(Refusal::Internal)??)
+}
+
+fn may_send(caller: &Caller) -> Result<(), Refusal> {
+    if caller.may_send {
+        Ok(())
+    } else {
+        Err(Refusal::Forbidden(
+            "the token does not allow to send: it needs the claim `send`",
+        ))
+    }
 }
 
 /// Many, each with its own outcome.
@@ -174,22 +192,8 @@ pub(super) async fn batch(mut call: Call) -> Result<Reply, Refusal> {
 
 fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draft, Refusal> {
     let item: ItemIn<'_> = parse(item.get().as_bytes())?;
-    let to = match (item.to, item.group) {
-        (Some(user), None) => Receiver::User(UserName::parse(&user)?),
-        (None, Some(group)) => Receiver::Group(GroupName::parse(&group)?),
-        _ => {
-            return Err(Refusal::BadJson(
-                "exactly one of `to` and `group` is needed".to_owned(),
-            ));
-        }
-    };
-    let key = match item.idempotency_key {
-        Some(own) => Some(
-            IdempotencyKey::parse(&own)
-                .map_err(|rule| Refusal::BadJson(format!("`idempotency_key`: {rule}")))?,
-        ),
-        None => key,
-    };
+    let to = receiver(item.to, item.group)?;
+    let key = own_key(item.idempotency_key)?.or(key);
     let from = UserName::parse(&item.from)?;
     Ok(Draft {
         from,
@@ -198,6 +202,38 @@ fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draf
         key,
         by_user: false,
     })
+}
+
+/// What a user sends, checked.
+pub(super) fn draft_of_user(
+    app: &App,
+    caller: &Caller,
+    send: SendIn<'_>,
+) -> Result<Draft, Refusal> {
+    may_send(caller)?;
+    Ok(Draft {
+        from: caller.user.clone(),
+        to: receiver(send.to, send.group)?,
+        body: body(app, send.body)?,
+        key: own_key(send.idempotency_key)?,
+        by_user: true,
+    })
+}
+
+fn receiver(user: Option<String>, group: Option<String>) -> Result<Receiver, Refusal> {
+    match (user, group) {
+        (Some(user), None) => Ok(Receiver::User(UserName::parse(&user)?)),
+        (None, Some(group)) => Ok(Receiver::Group(GroupName::parse(&group)?)),
+        _ => Err(Refusal::BadJson(
+            "exactly one of `to` and `group` is needed".to_owned(),
+        )),
+    }
+}
+
+fn own_key(key: Option<String>) -> Result<Option<IdempotencyKey>, Refusal> {
+    key.map(|key| IdempotencyKey::parse(&key))
+        .transpose()
+        .map_err(|rule| Refusal::BadJson(format!("`idempotency_key`: {rule}")))
 }
 
 fn body(app: &App, raw: &RawValue) -> Result<Body, Refusal> {

@@ -28,7 +28,8 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
-    pub(super) content_type: &'static str,
+    /// None for a reply that has no body.
+    pub(super) content_type: Option<&'static str>,
     pub(super) body: Vec<Bytes>,
     pub(super) retry_after_s: Option<u32>,
     pub(super) allow: Option<String>,
@@ -48,7 +49,7 @@ impl Reply {
     pub(super) fn parts(status: StatusCode, body: Vec<Bytes>) -> Self {
         Self {
             status,
-            content_type: JSON,
+            content_type: Some(JSON),
             body,
             retry_after_s: None,
             allow: None,
@@ -61,7 +62,7 @@ impl Reply {
             tracing::debug!(code = code.text(), "refused");
         }
         Self {
-            content_type: PROBLEM,
+            content_type: Some(PROBLEM),
             retry_after_s: refusal.retry_after_s(),
             allow: match refusal {
                 Refusal::WrongMethod { allow } => Some(allow.clone()),
@@ -75,7 +76,16 @@ impl Reply {
     pub(super) fn options(allow: Option<String>) -> Self {
         Self {
             allow,
+            content_type: None,
             ..Self::parts(StatusCode::NO_CONTENT, Vec::new())
+        }
+    }
+
+    /// The head of a reply that is written piece by piece.
+    pub(super) fn stream(content_type: &'static str) -> Self {
+        Self {
+            content_type: Some(content_type),
+            ..Self::parts(StatusCode::OK, Vec::new())
         }
     }
 
@@ -119,6 +129,8 @@ pub(super) enum Refusal {
     },
     #[error("the server has all {limit} connections that it may have: retry soon")]
     TooManyConnections { limit: usize },
+    #[error("this path is for WebSockets: ask with `Upgrade: websocket`, version 13, and a key")]
+    UpgradeRequired,
     #[error("an unexpected fault of the server: its log says more")]
     Internal,
 }
@@ -155,6 +167,7 @@ impl Refusal {
             Self::Timeout => Code::RequestTimeout,
             Self::TooLarge { .. } => Code::BodyTooLarge,
             Self::TooManyConnections { .. } => Code::TooManyConnections,
+            Self::UpgradeRequired => Code::UpgradeRequired,
             Self::Internal => Code::Internal,
         }
     }
@@ -239,6 +252,7 @@ codes! {
     CursorGone GONE "cursor_gone" "The cursor is before what is kept";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
     IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The key stands for another message";
+    UpgradeRequired UPGRADE_REQUIRED "upgrade_required" "The path is for WebSockets";
     TooManyWaiters TOO_MANY_REQUESTS "too_many_waiters" "The user holds too many requests";
     Internal INTERNAL_SERVER_ERROR "internal" "A fault of the server";
     Busy SERVICE_UNAVAILABLE "busy" "The server is busy";
@@ -328,7 +342,7 @@ mod tests {
                 (status, &json!(code))
             );
             assert_eq!(reply.retry_after_s, retry_s, "{code}");
-            assert_eq!(reply.content_type, "application/problem+json");
+            assert_eq!(reply.content_type, Some("application/problem+json"));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::wake::{Found, Mailbox};
 use super::{Hub, Inner};
 use crate::error::Error;
-use crate::model::{After, Batch, Cursor, Message, Position, Resolution, UserName};
+use crate::model::{After, Batch, Cursor, Message, Position, Resolution, Transport, UserName};
 
 /// Bytes of bodies in one batch or page; a longer one says that there is more.
 pub(super) const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -23,9 +23,9 @@ pub struct Feed {
 impl Hub {
     /// Opens a feed of a user's inbox after a cursor: first subscribes, so that nothing is missed, then
     /// checks that this log can go on from there.
-    pub fn feed(&self, user: UserName, after: After) -> Result<Feed, Error> {
+    pub fn feed(&self, user: UserName, after: After, transport: Transport) -> Result<Feed, Error> {
         self.0.open()?;
-        let mailbox = self.0.waiters.register(&user)?;
+        let mailbox = self.0.waiters.register(&user, transport)?;
         let mut feed = Feed {
             hub: self.clone(),
             user,
@@ -90,6 +90,11 @@ impl Feed {
         poll_fn(|context| self.mailbox.poll(self.position, context)).await;
     }
 
+    /// Where the feed stands: everything up to here has been read.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.position, self.hub.0.lineage.log)
+    }
+
     /// Whether the hub is closing.
     pub fn closing(&self) -> bool {
         self.mailbox.closed()
@@ -137,7 +142,7 @@ impl Feed {
     fn batch(&self, messages: Vec<Arc<Message>>, more: bool) -> Batch {
         Batch {
             messages,
-            next: Cursor::new(self.position, self.hub.0.lineage.log),
+            next: self.cursor(),
             more,
         }
     }

@@ -36,7 +36,7 @@ pub use rebuild::{Rebuilt, rebuild};
 pub use verify::{Verified, verify};
 
 use crate::error::Error;
-use crate::model::{GroupName, Lineage, LogId, Position, UserName};
+use crate::model::{Device, GroupName, Lineage, LogId, Position, Transport, UserName};
 pub use crate::store::HistoryMode;
 use crate::store::{self, JournalSize, View, free_bytes};
 use accept::Proposal;
@@ -175,9 +175,14 @@ impl Hub {
         self.0.lineage.log
     }
 
-    /// How many feeds of a user are open: held requests, and those being answered now.
-    pub fn connections(&self, user: &UserName) -> usize {
+    /// The open feeds of a user: held requests, and those being answered now.
+    pub fn devices(&self, user: &UserName) -> Vec<Device> {
         self.0.waiters.of(user)
+    }
+
+    /// How many feeds are open by one transport.
+    pub fn held(&self, transport: Transport) -> usize {
+        self.0.waiters.by(transport)
     }
 
     /// A group and its members, or [`Error::GroupNotFound`], also when it was deleted.

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::clock;
 use crate::error::Error;
-use crate::model::{Message, Position, UserName};
+use crate::model::{Device, Message, Position, Transport, UserName};
 
 /// Messages that wait in one mailbox; a reader that is further behind reads the view again.
 const WAITING_MAX: usize = 64;
@@ -19,9 +20,10 @@ const WAITING_BYTES_MAX: usize = 256 << 10;
 const SHARDS: usize = 16;
 
 /// What has come for one feed since it last read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Mailbox {
     inside: Mutex<Inside>,
+    device: Device,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +47,21 @@ pub(super) enum Found {
 }
 
 impl Mailbox {
+    /// Empty, but behind: the view is read first.
+    fn new(transport: Transport) -> Self {
+        let inside = Inside {
+            behind: true,
+            ..Inside::default()
+        };
+        Self {
+            inside: Mutex::new(inside),
+            device: Device {
+                transport,
+                since: clock::now_ms(),
+            },
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,7 +154,8 @@ pub(super) struct Waiters {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
     per_user_max: usize,
-    count: AtomicUsize,
+    /// By transport.
+    counts: [AtomicUsize; Transport::ALL.len()],
 }
 
 impl Waiters {
@@ -147,7 +165,7 @@ impl Waiters {
             shards,
             hasher: RandomState::new(),
             per_user_max,
-            count: AtomicUsize::new(0),
+            counts: Default::default(),
         }
     }
 
@@ -159,9 +177,12 @@ impl Waiters {
     }
 
     /// Makes a mailbox for one feed of a user.
-    pub(super) fn register(&self, user: &UserName) -> Result<Arc<Mailbox>, Error> {
-        let mailbox = Arc::new(Mailbox::default());
-        mailbox.lock().behind = true;
+    pub(super) fn register(
+        &self,
+        user: &UserName,
+        transport: Transport,
+    ) -> Result<Arc<Mailbox>, Error> {
+        let mailbox = Arc::new(Mailbox::new(transport));
         let mut shard = self.shard(user);
         let waiting = shard.entry(user.clone()).or_default();
         if waiting.len() >= self.per_user_max {
@@ -170,7 +191,7 @@ impl Waiters {
             });
         }
         waiting.push(Arc::clone(&mailbox));
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.counter(transport).fetch_add(1, Ordering::Relaxed);
         // Pairs with the one in `any`: this feed reads the watermark only now.
         fence(Ordering::SeqCst);
         Ok(mailbox)
@@ -192,7 +213,8 @@ impl Waiters {
         if shard.len() * 4 < shard.capacity() {
             shard.shrink_to_fit();
         }
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        let counter = self.counter(mailbox.device.transport);
+        counter.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Puts a message into the mailboxes of a user, and collects whom to wake.
@@ -202,14 +224,35 @@ impl Waiters {
         }
     }
 
-    /// How many feeds of a user are open.
-    pub(super) fn of(&self, user: &UserName) -> usize {
-        self.shard(user).get(user).map_or(0, Vec::len)
+    /// The open feeds of a user.
+    pub(super) fn of(&self, user: &UserName) -> Vec<Device> {
+        let shard = self.shard(user);
+        let waiting = shard.get(user).into_iter().flatten();
+        waiting.map(|mailbox| mailbox.device).collect()
+    }
+
+    /// How many feeds are open by one transport.
+    pub(super) fn by(&self, transport: Transport) -> usize {
+        self.counter(transport).load(Ordering::Relaxed)
     }
 
     /// How many feeds are open.
     pub(super) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        Transport::ALL
+            .map(|transport| self.by(transport))
+            .iter()
+            .sum()
+    }
+
+    fn counter(&self, transport: Transport) -> &AtomicUsize {
+        let [poll, sse, stream, socket, icomet] = &self.counts;
+        match transport {
+            Transport::Poll => poll,
+            Transport::Sse => sse,
+            Transport::Stream => stream,
+            Transport::Socket => socket,
+            Transport::Icomet => icomet,
+        }
     }
 
     /// Whether any feed is open. The watermark must have been raised before: a feed that is not counted here
@@ -243,6 +286,12 @@ mod tests {
         UserName::parse("bob").unwrap()
     }
 
+    fn empty() -> Mailbox {
+        let mailbox = Mailbox::new(Transport::Poll);
+        mailbox.clear();
+        mailbox
+    }
+
     fn message(id: u64, bytes: usize) -> Arc<Message> {
         Arc::new(Message {
             id,
@@ -268,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_mailbox_gives_in_order_what_is_beyond_a_position() {
-        let mailbox = Mailbox::default();
+        let mailbox = empty();
         for id in 1..=5 {
             mailbox.put(&message(id, 1));
         }
@@ -282,7 +331,7 @@ mod tests {
     #[test]
     fn a_full_mailbox_falls_behind_until_it_is_cleared() {
         for (count, bytes) in [(WAITING_MAX + 1, 1), (5, WAITING_BYTES_MAX / 4)] {
-            let mailbox = Mailbox::default();
+            let mailbox = empty();
             for id in (1..).take(count) {
                 mailbox.put(&message(id, bytes));
             }
@@ -297,9 +346,9 @@ mod tests {
     #[test]
     fn who_waits_is_woken_by_what_is_beyond_his_position_and_by_the_end() {
         let waiters = Waiters::new(1);
-        let mailbox = waiters.register(&user()).unwrap();
+        let mailbox = waiters.register(&user(), Transport::Poll).unwrap();
         assert!(waiters.any());
-        assert!(waiters.register(&user()).is_err());
+        assert!(waiters.register(&user(), Transport::Poll).is_err());
         let mut context = Context::from_waker(Waker::noop());
         assert!(mailbox.poll(at(0), &context).is_ready());
         mailbox.clear();
@@ -314,6 +363,6 @@ mod tests {
         assert!(mailbox.poll(at(1), &context).is_ready());
         waiters.unregister(&user(), &mailbox);
         waiters.unregister(&user(), &mailbox);
-        assert_eq!((waiters.count(), waiters.of(&user())), (0, 0));
+        assert_eq!((waiters.count(), waiters.of(&user()).len()), (0, 0));
     }
 }

@@ -8,6 +8,7 @@ mod id;
 mod message;
 mod name;
 mod page;
+mod transport;
 
 pub(crate) use cursor::log_text;
 pub use cursor::{After, Ancestor, Cursor, CursorError, Lineage, LogTag, Resolution};
@@ -15,3 +16,4 @@ pub use id::{LogId, Position, Sequence};
 pub use message::{Body, Draft, IdempotencyKey, Message, Receipt, Receiver};
 pub use name::{GroupName, NAME_BYTES_MAX, NameError, UserName};
 pub use page::{Batch, Bound, ConversationEntry, ConversationPage, ConversationToken, HistoryPage};
+pub use transport::{Device, Transport};

@@ -6,7 +6,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -251,7 +251,7 @@ fn await_lock(file: &Path) -> Result<(), Error> {
     loop {
         match db.try_lock() {
             Err(TryLockError::WouldBlock) if begun.elapsed() < SLED_LOCK_WAIT => {
-                sleep(Duration::from_millis(1));
+                park_timeout(Duration::from_millis(1));
             }
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::Locked {
@@ -294,7 +294,7 @@ mod tests {
         let held = File::open(directory.path().join("db")).unwrap();
         held.lock().unwrap();
         let late = std::thread::spawn(move || {
-            sleep(Duration::from_millis(50));
+            park_timeout(Duration::from_millis(50));
             drop(held);
         });
         open_sled(directory.path(), 1 << 20).unwrap();

@@ -114,7 +114,7 @@ async fn h06_a_push_as_a_poll_expires_is_in_this_reply_or_the_next() {
         device.ask(10, 1).await;
         let name = UserName::parse(&user).unwrap();
         eventually("the poll is held", || async {
-            server.hub.connections(&name) == 1
+            server.hub.devices(&name).len() == 1
         })
         .await;
         let begin = Instant::now();

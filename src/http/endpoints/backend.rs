@@ -1,0 +1,186 @@
+//! The endpoints for the backend.
+
+use super::shared::{
+    CHANGE, CONVERSATIONS_QUERY, CURSOR, GROUP_CHANGED, HISTORY_QUERY, INBOX_QUERY, READ,
+    READ_GROUP, READ_HISTORY, RECEIPT, WRITE, WRITE_GROUP,
+};
+use super::{later, now};
+use crate::http::endpoint::{Auth, Endpoint, Verb};
+use crate::http::reply::Code;
+use crate::http::{admin, conversations, groups, history, inbox, push, tokens};
+
+/// For the backend.
+pub(super) const ADMIN: &[Endpoint] = &[
+    Endpoint::new(
+        Verb::Post,
+        "/v1/direct/{to}/messages",
+        |call| later(push::direct(call)),
+        "Push a message to a user",
+    )
+    .by(Auth::Key)
+    .takes("Push")
+    .gives(RECEIPT)
+    .refuses(WRITE),
+    Endpoint::new(
+        Verb::Post,
+        "/v1/groups/{group}/messages",
+        |call| later(push::group(call)),
+        "Push a message to a group",
+    )
+    .by(Auth::Key)
+    .takes("Push")
+    .gives(RECEIPT)
+    .refuses(WRITE_GROUP),
+    Endpoint::new(
+        Verb::Post,
+        "/v1/messages",
+        |call| later(push::batch(call)),
+        "Push up to 1000 messages, each with its own outcome, in order",
+    )
+    .by(Auth::Key)
+    .takes("PushMany")
+    .gives(&[(200, "Results")])
+    .refuses(&[
+        Code::Busy,
+        Code::Closing,
+        Code::DiskFull,
+        Code::WritesRefused,
+    ]),
+    Endpoint::new(
+        Verb::Put,
+        "/v1/groups/{group}",
+        |call| later(groups::set(call)),
+        "Make a group, or set its members",
+    )
+    .by(Auth::Key)
+    .takes("GroupSet")
+    .gives(&[(201, "GroupReceipt"), (200, "GroupReceipt")])
+    .refuses(&[
+        Code::GroupFull,
+        Code::Busy,
+        Code::Closing,
+        Code::DiskFull,
+        Code::WritesRefused,
+    ]),
+    Endpoint::new(
+        Verb::Get,
+        "/v1/groups/{group}",
+        |call| later(groups::get(call)),
+        "A group and its members",
+    )
+    .by(Auth::Key)
+    .gives(&[(200, "Group")])
+    .refuses(&[Code::GroupNotFound, Code::StoreDamaged]),
+    Endpoint::new(
+        Verb::Delete,
+        "/v1/groups/{group}",
+        |call| later(groups::delete(call)),
+        "Let everybody leave; what was sent stays readable to those who could read it",
+    )
+    .by(Auth::Key)
+    .gives(&[(200, "GroupRemoved")])
+    .refuses(CHANGE),
+    Endpoint::new(
+        Verb::Post,
+        "/v1/groups/{group}/members",
+        |call| later(groups::change_members(call)),
+        "Add and remove members",
+    )
+    .by(Auth::Key)
+    .takes("Members")
+    .gives(GROUP_CHANGED)
+    .refuses(CHANGE),
+    Endpoint::new(
+        Verb::Put,
+        "/v1/groups/{group}/members/{user}",
+        |call| later(groups::add_member(call)),
+        "Add one member",
+    )
+    .by(Auth::Key)
+    .gives(GROUP_CHANGED)
+    .refuses(CHANGE),
+    Endpoint::new(
+        Verb::Delete,
+        "/v1/groups/{group}/members/{user}",
+        |call| later(groups::remove_member(call)),
+        "Remove one member",
+    )
+    .by(Auth::Key)
+    .gives(GROUP_CHANGED)
+    .refuses(CHANGE),
+    Endpoint::new(
+        Verb::Post,
+        "/v1/tokens",
+        |call| later(tokens::make(call)),
+        "Make a user token",
+    )
+    .by(Auth::Key)
+    .takes("TokenAsk")
+    .gives(&[(201, "Token")])
+    .refuses(&[Code::BadName, Code::Forbidden]),
+    Endpoint::new(
+        Verb::Get,
+        "/v1/users/{user}/inbox",
+        |call| Box::pin(inbox::poll(call)),
+        "A user's inbox, for the backend",
+    )
+    .by(Auth::Key)
+    .query(INBOX_QUERY)
+    .gives(&[(200, "InboxPage")])
+    .refuses(CURSOR),
+    Endpoint::new(
+        Verb::Get,
+        "/v1/users/{user}/direct/{peer}/messages",
+        |call| later(history::direct(call)),
+        "The history of two users, for the backend",
+    )
+    .by(Auth::Key)
+    .query(HISTORY_QUERY)
+    .gives(&[(200, "HistoryPage")])
+    .refuses(READ_HISTORY),
+    Endpoint::new(
+        Verb::Get,
+        "/v1/users/{user}/groups/{group}/messages",
+        |call| later(history::group(call)),
+        "The history of a group as a user may see it, for the backend",
+    )
+    .by(Auth::Key)
+    .query(HISTORY_QUERY)
+    .gives(&[(200, "HistoryPage")])
+    .refuses(READ_GROUP),
+    Endpoint::new(
+        Verb::Get,
+        "/v1/users/{user}/conversations",
+        |call| later(conversations::list(call)),
+        "A user's conversations and groups, for the backend",
+    )
+    .by(Auth::Key)
+    .query(CONVERSATIONS_QUERY)
+    .gives(&[(200, "ConversationPage")])
+    .refuses(READ),
+    Endpoint::new(
+        Verb::Get,
+        "/v1/users/{user}/presence",
+        |call| now(admin::presence(&call)),
+        "How many requests of a user are held now",
+    )
+    .by(Auth::Key)
+    .gives(&[(200, "Presence")]),
+    Endpoint::new(
+        Verb::Get,
+        "/v1/messages/{sequence}/{id}",
+        |call| later(history::message(call)),
+        "One message",
+    )
+    .by(Auth::Key)
+    .gives(&[(200, "Message")])
+    .refuses(&[Code::MessageNotFound, Code::StoreDamaged]),
+    Endpoint::new(
+        Verb::Get,
+        "/v1/status",
+        |call| now(Ok(admin::status(&call))),
+        "What the server is doing",
+    )
+    .by(Auth::Key)
+    .gives(&[(200, "Status")]),
+];

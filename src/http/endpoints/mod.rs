@@ -1,0 +1,68 @@
+//! Every endpoint in one table: the router, `Allow` and the `OpenAPI` document are made from it, so none
+//! of them can know more or less than the others.
+
+mod backend;
+mod shared;
+mod users;
+
+use super::app::Face;
+use super::endpoint::{Endpoint, Handling, Verb};
+use super::reply::{Code, Outcome, Refusal, Reply};
+use super::{admin, openapi};
+
+/// The endpoints of one listener.
+pub(super) fn of(face: Face) -> impl Iterator<Item = &'static Endpoint> {
+    let own: &[Endpoint] = match face {
+        Face::Client => users::CLIENT,
+        Face::Admin => backend::ADMIN,
+    };
+    own.iter().chain(BOTH)
+}
+
+/// The name in `{name}`.
+pub(super) fn parameter(part: &'static str) -> Option<&'static str> {
+    part.strip_prefix('{')?.strip_suffix('}')
+}
+
+fn later(reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static) -> Handling {
+    Box::pin(async move { reply.await.map(Outcome::Reply) })
+}
+
+fn held(outcome: Result<Outcome, Refusal>) -> Handling {
+    Box::pin(std::future::ready(outcome))
+}
+
+fn now(reply: Result<Reply, Refusal>) -> Handling {
+    Box::pin(std::future::ready(reply.map(Outcome::Reply)))
+}
+
+/// For anyone, on both listeners.
+const BOTH: &[Endpoint] = &[
+    Endpoint::new(
+        Verb::Get,
+        "/healthz",
+        |_| now(Ok(admin::health())),
+        "The process answers",
+    )
+    .gives(&[(200, "Health")]),
+    Endpoint::new(
+        Verb::Get,
+        "/readyz",
+        |call| now(admin::ready(&call)),
+        "The server can do all its work",
+    )
+    .gives(&[(200, "Health")])
+    .refuses(&[
+        Code::WritesRefused,
+        Code::DiskFull,
+        Code::Closing,
+        Code::StoreDamaged,
+    ]),
+    Endpoint::new(
+        Verb::Get,
+        "/openapi.json",
+        |call| now(Ok(openapi::reply(call.face))),
+        "This document",
+    )
+    .gives(&[(200, "Document")]),
+];

@@ -1,0 +1,119 @@
+//! What several rows of the tables share: query parameters, refusals, answers.
+
+use crate::http::endpoint::Param;
+use crate::http::reply::Code;
+
+pub(super) const LIMIT: Param = Param {
+    name: "limit",
+    number: true,
+    about: "Most messages of the page: 1 to 1000 (`page-messages-max`), usually 100.",
+};
+pub(super) const AFTER: Param = Param {
+    name: "after",
+    number: false,
+    about: "The cursor of the last reply; `0` or absent: from the beginning; `now`: from here on.",
+};
+pub(super) const INBOX_QUERY: &[Param] = &[
+    AFTER,
+    Param {
+        name: "wait",
+        number: true,
+        about: "Seconds to hold the request if there is nothing: 0 to 300 (`poll-wait-s-max`); \
+                usually 30 for users and 0 for the backend.",
+    },
+    LIMIT,
+];
+pub(super) const HEARTBEAT: Param = Param {
+    name: "heartbeat",
+    number: true,
+    about: "Seconds between signs of life when nothing comes: 5 to 300, usually 30.",
+};
+pub(super) const STREAM_QUERY: &[Param] = &[AFTER, HEARTBEAT];
+pub(super) const HISTORY_QUERY: &[Param] = &[
+    Param {
+        name: "before",
+        number: true,
+        about: "The page just before this id.",
+    },
+    Param {
+        name: "after",
+        number: true,
+        about: "The page just after this id.",
+    },
+    LIMIT,
+];
+pub(super) const CONVERSATIONS_QUERY: &[Param] = &[
+    Param {
+        name: "before",
+        number: false,
+        about: "The `next` of the page before.",
+    },
+    LIMIT,
+];
+
+pub(super) const CURSOR: &[Code] = &[
+    Code::BadCursor,
+    Code::CursorAhead,
+    Code::LogUnknown,
+    Code::CursorGone,
+    Code::TooManyWaiters,
+    Code::Closing,
+    Code::StoreDamaged,
+];
+pub(super) const SOCKET: &[Code] = &[
+    Code::BadCursor,
+    Code::CursorAhead,
+    Code::LogUnknown,
+    Code::CursorGone,
+    Code::UpgradeRequired,
+    Code::TooManyWaiters,
+    Code::Closing,
+    Code::StoreDamaged,
+];
+pub(super) const READ: &[Code] = &[Code::StoreDamaged];
+pub(super) const READ_HISTORY: &[Code] = &[Code::CursorAhead, Code::StoreDamaged];
+pub(super) const READ_GROUP: &[Code] =
+    &[Code::GroupNotFound, Code::CursorAhead, Code::StoreDamaged];
+pub(super) const WRITE: &[Code] = &[
+    Code::IdempotencyConflict,
+    Code::Busy,
+    Code::Closing,
+    Code::DiskFull,
+    Code::WritesRefused,
+];
+pub(super) const WRITE_GROUP: &[Code] = &[
+    Code::GroupNotFound,
+    Code::IdempotencyConflict,
+    Code::Busy,
+    Code::Closing,
+    Code::DiskFull,
+    Code::WritesRefused,
+];
+pub(super) const SEND: &[Code] = &[
+    Code::Forbidden,
+    Code::IdempotencyConflict,
+    Code::Busy,
+    Code::Closing,
+    Code::DiskFull,
+    Code::WritesRefused,
+];
+pub(super) const SEND_GROUP: &[Code] = &[
+    Code::Forbidden,
+    Code::GroupNotFound,
+    Code::IdempotencyConflict,
+    Code::Busy,
+    Code::Closing,
+    Code::DiskFull,
+    Code::WritesRefused,
+];
+pub(super) const CHANGE: &[Code] = &[
+    Code::GroupNotFound,
+    Code::GroupFull,
+    Code::Busy,
+    Code::Closing,
+    Code::DiskFull,
+    Code::WritesRefused,
+];
+
+pub(super) const RECEIPT: &[(u16, &str)] = &[(201, "Receipt"), (200, "Receipt")];
+pub(super) const GROUP_CHANGED: &[(u16, &str)] = &[(200, "GroupReceipt")];

@@ -1,0 +1,105 @@
+//! What a client says on its socket: send a message, or take a fresh token.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::http::app::App;
+use crate::http::auth;
+use crate::http::call::Caller;
+use crate::http::push::{self, ReceiptOut, SendIn, parse};
+use crate::http::reply::Refusal;
+use crate::model::Draft;
+
+/// The longest `ref`.
+const REF_BYTES_MAX: usize = 128;
+
+#[derive(Deserialize)]
+struct RequestIn<'a> {
+    #[serde(borrow)]
+    send: Option<&'a RawValue>,
+    token: Option<String>,
+    #[serde(borrow, rename = "ref")]
+    reference: Option<&'a RawValue>,
+}
+
+/// What a request comes to, before it is done.
+pub(super) enum Doing {
+    /// To be pushed.
+    Send(Draft),
+    /// Done: the fresh token's end, Unix seconds.
+    Renewed(u64),
+}
+
+/// Reads one request, and takes up the token if there is one. The first of both is the client's own mark, which
+/// stands in the answer too.
+pub(super) fn take(
+    app: &App,
+    caller: &mut Caller,
+    text: &str,
+) -> (Option<Value>, Result<Doing, Refusal>) {
+    let request: RequestIn<'_> = match parse(text.as_bytes()) {
+        Ok(request) => request,
+        Err(refusal) => return (None, Err(refusal)),
+    };
+    let reference = match request.reference.map(reference).transpose() {
+        Ok(reference) => reference,
+        Err(refusal) => return (None, Err(refusal)),
+    };
+    (reference, doing(app, caller, &request))
+}
+
+fn doing(app: &App, caller: &mut Caller, request: &RequestIn<'_>) -> Result<Doing, Refusal> {
+    match (request.send, &request.token) {
+        (Some(send), None) => {
+            let send: SendIn<'_> = parse(send.get().as_bytes())?;
+            Ok(Doing::Send(push::draft_of_user(app, caller, send)?))
+        }
+        (None, Some(token)) => {
+            let fresh = auth::bearer_of(app, token)?;
+            if fresh.user != caller.user {
+                return Err(Refusal::Forbidden(
+                    "the token is another user's: open a socket of its own for it",
+                ));
+            }
+            *caller = fresh;
+            Ok(Doing::Renewed(caller.expires_at))
+        }
+        _ => Err(Refusal::BadJson(
+            "exactly one of `send` and `token` is needed".to_owned(),
+        )),
+    }
+}
+
+fn reference(raw: &RawValue) -> Result<Value, Refusal> {
+    let value: Value = parse(raw.get().as_bytes())?;
+    let short = raw.get().len() <= REF_BYTES_MAX;
+    match value {
+        Value::Number(_) | Value::String(_) if short => Ok(value),
+        _ => Err(Refusal::BadJson(format!(
+            "`ref` must be a text or a number of at most {REF_BYTES_MAX} bytes"
+        ))),
+    }
+}
+
+/// Does it, and gives the text of the answer.
+pub(super) async fn answer(
+    app: App,
+    reference: Option<Value>,
+    doing: Result<Doing, Refusal>,
+) -> String {
+    let done = match doing {
+        Ok(Doing::Send(draft)) => push::one_draft(&app, draft)
+            .await
+            .map(|receipt| ("receipt", json!(ReceiptOut::from(receipt)))),
+        Ok(Doing::Renewed(expires_at)) => Ok(("token", json!({ "expires_at": expires_at }))),
+        Err(refusal) => Err(refusal),
+    };
+    let (name, value) = done.unwrap_or_else(|refusal| ("error", refusal.problem(app.hub.log())));
+    let mut answer = Map::new();
+    if let Some(reference) = reference {
+        answer.insert("ref".to_owned(), reference);
+    }
+    answer.insert(name.to_owned(), value);
+    Value::Object(answer).to_string()
+}

@@ -1,0 +1,312 @@
+//! Messages as they come, in one reply without an end: as events (SSE) or as lines of JSON.
+//!
+//! At any time one batch is on its way and a bounded mailbox waits behind it; a peer that takes nothing for
+//! too long is cut, and goes on from its cursor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::accept::stopped;
+use super::app::App;
+use super::call::{Call, Caller};
+use super::ending::Ending;
+use super::head::Asked;
+use super::hold::{End, Ticket, cut, jittered};
+use super::inbox;
+use super::io::Line;
+use super::json::Writer;
+use super::reply::{Outcome, Refusal, Reply};
+use super::service::Listener;
+use super::wire::{left, write};
+use crate::hub::Feed;
+use crate::model::{Batch, Cursor, Transport};
+
+/// Messages in one writing: what a reader that does not read keeps in memory.
+pub(super) const BATCH_MAX: usize = 32;
+/// Seconds between heartbeats when the client does not say.
+const HEARTBEAT_USUAL_S: u64 = 30;
+/// The browser's pause before it connects again, milliseconds.
+const RETRY_MS: std::ops::RangeInclusive<u32> = 1000..=5000;
+
+/// How the messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `text/event-stream`: a message an event, its cursor the event's id.
+    Events,
+    /// `application/x-ndjson`: a page a line.
+    Lines,
+}
+
+impl Form {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Events => "text/event-stream; charset=utf-8",
+            Self::Lines => "application/x-ndjson",
+        }
+    }
+
+    fn transport(self) -> Transport {
+        match self {
+            Self::Events => Transport::Sse,
+            Self::Lines => Transport::Stream,
+        }
+    }
+}
+
+/// When what is held open speaks and when it ends; the same for streams and sockets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) heartbeat: Duration,
+    /// When it has lasted long enough.
+    pub(super) over: Instant,
+    /// When the token ends.
+    pub(super) expires: Instant,
+}
+
+impl Times {
+    pub(super) fn of(call: &Call, caller: &Caller) -> Result<Self, Refusal> {
+        let heartbeat = call.query.number("heartbeat", 5..=300)?;
+        Ok(Self {
+            heartbeat: Duration::from_secs(heartbeat.unwrap_or(HEARTBEAT_USUAL_S)),
+            over: Instant::now() + jittered(call.app.timeouts.stream),
+            expires: caller.ends,
+        })
+    }
+
+    /// When it ends at the latest, and why.
+    pub(super) fn end(&self) -> (Instant, Ending) {
+        if self.expires <= self.over {
+            (self.expires, Ending::TokenExpired)
+        } else {
+            (self.over, Ending::Over)
+        }
+    }
+
+    /// A moment before the heartbeat is due; not the same for all that began together.
+    pub(super) fn next_heartbeat(&self) -> Instant {
+        Instant::now() + jittered(self.heartbeat.mul_f64(0.9))
+    }
+}
+
+/// An endless reply.
+#[derive(Debug)]
+pub(super) struct Stream {
+    feed: Feed,
+    form: Form,
+    times: Times,
+    /// The last cursor that the client was told.
+    told: Cursor,
+    chunked: bool,
+}
+
+/// `GET /v1/inbox/sse`
+pub(super) fn events(call: &Call) -> Result<Outcome, Refusal> {
+    open(call, Form::Events)
+}
+
+/// `GET /v1/inbox/stream`
+pub(super) fn lines(call: &Call) -> Result<Outcome, Refusal> {
+    open(call, Form::Lines)
+}
+
+fn open(call: &Call, form: Form) -> Result<Outcome, Refusal> {
+    let caller = call.caller()?;
+    let times = Times::of(call, caller)?;
+    let after = match form {
+        Form::Events => call.last_event_id()?,
+        Form::Lines => None,
+    };
+    let after = after.map_or_else(|| call.query.after(), Ok)?;
+    if !call.may_hold {
+        return Ok(Outcome::Reply(Reply::stream(form.content_type())));
+    }
+    let user = caller.user.clone();
+    let feed = call.app.hub.feed(user, after, form.transport())?;
+    Ok(Outcome::Held(Ticket::Stream(Box::new(Stream {
+        told: feed.cursor(),
+        feed,
+        form,
+        times,
+        chunked: true,
+    }))))
+}
+
+/// At random, so that not all come at once.
+fn retry_ms() -> u32 {
+    let random = getrandom::u32().unwrap_or_default();
+    RETRY_MS.start() + random % (RETRY_MS.end() - RETRY_MS.start())
+}
+
+impl Stream {
+    pub(super) async fn wait(
+        mut self: Box<Self>,
+        mut line: Line,
+        asked: Asked,
+        listener: &Arc<Listener>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> End {
+        let app = &listener.app;
+        let reply = Reply::stream(self.form.content_type());
+        self.chunked = asked.chunks();
+        let head = asked.raw_stream(&reply);
+        let mut first = vec![head];
+        first.append(&mut self.chunk(self.greeting(app)));
+        if self.send(app, &line.stream, first).await.is_err() {
+            return cut(&line.stream);
+        }
+        let Some(ending) = self.run(app, &mut line, shutdown).await else {
+            return cut(&line.stream);
+        };
+        let last = self.farewell(&ending);
+        let mut last = self.chunk(last);
+        if self.chunked {
+            last.push(Bytes::from_static(b"0\r\n\r\n"));
+        }
+        if self.send(app, &line.stream, last).await.is_err() {
+            return cut(&line.stream);
+        }
+        End::Close(line.stream)
+    }
+
+    /// Writes what comes until it ends; none when the peer left or does not read.
+    async fn run(
+        &mut self,
+        app: &App,
+        line: &mut Line,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Option<Ending> {
+        let (ends_at, ending) = self.times.end();
+        let mut heartbeat = self.times.next_heartbeat();
+        loop {
+            let batch = match Box::pin(self.feed.read(BATCH_MAX)).await {
+                Ok(batch) => batch,
+                Err(error) => return Some(Ending::of(error)),
+            };
+            if !batch.messages.is_empty() {
+                let text = self.batch(app, &batch);
+                let chunk = self.chunk(text);
+                self.send(app, &line.stream, chunk).await.ok()?;
+                app.delivered(batch.messages.len());
+                heartbeat = self.times.next_heartbeat();
+            }
+            if *shutdown.borrow() || (self.feed.closing() && !batch.more) {
+                return Some(Ending::Closing);
+            }
+            if Instant::now() >= ends_at {
+                return Some(ending);
+            }
+            if batch.more {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.feed.wait() => {}
+                () = left(line) => return None,
+                () = stopped(shutdown) => {}
+                () = sleep_until(heartbeat.min(ends_at)) => {}
+            }
+            if Instant::now() >= heartbeat {
+                let text = self.beat(app);
+                let chunk = self.chunk(text);
+                self.send(app, &line.stream, chunk).await.ok()?;
+                heartbeat = self.times.next_heartbeat();
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        app: &App,
+        stream: &TcpStream,
+        mut parts: Vec<Bytes>,
+    ) -> std::io::Result<()> {
+        let first = parts.remove(0);
+        write(stream, first, parts, app.timeouts.write).await
+    }
+
+    /// A chunk of the reply, for clients that know what that is.
+    fn chunk(&self, mut text: Vec<Bytes>) -> Vec<Bytes> {
+        if self.chunked {
+            let length: usize = text.iter().map(Bytes::len).sum();
+            text.insert(0, format!("{length:x}\r\n").into());
+            text.push(Bytes::from_static(b"\r\n"));
+        }
+        text
+    }
+
+    /// What stands at the beginning: the cursor, as `after=now` has none yet.
+    fn greeting(&self, app: &App) -> Vec<Bytes> {
+        match self.form {
+            Form::Events => {
+                let retry = retry_ms();
+                vec![format!("retry: {retry}\nid: {}\n\n", self.told).into()]
+            }
+            Form::Lines => self.nothing(app),
+        }
+    }
+
+    fn batch(&mut self, app: &App, batch: &Batch) -> Vec<Bytes> {
+        let mut out = Writer::lines();
+        match self.form {
+            Form::Lines => {
+                inbox::write(app, &mut out, batch);
+                out.raw("\n");
+            }
+            Form::Events => {
+                let mut told = self.told;
+                for (index, message) in batch.messages.iter().enumerate() {
+                    *told.position.of_mut(message.sequence()) = message.id;
+                    let last = index + 1 == batch.messages.len();
+                    let id = if last { batch.next } else { told };
+                    out.raw("id: ");
+                    out.raw(&id.to_string());
+                    out.raw("\ndata: ");
+                    app.shared().rendered.write(&mut out, message);
+                    out.raw("\n\n");
+                }
+            }
+        }
+        self.told = batch.next;
+        out.finish()
+    }
+
+    /// A sign of life; with the cursor, if it has moved without messages.
+    fn beat(&mut self, app: &App) -> Vec<Bytes> {
+        let cursor = self.feed.cursor();
+        let moved = cursor != self.told;
+        self.told = cursor;
+        match self.form {
+            Form::Lines => self.nothing(app),
+            Form::Events if moved => vec![format!(":\nid: {cursor}\n\n").into()],
+            Form::Events => vec![Bytes::from_static(b":\n\n")],
+        }
+    }
+
+    fn farewell(&self, ending: &Ending) -> Vec<Bytes> {
+        let next = self.feed.cursor();
+        let object = ending.object(next);
+        vec![match self.form {
+            Form::Events => format!("event: end\nid: {next}\ndata: {object}\n\n").into(),
+            Form::Lines => format!("{}\n", json!({ "end": object })).into(),
+        }]
+    }
+
+    /// A page without messages.
+    fn nothing(&self, app: &App) -> Vec<Bytes> {
+        let mut out = Writer::lines();
+        let batch = Batch {
+            messages: Vec::new(),
+            next: self.told,
+            more: false,
+        };
+        inbox::write(app, &mut out, &batch);
+        out.raw("\n");
+        out.finish()
+    }
+}

@@ -1,0 +1,101 @@
+//! A socket without hyper: whether its peer is still there, and writing to it.
+
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::io::Line;
+
+/// What is kept of a request that was sent behind a held one; then reading stops.
+const FRONT_BYTES_MAX: usize = 4 * 1024;
+/// What one system call writes.
+const SLICES_MAX: usize = 64;
+
+/// Resolves when the peer has left. Keeps the beginning of a request that it sent ahead.
+pub(super) async fn left(line: &mut Line) {
+    loop {
+        if line.front.len() >= FRONT_BYTES_MAX {
+            // The rest stays in the kernel; that the peer leaves is not seen any more.
+            return std::future::pending().await;
+        }
+        if !matches!(line.stream.peek(&mut [0]).await, Ok(1..)) {
+            return;
+        }
+        match read_ahead(line) {
+            Ok(0) => return,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+fn read_ahead(line: &mut Line) -> io::Result<usize> {
+    let mut room = [0; FRONT_BYTES_MAX];
+    let most = FRONT_BYTES_MAX.saturating_sub(line.front.len());
+    let length = line
+        .stream
+        .try_read(room.get_mut(..most).unwrap_or_default())?;
+    let mut front = BytesMut::with_capacity(line.front.len() + length);
+    front.extend_from_slice(&line.front);
+    front.extend_from_slice(room.get(..length).unwrap_or_default());
+    line.front = front.freeze();
+    Ok(length)
+}
+
+/// Writes head and body without joining them; gives up when the peer takes nothing for `stall`.
+pub(super) async fn write(
+    stream: &TcpStream,
+    head: Bytes,
+    body: Vec<Bytes>,
+    stall: Duration,
+) -> io::Result<()> {
+    let mut parts = Parts {
+        first: head,
+        rest: body.into_iter(),
+    };
+    loop {
+        match write_some(stream, &mut parts) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Box::pin(timeout(stall, stream.writable())).await??;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Parts {
+    first: Bytes,
+    rest: std::vec::IntoIter<Bytes>,
+}
+
+/// One system call. True when nothing is left.
+fn write_some(stream: &TcpStream, parts: &mut Parts) -> io::Result<bool> {
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let chunks = std::iter::once(&parts.first).chain(parts.rest.as_slice());
+    let mut used = 0;
+    for (slice, chunk) in slices.iter_mut().zip(chunks) {
+        *slice = IoSlice::new(chunk);
+        used += 1;
+    }
+    let mut written = stream.try_write_vectored(slices.get(..used).unwrap_or_default())?;
+    if written == 0 {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    loop {
+        let here = written.min(parts.first.len());
+        parts.first.advance(here);
+        written -= here;
+        if !parts.first.is_empty() {
+            return Ok(false);
+        }
+        match parts.rest.next() {
+            Some(next) => parts.first = next,
+            None => return Ok(true),
+        }
+    }
+}
