@@ -1,0 +1,255 @@
+// What the tests share: the real server in a directory of its own, the backend's calls to it, a small
+// web server for pages, and Debian's Chromium.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { extname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+import ws from "ws";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const BINARY = resolve(ROOT, process.env.HALLEY_BIN ?? "target/debug/halley");
+const CHROMIUM = process.env.HALLEY_CHROMIUM ?? "/usr/bin/chromium";
+
+/** Where the JavaScript client lies. */
+export const CLIENT = join(ROOT, "src/web/client");
+
+/** The WebSocket of this Node, or one of npm where Node has none yet (20). */
+export const WebSocket = globalThis.WebSocket ?? ws;
+
+/** @param {number} ms */
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Waits until a condition holds; fails with `what` when it does not in time.
+ * @template T
+ * @param {() => T | Promise<T>} condition
+ * @returns {Promise<T>} the first true value */
+export async function eventually(condition, what = "the condition", ms = 15_000) {
+  const deadline = Date.now() + ms;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`);
+    await sleep(10);
+  }
+}
+
+/** A free port below those that the system gives to outgoing connections: a server that restarts finds
+ * its port again, and a client that connects meanwhile cannot meet itself. */
+export async function freePort() {
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 22_000);
+    const probe = createServer();
+    const free = await new Promise((done) => {
+      probe.once("error", () => done(false));
+      probe.listen(port, "127.0.0.1", () => done(true));
+    });
+    if (!free) continue;
+    await new Promise((done) => probe.close(done));
+    return port;
+  }
+}
+
+/** A running server. It is stopped, and its directory removed, when the test ends.
+ * @param {import("node:test").TestContext} t
+ * @param {{ args?: string[] }} [options] more flags of `halley serve` */
+export async function startServer(t, { args = [] } = {}) {
+  const server = new Server(args);
+  t.after(() => server.remove());
+  await server.start();
+  return server;
+}
+
+/** All servers of this process, so that none outlives it. @type {Set<import("node:child_process").ChildProcess>} */
+const running = new Set();
+process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+
+export class Server {
+  #args;
+  #folder = mkdtempSync(join(tmpdir(), "halley-web-"));
+  /** @type {[number, number] | undefined} */
+  #ports;
+  /** @type {import("node:child_process").ChildProcess | undefined} */
+  #child;
+  log = "";
+
+  /** @param {string[]} args */
+  constructor(args) {
+    this.#args = args;
+  }
+
+  get data() {
+    return join(this.#folder, "data");
+  }
+
+  /** The address for clients. */
+  get url() {
+    return `http://127.0.0.1:${this.clientPort}`;
+  }
+
+  /** The address for backends. */
+  get admin() {
+    return `http://127.0.0.1:${this.#ports?.[1]}`;
+  }
+
+  get clientPort() {
+    return this.#ports?.[0] ?? 0;
+  }
+
+  get key() {
+    return readFileSync(join(this.data, "admin.key"), "utf8").trim();
+  }
+
+  /** Starts it; after a stop on the same ports and directory. */
+  async start() {
+    for (let attempt = 0; ; attempt++) {
+      // Another test may take a port between the look and the use.
+      const ports = this.#ports ?? [await freePort(), await freePort()];
+      if (await this.#run(ports)) return;
+      if (attempt === 20) throw new Error(`${BINARY} does not start:\n${this.log}`);
+      await sleep(50);
+    }
+  }
+
+  /** @param {number[]} ports */
+  async #run([client, admin]) {
+    if (!existsSync(BINARY)) throw new Error(`${BINARY} is missing: cargo build, or set HALLEY_BIN`);
+    const child = spawn(
+      BINARY,
+      [
+        ...["serve", "--data", this.data],
+        ...["--listen", `127.0.0.1:${client}`, "--admin-listen", `127.0.0.1:${admin}`],
+        // The machine's own disk is not what is tested.
+        ...["--disk-free-min-bytes", "0", ...this.#args],
+      ],
+      { stdio: ["ignore", "pipe", "pipe"] },
+    );
+    running.add(child);
+    child.once("exit", () => running.delete(child));
+    let shown = "";
+    child.stderr.on("data", (text) => (this.log += text));
+    child.stdout.on("data", (text) => (shown += text));
+    const ended = once(child, "exit").then(() => true);
+    const ready = eventually(() => shown.includes("is ready"), `ready\n${this.log}`, 60_000);
+    if (await Promise.race([ended, ready.then(() => false)])) {
+      ready.catch(() => {});
+      shown = "is ready";
+      return false;
+    }
+    this.#ports = [client, admin];
+    this.#child = child;
+    return true;
+  }
+
+  /** Ends it as an operator does, or as a crash does with "SIGKILL". @param {NodeJS.Signals} signal */
+  async stop(signal = "SIGTERM") {
+    const child = this.#child;
+    this.#child = undefined;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, "exit");
+    child.kill(signal);
+    await ended;
+  }
+
+  /** @param {NodeJS.Signals} signal */
+  async restart(signal = "SIGTERM") {
+    await this.stop(signal);
+    await this.start();
+  }
+
+  async remove() {
+    await this.stop("SIGKILL");
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  /** A call of the backend. Throws on a refusal.
+   * @param {string} method
+   * @param {string} path
+   * @param {unknown} [body]
+   * @param {Record<string, string>} [headers] */
+  async call(method, path, body, headers = {}) {
+    const reply = await fetch(this.admin + path, {
+      method,
+      headers: { authorization: `Bearer ${this.key}`, ...headers },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    const text = await reply.text();
+    if (!reply.ok) throw new Error(`${method} ${path}: ${reply.status} ${text}`);
+    return text ? JSON.parse(text) : undefined;
+  }
+
+  /** A user's token. @param {string} user */
+  async token(user, { ttl_s = 3600, send = true } = {}) {
+    return (await this.call("POST", "/v1/tokens", { user, ttl_s, send })).token;
+  }
+
+  /** Makes a group, or sets its members. @param {string} name @param {string[]} members */
+  group(name, members) {
+    return this.call("PUT", `/v1/groups/${encodeURIComponent(name)}`, { members });
+  }
+
+  /** Pushes up to 1,000 messages: `{to or group, from, body}`. @param {object[]} messages */
+  async push(...messages) {
+    const { results } = await this.call("POST", "/v1/messages", messages);
+    const refused = results.find((/** @type {any} */ result) => result.error);
+    if (refused) throw new Error(JSON.stringify(refused));
+    return results;
+  }
+
+  /** Everything that a user may see, read by the backend. @param {string} user */
+  async inbox(user) {
+    const messages = [];
+    let after = "0";
+    for (;;) {
+      const page = await this.call(
+        "GET",
+        `/v1/users/${encodeURIComponent(user)}/inbox?after=${after}&limit=1000`,
+      );
+      messages.push(...page.messages);
+      after = page.next;
+      if (!page.more) return messages;
+    }
+  }
+}
+
+/** A browser; closed when the test ends. @param {import("node:test").TestContext} t */
+export async function openBrowser(t) {
+  if (!existsSync(CHROMIUM)) {
+    throw new Error(`${CHROMIUM} is missing: apt-get install chromium, or set HALLEY_CHROMIUM`);
+  }
+  const browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    // Chromium refuses to run as root inside its own sandbox.
+    args: process.getuid?.() === 0 ? ["--no-sandbox"] : [],
+  });
+  t.after(() => browser.close());
+  return browser;
+}
+
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
+
+/** Serves pages on an origin of its own: a path stands for a text, or for a file if it is a `URL`.
+ * @param {import("node:test").TestContext} t
+ * @param {Record<string, string | URL>} pages
+ * @returns {Promise<string>} the origin */
+export async function servePages(t, pages) {
+  const server = createHttpServer((request, reply) => {
+    const page = pages[request.url ?? ""];
+    if (page === undefined) return void reply.writeHead(404).end();
+    const type = TYPES[/** @type {keyof TYPES} */ (extname(request.url ?? ""))] ?? "text/html";
+    reply.writeHead(200, { "content-type": `${type}; charset=utf-8` });
+    reply.end(page instanceof URL ? readFileSync(page) : page);
+  });
+  const port = await freePort();
+  await new Promise((done) => server.listen(port, "127.0.0.1", () => done(undefined)));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${port}`;
+}

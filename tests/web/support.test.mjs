@@ -1,0 +1,36 @@
+// The tools of these tests work: a server that restarts in place, and a browser.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { openBrowser, servePages, startServer } from "./support.mjs";
+
+test("a server keeps its address and messages over stops and kills", async (t) => {
+  const server = await startServer(t);
+  const before = server.url;
+  await server.push({ to: "bob", from: "ann", body: 1 });
+  await server.restart("SIGTERM");
+  await server.push({ to: "bob", from: "ann", body: 2 });
+  await server.restart("SIGKILL");
+  assert.equal(server.url, before);
+  assert.deepEqual(
+    (await server.inbox("bob")).map((message) => message.body),
+    [1, 2],
+  );
+});
+
+test("a page in the browser reads an inbox of another origin", async (t) => {
+  const origin = await servePages(t, { "/": "<!doctype html><title>page</title>" });
+  const server = await startServer(t, { args: ["--cors-origin", origin] });
+  const token = await server.token("bob");
+  await server.push({ to: "bob", from: "ann", body: "hello" });
+  const page = await (await openBrowser(t)).newPage();
+  await page.goto(origin);
+  const bodies = await page.evaluate(
+    async ([url, token]) => {
+      const reply = await fetch(`${url}/v1/inbox`, { headers: { authorization: `Bearer ${token}` } });
+      return (await reply.json()).messages.map((/** @type {any} */ message) => message.body);
+    },
+    [server.url, token],
+  );
+  assert.deepEqual(bodies, ["hello"]);
+});
