@@ -39,6 +39,17 @@ impl Halley {
         )
     }
 
+    /// Where clients ask.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// A user's token.
+    pub(crate) fn token(&self, user: &str) -> String {
+        let tokens = self.tokens.lock().expect("nobody panicked");
+        tokens[user].clone()
+    }
+
     /// A poll that is answered at once.
     pub(crate) fn look(&self, user: &str) -> String {
         self.poll(user, None, None).replace("wait=300", "wait=0")

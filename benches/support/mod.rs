@@ -15,6 +15,7 @@ pub(crate) use client::Client;
 #[allow(unused_imports, reason = "not each benchmark uses all of them")]
 pub(crate) use figures::{Latencies, about_machine, load};
 pub(crate) use halley::Halley;
+#[allow(unused_imports, reason = "not each benchmark compares")]
 pub(crate) use nchan::Nchan;
 
 /// No step of a benchmark takes as long.

@@ -213,7 +213,7 @@ impl Head {
 }
 
 /// Whether the `Connection` headers hold this word.
-fn says(headers: &HeaderMap, word: &str) -> bool {
+pub(super) fn says(headers: &HeaderMap, word: &str) -> bool {
     let lines = headers.get_all(header::CONNECTION).iter();
     lines
         .filter_map(|line| line.to_str().ok())

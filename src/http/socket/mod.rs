@@ -23,7 +23,7 @@ use super::accept::stopped;
 use super::app::App;
 use super::call::{Call, Caller};
 use super::ending::Ending;
-use super::head::Asked;
+use super::head::{Asked, says};
 use super::hold::{End, Ticket, cut};
 use super::inbox;
 use super::io::Line;
@@ -98,9 +98,7 @@ fn key(headers: &HeaderMap) -> Option<&str> {
             .and_then(|value: &header::HeaderValue| value.to_str().ok())
     };
     let wants = text(header::UPGRADE)?.eq_ignore_ascii_case("websocket")
-        && text(header::CONNECTION)?
-            .split(',')
-            .any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+        && says(headers, "upgrade")
         && text(header::SEC_WEBSOCKET_VERSION)? == "13";
     text(header::SEC_WEBSOCKET_KEY).filter(|key| wants && key.len() == KEY_BYTES)
 }
@@ -306,6 +304,16 @@ mod tests {
             key(&headers).map(str::to_owned)
         };
         assert_eq!(with(9, None).as_deref(), Some("dGhlIHNhbXBsZSBub25jZQ=="));
+        let mut headers = HeaderMap::new();
+        for (name, value) in right {
+            headers.append(name, value.parse().unwrap());
+        }
+        headers.insert("connection", "keep-alive".parse().unwrap());
+        headers.append("connection", "upgrade".parse().unwrap());
+        assert!(
+            key(&headers).is_some(),
+            "a header may come in several lines"
+        );
         for (index, wrong) in [(0, "h2c"), (1, "keep-alive"), (2, "8"), (3, "short")] {
             assert_eq!(with(index, Some(wrong)), None, "{wrong}");
             assert_eq!(with(index, None), None, "without {index}");
