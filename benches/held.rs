@@ -1,4 +1,5 @@
-//! Memory of a held poll, and of a connection that stays open after one: `cargo bench --bench held`.
+//! Memory of a held poll, of an open event source and WebSocket, and of a connection that stays open after a poll:
+//! `cargo bench --bench held`.
 //!
 //! Resident memory of the server before and after, divided by the connections; each user holds one poll.
 //! The kernel adds memory for the sockets, the same for every server.
@@ -20,49 +21,79 @@
 
 mod support;
 
-use support::{Client, Halley, Nchan, Server, about_machine, body, load, run, users};
+const COUNTS: [usize; 2] = [1000, 10_000];
+
+use support::{Client, Endless, Halley, Nchan, Server, about_machine, body, load, run, users};
 
 fn main() {
     println!(
         "held: server memory a connection, bytes\n{}\n",
         about_machine()
     );
-    println!(
-        "| server | connections | held, fresh | held again after one message each | idle after a poll |"
-    );
+    println!("| server | transport | connections | held, fresh | after one message each |");
     println!("|---|---|---|---|---|");
-    let ours: Vec<u64> = [1000, 10_000]
-        .map(|count| row::<Halley>(count, true))
-        .into();
+    let ours = rows::<Halley>();
     if Nchan::is_installed() {
-        let theirs: Vec<u64> = [1000, 10_000]
-            .map(|count| row::<Nchan>(count, false))
-            .into();
+        let theirs = rows::<Nchan>();
         println!();
-        for (n, (ours, theirs)) in [1000, 10_000].iter().zip(ours.iter().zip(&theirs)) {
-            println!(
-                "{n} held polls: Halley / nchan = {:.2}",
-                *ours as f64 / *theirs as f64
-            );
+        for ((what, ours), (_, theirs)) in ours.iter().zip(&theirs) {
+            let ratio = *ours as f64 / *theirs as f64;
+            println!("{what}, fresh: Halley / nchan = {ratio:.2}");
         }
     }
+    run(async {
+        for count in COUNTS {
+            let idle = idle(count).await;
+            println!("{count} of Halley's connections, idle after a poll: {idle} each");
+        }
+    });
     println!("\nload average after: {}", load());
 }
 
-/// Prints one row; the memory of a fresh held poll.
-fn row<S: Server>(count: usize, with_idle: bool) -> u64 {
-    let mut fresh = 0;
-    run(async {
-        let (held, again) = held::<S>(count).await;
-        let idle = if with_idle {
-            idle(count).await.to_string()
-        } else {
-            "-".into()
-        };
-        println!("| {} | {count} | {held} | {again} | {idle} |", S::NAME);
-        fresh = held;
-    });
+/// Prints a row for each transport and count; the memory of the fresh connections.
+fn rows<S: Server>() -> Vec<(String, u64)> {
+    let mut fresh = Vec::new();
+    for how in [None, Some(Endless::Events), Some(Endless::Socket)] {
+        for count in COUNTS {
+            run(async {
+                let (held, after) = match how {
+                    None => held::<S>(count).await,
+                    Some(how) => open::<S>(how, count).await,
+                };
+                let how = how.map_or("poll", Endless::name);
+                println!("| {} | {how} | {count} | {held} | {after} |", S::NAME);
+                fresh.push((format!("{count} by {how}"), held));
+            });
+        }
+    }
     fresh
+}
+
+/// Of clients that listen without an end.
+async fn open<S: Server>(how: Endless, count: usize) -> (u64, u64) {
+    let server = S::start();
+    let users = users(count);
+    server.ready(&users, None).await;
+    let before = server.memory();
+    let mut clients = Vec::with_capacity(count);
+    for user in &users {
+        let mut client = server.client().await;
+        client.send(&server.listen(how, user)).await;
+        client.until("\r\n\r\n").await;
+        clients.push(client);
+    }
+    server.wait_held(count).await;
+    let fresh = share(&server, before, count);
+    let mut backend = server.backend().await;
+    let text = body(64);
+    for user in &users {
+        let (status, reply) = backend.ask(&server.push(user, false, &text)).await;
+        assert!((200..300).contains(&status), "{status} {reply}");
+    }
+    for client in &mut clients {
+        client.until(&text).await;
+    }
+    (fresh, share(&server, before, count))
 }
 
 async fn held<S: Server>(count: usize) -> (u64, u64) {

@@ -32,6 +32,20 @@ impl Client {
         sent.expect("the server takes requests");
     }
 
+    /// Reads until this text has come; what comes later is read later.
+    pub(crate) async fn until(&mut self, text: &str) {
+        let text = text.as_bytes();
+        self.read.clear();
+        while !self.read.windows(text.len()).any(|part| part == text) {
+            let read = self.stream.read_buf(&mut self.read).await;
+            assert!(
+                read.expect("the server writes") > 0,
+                "the server closed a connection"
+            );
+        }
+        self.read = Vec::new();
+    }
+
     pub(crate) async fn answer(&mut self) -> (u16, String) {
         self.read.clear();
         loop {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
-use super::{Client, Server};
+use super::{Client, Endless, Server};
 
 /// Runs until it is dropped.
 pub(crate) struct Halley {
@@ -129,6 +129,18 @@ impl Server for Halley {
             "GET /v1/inbox?wait=300&after={} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\n\r\n",
             cursor.unwrap_or("0"),
             tokens[user]
+        )
+    }
+
+    fn listen(&self, how: Endless, user: &str) -> String {
+        let path = match how {
+            Endless::Events => "sse",
+            Endless::Socket => "ws",
+        };
+        let (token, headers) = (self.token(user), how.headers());
+        format!(
+            "GET /v1/inbox/{path}?heartbeat=300 HTTP/1.1\r\nhost: bench\r\n{headers}\
+             authorization: Bearer {token}\r\n\r\n"
         )
     }
 

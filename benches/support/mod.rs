@@ -21,6 +21,36 @@ pub(crate) use nchan::Nchan;
 /// No step of a benchmark takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How a client listens for longer than one message.
+#[derive(Clone, Copy)]
+pub(crate) enum Endless {
+    /// `EventSource`.
+    Events,
+    /// WebSocket.
+    Socket,
+}
+
+/// What asks for a WebSocket.
+const UPGRADE: &str = "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n\
+                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+impl Endless {
+    /// For the tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Events => "SSE",
+            Self::Socket => "WebSocket",
+        }
+    }
+
+    fn headers(self) -> &'static str {
+        match self {
+            Self::Events => "accept: text/event-stream\r\n",
+            Self::Socket => UPGRADE,
+        }
+    }
+}
+
 /// A server that messages are pushed to and polled from.
 pub(crate) trait Server {
     /// What it is, for the tables.
@@ -38,6 +68,8 @@ pub(crate) trait Server {
     async fn ready(&self, users: &[String], group: Option<&str>);
     /// A request that waits for the user's next message; `cursor` is what the last reply gave.
     fn poll(&self, user: &str, group: Option<&str>, cursor: Option<&str>) -> String;
+    /// A request that is told all that comes for the user.
+    fn listen(&self, how: Endless, user: &str) -> String;
     /// The cursor of a reply, if there is such a thing.
     fn cursor(reply: &str) -> Option<String>;
     /// A request that pushes a JSON text to a user, or to a group.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{Client, Server};
+use super::{Client, Endless, Server};
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 const NGINX: &str = "/usr/sbin/nginx";
@@ -54,6 +54,8 @@ impl Server for Nchan {
                  listen {address} backlog=20000;\n\
                  location = /pub {{ nchan_publisher; nchan_channel_id $arg_id; nchan_message_buffer_length 100; nchan_message_timeout 1h; }}\n\
                  location = /sub {{ nchan_subscriber longpoll; nchan_channel_id $arg_id; nchan_subscriber_first_message newest; nchan_subscriber_timeout 0; }}\n\
+                 location = /sse {{ nchan_subscriber eventsource; nchan_channel_id $arg_id; nchan_subscriber_first_message newest; nchan_subscriber_timeout 0; }}\n\
+                 location = /ws {{ nchan_subscriber websocket; nchan_channel_id $arg_id; nchan_subscriber_first_message newest; nchan_subscriber_timeout 0; nchan_websocket_ping_interval 300; }}\n\
                  location = /status {{ nchan_stub_status; }}\n\
                }}\n\
              }}\n"
@@ -100,6 +102,15 @@ impl Server for Nchan {
     fn poll(&self, user: &str, group: Option<&str>, _: Option<&str>) -> String {
         let channel = group.unwrap_or(user);
         format!("GET /sub?id={channel} HTTP/1.1\r\nhost: bench\r\n\r\n")
+    }
+
+    fn listen(&self, how: Endless, user: &str) -> String {
+        let path = match how {
+            Endless::Events => "sse",
+            Endless::Socket => "ws",
+        };
+        let headers = how.headers();
+        format!("GET /{path}?id={user} HTTP/1.1\r\nhost: bench\r\n{headers}\r\n")
     }
 
     fn cursor(_: &str) -> Option<String> {
