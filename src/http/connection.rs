@@ -22,6 +22,7 @@ use super::accept::stopped;
 use super::hold::{self, Held};
 use super::io::{Io, Line};
 use super::service::{Exchange, Front, Listener};
+use super::wire::has_byte;
 
 /// The longest head of a request; hyper answers longer ones with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -84,10 +85,9 @@ async fn next_byte(
     idle: Duration,
     shutdown: &mut watch::Receiver<bool>,
 ) -> bool {
-    let mut byte = [0];
     tokio::select! {
         biased;
-        read = stream.peek(&mut byte) => matches!(read, Ok(1..)),
+        more = has_byte(stream) => more,
         () = stopped(shutdown) => false,
         () = sleep(idle) => false,
     }

@@ -4,6 +4,7 @@
 //! what the reply needs. Replies are written past hyper, so they must have all that hyper would
 //! have written. A peer that closes its side, wholly or half, is gone, and its waiter with it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,19 +46,22 @@ pub(super) enum End {
     Gone,
 }
 
-/// Holds the request and answers it.
-pub(super) async fn wait(
+/// A hold under way.
+pub(super) type Holding<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
+
+/// Holds the request and answers it. Boxed, and made outside of any future: a task has room for its largest
+/// future, also while it waits for the next request.
+pub(super) fn wait<'a>(
     line: Line,
     held: Box<Held>,
-    listener: &Arc<Listener>,
-    shutdown: &mut watch::Receiver<bool>,
-) -> End {
+    listener: &'a Arc<Listener>,
+    shutdown: &'a mut watch::Receiver<bool>,
+) -> Holding<'a> {
     let Held { ticket, asked } = *held;
-    // Boxed where it is not the poll: a task is as large as its largest future, and polls are the most.
     match ticket {
-        Ticket::Poll(poll) => poll.wait(line, asked, listener, shutdown).await,
-        Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)).await,
-        Ticket::Socket(socket) => Box::pin(socket.wait(line, asked, listener, shutdown)).await,
+        Ticket::Poll(poll) => Box::pin(poll.wait(line, asked, listener, shutdown)),
+        Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)),
+        Ticket::Socket(socket) => Box::pin(socket.wait(line, asked, listener, shutdown)),
     }
 }
 
