@@ -67,7 +67,7 @@ pub(super) async fn run(
             }
             Turn::Idle(idle) => line = idle,
             Turn::Held(held_line, held) => {
-                match hold::wait(held_line, held, &listener, &mut shutdown).await {
+                match hold::wait(held_line, *held, &listener, &mut shutdown).await {
                     hold::End::GoOn(answered) => line = answered,
                     hold::End::Close(stream) => {
                         return Box::pin(linger(stream, listener.app.timeouts.linger)).await;

@@ -53,11 +53,11 @@ pub(super) type Holding<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
 /// future, also while it waits for the next request.
 pub(super) fn wait<'a>(
     line: Line,
-    held: Box<Held>,
+    held: Held,
     listener: &'a Arc<Listener>,
     shutdown: &'a mut watch::Receiver<bool>,
 ) -> Holding<'a> {
-    let Held { ticket, asked } = *held;
+    let Held { ticket, asked } = held;
     match ticket {
         Ticket::Poll(poll) => Box::pin(poll.wait(line, asked, listener, shutdown)),
         Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)),
