@@ -297,7 +297,7 @@ export class LineSplitter {
     if (text === "") return [];
     // The CR ended a line already; this LF belongs to it.
     if (this.#afterReturn && text.startsWith("\n")) text = text.slice(1);
-    this.#afterReturn = text === "" ? false : text.endsWith("\r");
+    this.#afterReturn = text.endsWith("\r") && this.#ends.test("\r");
     const lines = (this.#rest + text).split(this.#ends);
     this.#rest = lines.pop() ?? "";
     if (this.#rest.length > LINE_CHARS_MAX) throw new HalleyError("bad_reply", "a line does not end");
@@ -464,6 +464,7 @@ class Tokens {
  * @property {() => void} live the server has spoken
  * @property {boolean} spoken
  * @property {number} betterAt when a better transport should be tried
+ * @property {(closed: Promise<void>) => void} opened something that `stop()` must wait for
  * @property {(socket: Socket | undefined) => void} socket what `send` may use
  */
 
@@ -588,6 +589,7 @@ function ended(link, { code, detail = "" }) {
 async function* frames(link) {
   link.token = await link.tokens.get(link.signal);
   const socket = new Socket(link);
+  link.opened(socket.closed);
   try {
     for (;;) {
       const page = await socket.next();
@@ -654,7 +656,7 @@ class Socket {
     this.#socket.onmessage = (/** @type {{ data: unknown }} */ event) => this.#take(event.data);
     this.#socket.onerror = () => {}; // `onclose` follows
     this.#socket.onclose = (/** @type {{ code: number, reason: string }} */ { code, reason }) => {
-      this.#end({ code: CLOSE_CODES[code] ?? "connection_lost", detail: reason || `closed with ${code}` });
+      this.#end({ code: CLOSE_CODES[code] ?? "connection_lost", detail: `closed with ${code} ${reason}` });
       this.#gone();
     };
     link.signal.addEventListener("abort", this.#abort);
@@ -697,15 +699,18 @@ class Socket {
   #take(data) {
     if (this.ending) return;
     this.#heard = Date.now();
-    let object;
     try {
-      object = parseJson(String(data));
+      const object = parseJson(String(data));
+      if (object.messages) this.#enqueue(object, String(data).length);
+      else this.#answer(object);
     } catch {
-      return this.#end({ code: "bad_reply", detail: "a frame is not JSON" });
+      this.#end({ code: "bad_reply", detail: "a frame is not JSON as expected" });
     }
-    if ("ref" in object || object.error) return this.#answer(object);
-    const chars = String(data).length;
-    this.#queue.push({ page: object, chars });
+  }
+
+  /** @param {Page} page @param {number} chars */
+  #enqueue(page, chars) {
+    this.#queue.push({ page, chars });
     this.#queuedChars += chars;
     this.#wake?.();
     // Browsers read on however slow the application is. What is cut off here comes again.
@@ -733,7 +738,7 @@ class Socket {
         if (this.#link.spoken && quiet >= this.#link.heartbeat * 1000) void this.#present();
         this.#watchSoon();
       },
-      Math.min(connect, silence, this.#link.heartbeat * 1000) / 4,
+      (this.#link.spoken ? Math.min(silence, this.#link.heartbeat * 1000) : connect) / 4,
     );
   }
 
@@ -962,6 +967,8 @@ class Run {
   /** @type {Promise<void>} */
   finished = Promise.resolve();
   failures = 0;
+  /** @type {Set<Reader>} */
+  readers = new Set();
 
   get signal() {
     return this.#controller.signal;
@@ -1003,8 +1010,6 @@ export class Halley {
     gap: new Set(),
     error: new Set(),
   };
-  /** @type {Set<Reader>} */
-  #readers = new Set();
   /** @type {Run | undefined} */
   #run;
   /** Ends the connection or the pause of the moment. */
@@ -1057,10 +1062,17 @@ export class Halley {
   }
 
   start() {
-    if (this.#run) return;
+    this.#running();
+  }
+
+  #running() {
+    const before = this.#run;
+    if (before && !before.signal.aborted) return before;
     const run = new Run();
     this.#run = run;
-    run.finished = this.#work(run);
+    // One that is being stopped comes to its end first.
+    run.finished = this.#work(run, before?.finished);
+    return run;
   }
 
   async stop() {
@@ -1101,15 +1113,15 @@ export class Halley {
 
   /** @returns {AsyncIterableIterator<any>} */
   messages() {
-    const owner = !this.#run;
+    const before = this.#run;
+    const run = this.#running();
     const reader = new Reader(async (reader, current) => {
-      this.#readers.delete(reader);
+      run.readers.delete(reader);
       // Others go on: then what this one leaves behind counts as handed over.
-      if (!owner) return current?.done();
-      await this.stop();
+      if (run === before) await current?.done();
+      else if (this.#run === run) await this.stop();
     });
-    this.#readers.add(reader);
-    this.start();
+    run.readers.add(reader);
     return reader;
   }
 
@@ -1165,8 +1177,8 @@ export class Halley {
           if (all.signal.aborted) throw stopped();
           const error = timely(cause, limit);
           const pause = Math.max(backoff(failures, this.#timing), (error.retryAfter ?? 0) * 1000);
-          // The token was exchanged: ask again at once.
-          if (error.status === 401 && !error.fatal) continue;
+          // Another token will be asked for.
+          if (error.status === 401 && !error.fatal && failures < REFUSALS_MAX) continue;
           if (!mayPass(error) || Date.now() + pause >= deadline) throw error;
           await sleep(pause, all.signal);
         } finally {
@@ -1193,10 +1205,10 @@ export class Halley {
 
   // ---- the work
 
-  /** Connects again and again. It never rejects. @param {Run} run */
-  async #work(run) {
-    // First let the caller of `start()` go on, and add listeners.
-    await undefined;
+  /** Connects again and again. It never rejects. @param {Run} run @param {Promise<void>} [before] */
+  async #work(run, before) {
+    // In any case later, so that the caller of `start()` can add listeners.
+    await before;
     const unlisten = this.#watchNetwork(run);
     /** @type {HalleyError | undefined} */
     let error;
@@ -1208,18 +1220,13 @@ export class Halley {
     unlisten();
     if (this.#run === run) this.#run = undefined;
     if (!error || run.signal.aborted) error = undefined;
-    if (error) this.#failForGood(error);
+    error = error?.with({ fatal: true });
     this.#become("stopped", { error });
-    for (const reader of this.#readers) reader.end(error);
-    this.#readers.clear();
-  }
-
-  /** @param {HalleyError} error */
-  #failForGood(error) {
-    const fatal = error.with({ fatal: true });
+    if (error) this.#emit("error", error);
+    for (const reader of run.readers) reader.end(error);
     // A client that stops without a word is hard to find.
-    if (this.#listeners.error.size === 0 && this.#readers.size === 0) console.error("halley:", fatal);
-    this.#emit("error", fatal);
+    const heard = this.#listeners.error.size + run.readers.size > 0;
+    if (error && !heard) console.error("halley:", error);
   }
 
   /** One connection, and the pause after it. Throws what cannot be helped. @param {Run} run */
@@ -1305,12 +1312,13 @@ export class Halley {
   /** Gives a message to all; the cursor moves when they are done.
    * @param {Run} run @param {Message} message @param {string | undefined} cursor */
   async #hand(run, message, cursor) {
-    const handing = this.#handNow(message, cursor, this.#epoch);
+    const handing = this.#handNow(run, message, cursor);
     await Promise.race([handing, run.released]);
   }
 
-  /** @param {Message} message @param {string | undefined} cursor @param {number} epoch */
-  async #handNow(message, cursor, epoch) {
+  /** @param {Run} run @param {Message} message @param {string | undefined} cursor */
+  async #handNow(run, message, cursor) {
+    const epoch = this.#epoch;
     this.#listening = this.#tellListeners(message, cursor);
     await this.#listening;
     this.#listening = undefined;
@@ -1319,7 +1327,7 @@ export class Halley {
       this.#chains.seen(message);
       await this.#move(cursorMerged(this.#cursor, cursor));
     };
-    const readers = [...this.#readers];
+    const readers = [...run.readers];
     if (readers.length === 0) return commit();
     const handover = new Handover(readers.length, commit);
     for (const reader of readers) reader.give(message, handover);
@@ -1475,18 +1483,13 @@ export class Halley {
         link.spoken = true;
         this.#become("live");
       },
-      socket: (socket) => {
-        this.#socket = socket;
-        if (socket) this.#waitFor(socket.closed);
+      opened: (closed) => {
+        this.#closing.add(closed);
+        void closed.then(() => this.#closing.delete(closed));
       },
+      socket: (socket) => (this.#socket = socket),
     };
     return link;
-  }
-
-  /** `stop()` waits for it. @param {Promise<void>} closed */
-  #waitFor(closed) {
-    this.#closing.add(closed);
-    void closed.then(() => this.#closing.delete(closed));
   }
 
   /** @returns {typeof globalThis.fetch} */
