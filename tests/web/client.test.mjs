@@ -3,187 +3,192 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { assertExact, client, recorded, Storage, TRANSPORTS } from "./clients.mjs";
 import { CLIENT, eventually, sleep, startServer } from "./support.mjs";
 
 for (const transport of TRANSPORTS) {
-  test(`${transport}: what was there and what comes is given once, in order`, async (t) => {
-    const server = await startServer(t);
-    await server.group("team", ["bob"]);
-    await server.push({ to: "bob", from: "ann", body: 1 }, { group: "team", from: "ann", body: "ü🚀" });
-    const token = await server.token("bob");
-    const halley = client(t, { url: server.url, token, transport });
-    const record = recorded(halley);
-    assert.equal(halley.state, "idle");
-    halley.start();
-    await eventually(() => record.messages.length === 2);
-    await eventually(() => halley.state === "live");
-    assert.equal(halley.transport, transport);
-    for (let body = 0; body < 20; body++) {
-      await server.push(body % 3 ? { to: "bob", from: "ann", body } : { group: "team", from: "cy", body });
-    }
-    await eventually(() => record.messages.length === 22);
-    assertExact(record.messages, await server.inbox("bob"));
-    assert.deepEqual(record.errors, []);
-    await halley.stop();
-    assert.equal(halley.state, "stopped");
-    assert.deepEqual(
-      record.states.map(({ state }) => state),
-      ["connecting", "live", "stopped"],
-    );
-  });
-
-  test(`${transport}: a client that begins now gets only what comes`, async (t) => {
-    const server = await startServer(t);
-    await server.push({ to: "bob", from: "ann", body: "old" });
-    const token = await server.token("bob");
-    const halley = client(t, { url: server.url, token, transport, after: "now" });
-    const record = recorded(halley);
-    halley.start();
-    await eventually(() => halley.cursor !== "now");
-    await server.push({ to: "bob", from: "ann", body: "new" });
-    await eventually(() => record.messages.length > 0);
-    assert.deepEqual(record.bodies, ["new"]);
-  });
-
-  test(`${transport}: sends, and reads the history`, async (t) => {
-    const server = await startServer(t);
-    await server.group("team / ü", ["bob", "ann"]);
-    const halley = client(t, { url: server.url, token: () => server.token("bob"), transport });
-    const record = recorded(halley);
-    halley.start();
-    await eventually(() => halley.state === "live");
-    const first = await halley.send({ to: "ann/€", body: { text: "hi" } });
-    assert.deepEqual({ ...first, at: 0 }, { sequence: "direct", id: 1, prev: 0, at: 0, duplicate: false });
-    const receipt = await halley.send({ group: "team / ü", body: [1], key: "mine" });
-    const again = await halley.send({ group: "team / ü", body: [1], key: "mine" });
-    assert.deepEqual(again, { ...receipt, duplicate: true });
-    await eventually(() => record.messages.length === 2);
-    assertExact(record.messages, await server.inbox("bob"));
-    const page = await halley.history({ with: "ann/€", limit: 10 });
-    assert.deepEqual([page.messages.map(({ body }) => body), page.more], [[{ text: "hi" }], false]);
-    assert.equal((await halley.history({ group: "team / ü", before: 1 })).messages.length, 0);
-    const { conversations } = await halley.conversations({ limit: 5 });
-    assert.deepEqual(
-      conversations.map(({ user, group }) => user ?? group),
-      ["team / ü", "ann/€"],
-    );
-    // A body too long for a frame costs no connection.
-    await assert.rejects(halley.send({ to: "ann", body: "x".repeat(70_000) }), { status: 413 });
-    await assert.rejects(halley.send({ group: "none", body: 1 }), { code: "group_not_found", status: 404 });
-    assert.equal(halley.state, "live");
-  });
-
-  test(`${transport}: goes on through a stop and a kill of the server`, async (t) => {
-    const server = await startServer(t);
-    const halley = client(t, { url: server.url, token: await server.token("bob"), transport });
-    const record = recorded(halley);
-    halley.start();
-    for (const signal of /** @type {const} */ (["SIGTERM", "SIGKILL"])) {
-      await server.push({ to: "bob", from: "ann", body: signal });
-      await eventually(() => record.bodies.includes(signal));
-      await server.stop(signal);
-      await eventually(() => halley.state === "waiting");
-      await server.start();
-      await server.push({ to: "bob", from: "ann", body: 0 });
-    }
-    await eventually(() => record.messages.length === 4);
-    assertExact(record.messages, await server.inbox("bob"));
-    assert.ok(record.errors.length > 0 && record.errors.every((error) => !error.fatal));
-  });
-
-  test(`${transport}: short tokens are renewed, and nothing is lost or repeated`, async (t) => {
-    const server = await startServer(t);
-    let asked = 0;
-    const token = () => {
-      asked += 1;
-      return server.token("bob", { ttl_s: 2 });
-    };
-    const halley = client(t, { url: server.url, token, transport, wait: 5 });
-    const record = recorded(halley);
-    halley.start();
-    for (let body = 0; body < 25; body++) {
-      await server.push({ to: "bob", from: "ann", body });
-      await sleep(200);
-    }
-    await eventually(() => record.messages.length === 25);
-    assertExact(record.messages, await server.inbox("bob"));
-    assert.ok(asked >= 3 && asked < 12, `asked ${asked} times`);
-    assert.deepEqual(record.errors, []);
-  });
-
-  test(`${transport}: 401 with a fixed token ends it, with another token it goes on`, async (t) => {
-    const server = await startServer(t);
-    const good = await server.token("bob");
-    const fixed = client(t, { url: server.url, token: `${good}x`, transport });
-    const record = recorded(fixed);
-    fixed.start();
-    await eventually(() => fixed.state === "stopped");
-    const [error] = record.errors;
-    assert.deepEqual([error.code, error.status, error.fatal], ["unauthorized", 401, true]);
-    const tokens = [`${good}x`, `${good}y`, good];
-    const renewed = client(t, { url: server.url, token: () => tokens.shift(), transport });
-    renewed.start();
-    await eventually(() => renewed.state === "live");
-    // A source that has no other token is not asked for ever.
-    const stubborn = client(t, { url: server.url, token: () => `${good}x`, transport });
-    stubborn.on("error", () => {});
-    stubborn.start();
-    await eventually(() => stubborn.state === "stopped");
-  });
-
-  test(`${transport}: a server with another history is told, and followed from where both agree`, async (t) => {
-    const server = await startServer(t);
-    await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
-    const token = await server.token("bob");
-    const decided = client(t, { url: server.url, token, transport, after: "99.99", onReset: () => "stop" });
-    const stop = recorded(decided);
-    decided.start();
-    await eventually(() => decided.state === "stopped");
-    assert.equal(stop.errors.at(-1)?.code, "cursor_ahead");
-    assert.equal(stop.errors.at(-1)?.status, 409);
-    assert.deepEqual(stop.messages, []);
-    const unknown = client(t, { url: server.url, token, transport, after: "1.0.0badf00d" });
-    const record = recorded(unknown);
-    unknown.start();
-    await eventually(() => record.messages.length === 2);
-    const [reset] = record.resets;
-    assert.deepEqual([reset.code, reset.cursor], ["log_unknown", "1.0.0badf00d"]);
-    assert.deepEqual(record.bodies, [1, 2]);
-  });
-
-  test(`${transport}: a cursor is kept, and the next client goes on from it`, async (t) => {
-    const server = await startServer(t);
-    const storage = new Storage();
-    const options = { url: server.url, token: await server.token("bob"), transport, storage };
-    const given = [];
-    for (let round = 0; round < 3; round++) {
-      await server.push({ to: "bob", from: "ann", body: round }, { to: "bob", from: "ann", body: "more" });
-      const halley = client(t, options);
+  describe(transport, { concurrency: 4 }, () => {
+    test("what was there and what comes is given once, in order", async (t) => {
+      const server = await startServer(t);
+      await server.group("team", ["bob"]);
+      await server.push({ to: "bob", from: "ann", body: 1 }, { group: "team", from: "ann", body: "ü🚀" });
+      const token = await server.token("bob");
+      const halley = client(t, { url: server.url, token, transport });
       const record = recorded(halley);
+      assert.equal(halley.state, "idle");
       halley.start();
       await eventually(() => record.messages.length === 2);
+      await eventually(() => halley.state === "live");
+      assert.equal(halley.transport, transport);
+      for (let body = 0; body < 20; body++) {
+        await server.push(body % 3 ? { to: "bob", from: "ann", body } : { group: "team", from: "cy", body });
+      }
+      await eventually(() => record.messages.length === 22);
+      assertExact(record.messages, await server.inbox("bob"));
+      assert.deepEqual(record.errors, []);
       await halley.stop();
-      given.push(...record.messages);
-    }
-    assertExact(given, await server.inbox("bob"));
-    assert.deepEqual([...storage.items.keys()], [`halley:${new URL(server.url).host}/:bob`]);
-  });
+      assert.equal(halley.state, "stopped");
+      assert.deepEqual(
+        record.states.map(({ state }) => state),
+        ["connecting", "live", "stopped"],
+      );
+    });
 
-  test(`${transport}: a silent server is noticed, and stop() ends everything at once`, async (t) => {
-    const server = await startServer(t);
-    const options = { url: server.url, token: await server.token("bob"), transport, heartbeat: 5, wait: 1 };
-    const halley = client(t, { ...options, timing: { silence: 700, request: 700 } });
-    const record = recorded(halley);
-    halley.start();
-    await eventually(() => halley.state === "live");
-    await eventually(() => record.errors.some((error) => error.code === "timeout" || transport === "poll"));
-    const begun = Date.now();
-    await halley.stop();
-    assert.ok(Date.now() - begun < 600);
-    assert.equal(halley.state, "stopped");
+    test("a client that begins now gets only what comes", async (t) => {
+      const server = await startServer(t);
+      await server.push({ to: "bob", from: "ann", body: "old" });
+      const token = await server.token("bob");
+      const halley = client(t, { url: server.url, token, transport, after: "now" });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => halley.cursor !== "now");
+      await server.push({ to: "bob", from: "ann", body: "new" });
+      await eventually(() => record.messages.length > 0);
+      assert.deepEqual(record.bodies, ["new"]);
+    });
+
+    test("sends, and reads the history", async (t) => {
+      const server = await startServer(t);
+      await server.group("team / ü", ["bob", "ann"]);
+      const halley = client(t, { url: server.url, token: () => server.token("bob"), transport });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => halley.state === "live");
+      const first = await halley.send({ to: "ann/€", body: { text: "hi" } });
+      assert.deepEqual({ ...first, at: 0 }, { sequence: "direct", id: 1, prev: 0, at: 0, duplicate: false });
+      const receipt = await halley.send({ group: "team / ü", body: [1], key: "mine" });
+      const again = await halley.send({ group: "team / ü", body: [1], key: "mine" });
+      assert.deepEqual(again, { ...receipt, duplicate: true });
+      await eventually(() => record.messages.length === 2);
+      assertExact(record.messages, await server.inbox("bob"));
+      const page = await halley.history({ with: "ann/€", limit: 10 });
+      assert.deepEqual([page.messages.map(({ body }) => body), page.more], [[{ text: "hi" }], false]);
+      assert.equal((await halley.history({ group: "team / ü", before: 1 })).messages.length, 0);
+      const { conversations } = await halley.conversations({ limit: 5 });
+      assert.deepEqual(
+        conversations.map(({ user, group }) => user ?? group),
+        ["team / ü", "ann/€"],
+      );
+      // A body too long for a frame costs no connection.
+      await assert.rejects(halley.send({ to: "ann", body: "x".repeat(70_000) }), { status: 413 });
+      await assert.rejects(halley.send({ group: "none", body: 1 }), { code: "group_not_found", status: 404 });
+      assert.equal(halley.state, "live");
+    });
+
+    test("goes on through a stop and a kill of the server", async (t) => {
+      const server = await startServer(t);
+      const halley = client(t, { url: server.url, token: await server.token("bob"), transport });
+      const record = recorded(halley);
+      halley.start();
+      for (const signal of /** @type {const} */ (["SIGTERM", "SIGKILL"])) {
+        await server.push({ to: "bob", from: "ann", body: signal });
+        await eventually(() => record.bodies.includes(signal));
+        await server.stop(signal);
+        await eventually(() => halley.state === "waiting");
+        await server.start();
+        await server.push({ to: "bob", from: "ann", body: 0 });
+      }
+      await eventually(() => record.messages.length === 4);
+      assertExact(record.messages, await server.inbox("bob"));
+      assert.ok(record.errors.length > 0 && record.errors.every((error) => !error.fatal));
+    });
+
+    test("short tokens are renewed, and nothing is lost or repeated", async (t) => {
+      const server = await startServer(t);
+      let asked = 0;
+      const token = () => {
+        asked += 1;
+        return server.token("bob", { ttl_s: 1 });
+      };
+      const halley = client(t, { url: server.url, token, transport, wait: 5 });
+      const record = recorded(halley);
+      halley.start();
+      // The server bears with clocks that differ by 5 s, and ends a stream after that.
+      for (let body = 0; body < 40; body++) {
+        await server.push({ to: "bob", from: "ann", body });
+        await sleep(200);
+      }
+      await eventually(() => record.messages.length === 40);
+      assertExact(record.messages, await server.inbox("bob"));
+      assert.ok(asked >= 2 && asked < 20, `asked ${asked} times`);
+      assert.deepEqual(record.errors, []);
+    });
+
+    test("401 with a fixed token ends it, with another token it goes on", async (t) => {
+      const server = await startServer(t);
+      const good = await server.token("bob");
+      const fixed = client(t, { url: server.url, token: `${good}x`, transport });
+      const record = recorded(fixed);
+      fixed.start();
+      await eventually(() => fixed.state === "stopped");
+      const [error] = record.errors;
+      assert.deepEqual([error.code, error.status, error.fatal], ["unauthorized", 401, true]);
+      const tokens = [`${good}x`, `${good}y`, good];
+      const renewed = client(t, { url: server.url, token: () => tokens.shift(), transport });
+      renewed.start();
+      await eventually(() => renewed.state === "live");
+      // A source that has no other token is not asked for ever.
+      const stubborn = client(t, { url: server.url, token: () => `${good}x`, transport });
+      stubborn.on("error", () => {});
+      stubborn.start();
+      await eventually(() => stubborn.state === "stopped");
+    });
+
+    test("a server with another history is told, and followed from where both agree", async (t) => {
+      const server = await startServer(t);
+      await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
+      const token = await server.token("bob");
+      const decided = client(t, { url: server.url, token, transport, after: "99.99", onReset: () => "stop" });
+      const stop = recorded(decided);
+      decided.start();
+      await eventually(() => decided.state === "stopped");
+      assert.equal(stop.errors.at(-1)?.code, "cursor_ahead");
+      assert.equal(stop.errors.at(-1)?.status, 409);
+      assert.deepEqual(stop.messages, []);
+      const unknown = client(t, { url: server.url, token, transport, after: "1.0.0badf00d" });
+      const record = recorded(unknown);
+      unknown.start();
+      await eventually(() => record.messages.length === 2);
+      const [reset] = record.resets;
+      assert.deepEqual([reset.code, reset.cursor], ["log_unknown", "1.0.0badf00d"]);
+      assert.deepEqual(record.bodies, [1, 2]);
+    });
+
+    test("a cursor is kept, and the next client goes on from it", async (t) => {
+      const server = await startServer(t);
+      const storage = new Storage();
+      const options = { url: server.url, token: await server.token("bob"), transport, storage };
+      const given = [];
+      for (let round = 0; round < 3; round++) {
+        await server.push({ to: "bob", from: "ann", body: round }, { to: "bob", from: "ann", body: "more" });
+        const halley = client(t, options);
+        const record = recorded(halley);
+        halley.start();
+        await eventually(() => record.messages.length === 2);
+        await halley.stop();
+        given.push(...record.messages);
+      }
+      assertExact(given, await server.inbox("bob"));
+      assert.deepEqual([...storage.items.keys()], [`halley:${new URL(server.url).host}/:bob`]);
+    });
+
+    test("a silent server is noticed, and stop() ends everything at once", async (t) => {
+      const server = await startServer(t);
+      const options = { url: server.url, token: await server.token("bob"), transport, wait: 1 };
+      const halley = client(t, { ...options, timing: { silence: 1500, connect: 500, request: 500 } });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => halley.state === "live");
+      // Its kernel still takes bytes and connections.
+      server.signal("SIGSTOP");
+      await eventually(() => record.errors.filter(({ code }) => code === "timeout").length > 1);
+      const begun = Date.now();
+      await halley.stop();
+      assert.ok(Date.now() - begun < 600);
+      assert.equal(halley.state, "stopped");
+    });
   });
 }
 

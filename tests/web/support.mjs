@@ -157,6 +157,11 @@ export class Server {
   }
 
   /** @param {NodeJS.Signals} signal */
+  signal(signal) {
+    this.#child?.kill(signal);
+  }
+
+  /** @param {NodeJS.Signals} signal */
   async restart(signal = "SIGTERM") {
     await this.stop(signal);
     await this.start();
