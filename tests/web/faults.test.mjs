@@ -8,8 +8,8 @@ import { FaultProxy, random, seedOf } from "./proxy.mjs";
 import { eventually, sleep, startServer } from "./support.mjs";
 
 const TIMING = { silence: 3000, connect: 1500, request: 1500, backoffMax: 300, better: 500 };
-const PUSHES = 150;
-const SENDS = 40;
+const PUSHES = 100;
+const SENDS = 30;
 
 describe("through faults", { concurrency: 5 }, () => {
   for (const transport of /** @type {const} */ ([...TRANSPORTS, "auto"])) {
@@ -43,7 +43,13 @@ describe("through faults", { concurrency: 5 }, () => {
       };
       begin();
 
+      // Such as one that too many listeners were added to a signal.
+      const warned = (/** @type {Error} */ warning) => assert.fail(warning);
+      process.on("warning", warned);
+      t.after(() => process.off("warning", warned));
+
       let working = true;
+      t.after(() => (working = false));
       const pushing = async () => {
         for (let body = 0; body < PUSHES; body++) {
           const from = pick(["ann", "cy", "bob"]);
@@ -72,7 +78,7 @@ describe("through faults", { concurrency: 5 }, () => {
       };
       const disturbing = async () => {
         while (working) {
-          await sleep(300 + below(700));
+          await sleep(400 + below(1000));
           const what = pick(["stop", "kill", "cut", "exchange", "transport", "transport"]);
           if (what === "stop" || what === "kill") {
             await server.stop(what === "stop" ? "SIGTERM" : "SIGKILL");

@@ -222,7 +222,8 @@ export class Server {
   }
 }
 
-/** A browser; closed when the test ends. @param {import("node:test").TestContext} t */
+/** A browser; closed when the test ends, if one is given. It takes seconds to start: tests of one file may
+ * share it, each with a context of its own. @param {import("node:test").TestContext} [t] */
 export async function openBrowser(t) {
   if (!existsSync(CHROMIUM)) {
     throw new Error(`${CHROMIUM} is missing: apt-get install chromium, or set HALLEY_CHROMIUM`);
@@ -232,7 +233,7 @@ export async function openBrowser(t) {
     // Chromium refuses to run as root inside its own sandbox.
     args: process.getuid?.() === 0 ? ["--no-sandbox"] : [],
   });
-  t.after(() => browser.close());
+  t?.after(() => browser.close());
   return browser;
 }
 

@@ -665,6 +665,10 @@ class Socket {
     this.#renewLater();
   }
 
+  get token() {
+    return this.#link.token;
+  }
+
   /** The next page; none when it has ended and all is given. @returns {Promise<Page | undefined>} */
   async next() {
     while (this.#queue.length === 0 && !this.ending) {
@@ -1020,8 +1024,8 @@ export class Halley {
   #closing = new Set();
   /** Listeners that are at work. @type {Promise<void> | undefined} */
   #listening;
-  /** Ends calls that are under way. */
-  #calls = new AbortController();
+  /** Calls that are under way. @type {Set<Limit>} */
+  #calls = new Set();
   /** When `auto` may try a transport again, and how long it was put off. @type {Map<Transport, { until: number, ms: number }>} */
   #blocked = new Map();
 
@@ -1077,8 +1081,7 @@ export class Halley {
 
   async stop() {
     const run = this.#run;
-    this.#calls.abort();
-    this.#calls = new AbortController();
+    for (const call of this.#calls) call.close();
     if (run) {
       run.stop();
       await this.#listenersDone();
@@ -1135,11 +1138,9 @@ export class Halley {
     const draft = { send: { ...(group === undefined ? { to } : { group }), body, idempotency_key: key } };
     try {
       return await this.#call({ timeout, signal }, async (limit) => {
-        const socket = this.#socket;
-        if (socket && !socket.ending && text.length <= SOCKET_SEND_CHARS_MAX) {
-          return (await socket.ask(draft, limit.signal)).receipt;
-        }
-        return this.#request(limit, path, {}, {
+        const short = text.length <= SOCKET_SEND_CHARS_MAX;
+        const receipt = short ? await this.#sendOverSocket(draft, limit) : undefined;
+        return receipt ?? this.#request(limit, path, {}, {
           method: "POST",
           headers: { "content-type": "application/json", "idempotency-key": key },
           body: text,
@@ -1147,6 +1148,20 @@ export class Halley {
       });
     } catch (error) {
       throw error instanceof HalleyError ? error.with({ key }) : error;
+    }
+  }
+
+  /** The receipt; none where no socket is open, or only one whose token has run out.
+   * @param {object} draft @param {Limit} limit @returns {Promise<Receipt | undefined>} */
+  async #sendOverSocket(draft, limit) {
+    const socket = this.#socket;
+    if (!socket || socket.ending) return undefined;
+    try {
+      return (await socket.ask(draft, limit.signal)).receipt;
+    } catch (error) {
+      if (!(error instanceof HalleyError) || error.status !== 401) throw error;
+      this.#tokens.expired(socket.token);
+      return undefined;
     }
   }
 
@@ -1164,7 +1179,8 @@ export class Halley {
   /** Makes a call until it succeeds, is refused for good, or time is over.
    * @template T @param {CallOptions} options @param {(limit: Limit) => Promise<T>} attempt @returns {Promise<T>} */
   async #call({ timeout = 30, signal }, attempt) {
-    const all = new Limit(this.#calls.signal, signal);
+    const all = new Limit(signal);
+    this.#calls.add(all);
     const deadline = Date.now() + timeout * 1000;
     try {
       for (let failures = 0; ; failures++) {
@@ -1186,6 +1202,7 @@ export class Halley {
         }
       }
     } finally {
+      this.#calls.delete(all);
       all.close();
     }
   }
