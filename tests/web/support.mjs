@@ -237,6 +237,7 @@ export async function openBrowser(t) {
   return browser;
 }
 
+/** @type {Record<string, string>} */
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
 
 /** Serves pages on an origin of its own: a path stands for a text, or for a file if it is a `URL`.
@@ -247,7 +248,7 @@ export async function servePages(t, pages) {
   const server = createHttpServer((request, reply) => {
     const page = pages[request.url ?? ""];
     if (page === undefined) return void reply.writeHead(404).end();
-    const type = TYPES[/** @type {keyof TYPES} */ (extname(request.url ?? ""))] ?? "text/html";
+    const type = TYPES[extname(request.url ?? "")] ?? "text/html";
     reply.writeHead(200, { "content-type": `${type}; charset=utf-8` });
     reply.end(page instanceof URL ? readFileSync(page) : page);
   });
