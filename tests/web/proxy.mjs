@@ -126,7 +126,7 @@ export class FaultProxy {
    * @param {Fault} fault @param {() => void} gone */
   #pipe(from, to, fault, gone) {
     // Heads of requests and replies have a few hundred bytes, pages a few thousand.
-    let left = fault === "none" ? Infinity : this.#random.below(this.#random.pick([50, 500, 5000, 20_000]));
+    let left = fault === "none" ? Infinity : this.#random.below(this.#random.pick([50, 500, 3000, 10_000]));
     /** @type {Buffer[] | undefined} */
     let held;
     let silent = false;
