@@ -179,6 +179,35 @@ describe("in Chromium", { concurrency: 4 }, () => {
     ]);
   });
 
+  for (const transport of TRANSPORTS) {
+    test(`${transport}: after a sleep of the machine the client connects anew when the page is looked at`, async (t) => {
+      const { server, page } = await stage(t);
+      await page.evaluate(
+        async ([url, token, transport]) => {
+          const window = /** @type {any} */ (globalThis);
+          // @ts-ignore: of the page
+          const { Halley } = await import("/halley.js");
+          window.states = [];
+          window.halley = new Halley({ url, token, transport });
+          window.halley.on("state", (/** @type {any} */ { state }) => window.states.push(state));
+          window.halley.start();
+        },
+        [server.url, await server.token("bob"), transport],
+      );
+      const states = () => page.evaluate(() => /** @type {any} */ (globalThis).states.join(" "));
+      await eventually(async () => (await states()) === "connecting live");
+      await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+      await sleep(100);
+      assert.equal(await states(), "connecting live");
+      await page.evaluate(() => {
+        const now = Date.now;
+        Date.now = () => now() + 36_000;
+        document.dispatchEvent(new Event("visibilitychange"));
+      });
+      await eventually(async () => (await states()) === "connecting live connecting live");
+    });
+  }
+
   test("a page learns why its WebSocket is refused", async (t) => {
     const { server, page } = await stage(t);
     const error = await page.evaluate(

@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { assertExact, client, recorded, Storage, TRANSPORTS } from "./clients.mjs";
-import { CLIENT, eventually, sleep, startServer } from "./support.mjs";
+import { CLIENT, eventually, sleep, startServer, WebSocket } from "./support.mjs";
 
 describe("the client", { concurrency: 6 }, () => {
   for (const transport of TRANSPORTS) {
@@ -329,6 +329,107 @@ describe("the client", { concurrency: 6 }, () => {
       record.gaps.map(({ group, after, before, complete }) => ({ group, after, before, complete })),
       [{ group: "team", after: 1, before: 3, complete: false }],
     );
+  });
+
+  test("a stream that is over is opened again at once", async (t) => {
+    const server = await startServer(t);
+    const token = await server.token("bob");
+    const end = { code: "stream_over", detail: "long enough", reconnect: true };
+    let over = 0;
+    /** Ends each stream as the server does after ten minutes. @type {typeof fetch} */
+    const short = async (input, init) => {
+      const reply = await fetch(input, init);
+      const path = new URL(String(input)).pathname;
+      const text = path.endsWith("sse")
+        ? `event: end\ndata: ${JSON.stringify(end)}\n\n`
+        : `${JSON.stringify({ end })}\n`;
+      if (!/sse|stream/.test(path) || !reply.body) return reply;
+      over += 1;
+      const [reader, last] = [reply.body.getReader(), new TextEncoder().encode(text)];
+      const body = new ReadableStream({
+        async start(controller) {
+          controller.enqueue((await reader.read()).value);
+          await sleep(1100);
+          controller.enqueue(last);
+          controller.close();
+          await reader.cancel();
+        },
+      });
+      return new Response(body, { headers: reply.headers });
+    };
+    /** A WebSocket that is closed as the server does then. */
+    class ShortSocket extends WebSocket {
+      /** @param {string} url */
+      constructor(url) {
+        super(url);
+        over += 1;
+        setTimeout(() => {
+          this.onclose?.(/** @type {any} */ ({ code: 4000, reason: "stream_over" }));
+          this.close();
+        }, 1100);
+      }
+    }
+    const ends = ["sse", "stream", "socket"].map(async (transport) => {
+      const options = /** @type {any} */ ({ url: server.url, token, transport, fetch: short, WebSocket: ShortSocket });
+      const halley = client(t, options);
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => record.states.length >= 6);
+      assert.deepEqual(record.errors, []);
+      assert.ok(record.states.every(({ state }) => state !== "waiting"));
+      await halley.stop();
+    });
+    await Promise.all(ends);
+    assert.ok(over >= 9);
+  });
+
+  test("what is no longer kept is told, and what is there is given", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
+    const problem = { code: "cursor_gone", status: 410, detail: "it is gone", first: "1.0" };
+    /** @type {typeof fetch} */
+    const gone = (input, init) =>
+      String(input).includes("after=0")
+        ? Promise.resolve(Response.json(problem, { status: 410, headers: { "content-type": "application/problem+json" } }))
+        : fetch(input, init);
+    const halley = client(t, { url: server.url, token: await server.token("bob"), transport: "poll", after: "0", fetch: gone });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length === 1);
+    assert.deepEqual(record.bodies, [2]);
+    assert.deepEqual(record.resets, [{ code: "cursor_gone", restart: "1.0", cursor: "0", detail: "it is gone" }]);
+  });
+
+  test("a user with too many requests waits as long as the server says", async (t) => {
+    const server = await startServer(t, { args: ["--waiters-per-user-max", "1"] });
+    const token = await server.token("bob");
+    const first = client(t, { url: server.url, token, transport: "sse" });
+    first.start();
+    await eventually(() => first.state === "live");
+    for (const transport of TRANSPORTS) {
+      const second = client(t, { url: server.url, token, transport });
+      const record = recorded(second);
+      second.start();
+      const waits = () => record.states.find(({ state }) => state === "waiting");
+      const { error, retryInMs } = await eventually(waits, transport);
+      assert.deepEqual([error.code, error.status], ["too_many_waiters", 429]);
+      assert.ok(retryInMs >= 1000, `${retryInMs}`);
+      await second.stop();
+    }
+  });
+
+  test("a socket whose application is slow holds little, and loses nothing", async (t) => {
+    const server = await startServer(t);
+    const body = "x".repeat(60_000);
+    const messages = Array.from({ length: 50 }, () => ({ to: "bob", from: "ann", body }));
+    for (let round = 0; round < 6; round++) await server.push(...messages);
+    const halley = client(t, { url: server.url, token: await server.token("bob"), transport: "socket" });
+    const record = recorded(halley);
+    const off = halley.on("message", () => sleep(300).then(() => record.messages.length > 3 && off()));
+    halley.start();
+    await eventually(() => record.messages.length === 300, "all", 30_000);
+    assert.ok(record.errors.some(({ code }) => code === "too_slow"));
+    assertExact(record.messages, await server.inbox("bob"));
   });
 
   test("auto takes the best transport that gets through, and a better one later", async (t) => {

@@ -68,6 +68,8 @@ export async function startServer(t, { args = [] } = {}) {
 /** All servers of this process, so that none outlives it. @type {Set<import("node:child_process").ChildProcess>} */
 const running = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+// So does the test runner end a file that takes too long; without a listener there would be no "exit".
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
 export class Server {
   #args;

@@ -463,6 +463,7 @@ class Tokens {
  * @property {(path: string, query?: Record<string, string | number | undefined>) => URL} address
  * @property {() => void} live the server has spoken
  * @property {boolean} spoken
+ * @property {number} heardAt when something came from it
  * @property {number} betterAt when a better transport should be tried
  * @property {(closed: Promise<void>) => void} opened something that `stop()` must wait for
  * @property {(socket: Socket | undefined) => void} socket what `send` may use
@@ -495,7 +496,9 @@ async function pollOnce(link, wait) {
   limit.expect(wait * 1000 + link.timing.request);
   try {
     const url = link.address("v1/inbox", { after: link.now(), wait });
-    return parseJson(await (await ask(link, url, limit)).text());
+    const text = await (await ask(link, url, limit)).text();
+    link.heardAt = Date.now();
+    return parseJson(text);
   } catch (error) {
     throw timely(error, limit);
   } finally {
@@ -534,6 +537,7 @@ async function* bytes(link, path, type) {
       // While the application works, nobody waits for the server.
       limit.relax();
       if (done) throw lost();
+      link.heardAt = Date.now();
       yield value;
       limit.expect(link.spoken ? link.timing.silence : link.timing.connect);
     }
@@ -633,7 +637,6 @@ class Socket {
   #watch;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #renewal;
-  #heard = Date.now();
   #probing = false;
   #abort = () => this.#end({ code: "stopped" });
   /** @type {() => void} */
@@ -702,7 +705,7 @@ class Socket {
   /** @param {unknown} data */
   #take(data) {
     if (this.ending) return;
-    this.#heard = Date.now();
+    this.#link.heardAt = Date.now();
     try {
       const object = parseJson(String(data));
       if (object.messages) this.#enqueue(object, String(data).length);
@@ -736,7 +739,7 @@ class Socket {
     const { connect, silence } = this.#link.timing;
     this.#watch = setTimeout(
       () => {
-        const quiet = Date.now() - this.#heard;
+        const quiet = Date.now() - this.#link.heardAt;
         const patience = this.#link.spoken ? silence : connect;
         if (quiet >= patience) return this.#end({ code: "timeout", detail: late().detail });
         if (this.#link.spoken && quiet >= this.#link.heartbeat * 1000) void this.#present();
@@ -1018,6 +1021,8 @@ export class Halley {
   #run;
   /** Ends the connection or the pause of the moment. */
   #interrupt = new AbortController();
+  /** The connection of the moment. @type {Link | undefined} */
+  #connection;
   /** @type {Socket | undefined} */
   #socket;
   /** @type {Set<Promise<void>>} */
@@ -1226,7 +1231,7 @@ export class Halley {
   async #work(run, before) {
     // In any case later, so that the caller of `start()` can add listeners.
     await before;
-    const unlisten = this.#watchNetwork(run);
+    const unlisten = this.#watchBrowser(run);
     /** @type {HalleyError | undefined} */
     let error;
     try {
@@ -1255,6 +1260,7 @@ export class Halley {
       await this.#untilOnline(limit.signal);
       if (limit.signal.aborted) return;
       const link = this.#link(limit.signal, this.#choose());
+      this.#connection = link;
       const error = await this.#follow(run, link);
       if (limit.signal.aborted) return;
       const ms = await this.#judge(run, link, error, Date.now() - begun);
@@ -1494,6 +1500,7 @@ export class Halley {
       WebSocket: this.#WebSocket,
       address: (path, query) => this.#address(path, query),
       spoken: false,
+      heardAt: Date.now(),
       betterAt: this.#betterAt(transport),
       live: () => {
         if (!link.spoken) this.#blocked.delete(transport);
@@ -1600,20 +1607,32 @@ export class Halley {
     this.#emit("error", new HalleyError("listener_failed", `a listener of ${event} failed: ${cause}`, { cause }));
   }
 
-  /** A browser says when the network goes and comes. @param {Run} run */
-  #watchNetwork(run) {
+  /** A browser says when the network goes and comes, and when the user looks again. @param {Run} run */
+  #watchBrowser(run) {
     if (typeof globalThis.addEventListener !== "function") return () => {};
-    const online = () => {
+    const again = () => {
       run.failures = 0;
-      if (this.#state !== "live") this.#interrupt.abort();
+      this.#interrupt.abort();
     };
+    const online = () => this.#state === "live" || again();
     const offline = () => this.#interrupt.abort();
+    const looks = () => globalThis.document?.visibilityState === "visible" && this.#isDoubtful() && again();
     globalThis.addEventListener("online", online);
     globalThis.addEventListener("offline", offline);
+    globalThis.document?.addEventListener("visibilitychange", looks);
     return () => {
       globalThis.removeEventListener("online", online);
       globalThis.removeEventListener("offline", offline);
+      globalThis.document?.removeEventListener("visibilitychange", looks);
     };
+  }
+
+  /** Whether the connection may have died while the machine slept, when timers stood still too. */
+  #isDoubtful() {
+    if (this.#state === "waiting") return true;
+    const { heartbeat, wait = 0 } = this.#options;
+    const patience = Math.max(heartbeat, this.#transport === "poll" ? wait : 0) * 1000 + 5000;
+    return this.#state === "live" && Date.now() - (this.#connection?.heardAt ?? 0) > patience;
   }
 
   /** Waits while the browser says that there is no network; not for ever, as it may be wrong.
