@@ -68,6 +68,8 @@ export async function startServer(t, { args = [] } = {}) {
 /** All servers of this process, so that none outlives it. @type {Set<import("node:child_process").ChildProcess>} */
 const running = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+// So does the test runner end a file that takes too long; without a listener there would be no "exit".
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
 export class Server {
   #args;
@@ -157,6 +159,11 @@ export class Server {
   }
 
   /** @param {NodeJS.Signals} signal */
+  signal(signal) {
+    this.#child?.kill(signal);
+  }
+
+  /** @param {NodeJS.Signals} signal */
   async restart(signal = "SIGTERM") {
     await this.stop(signal);
     await this.start();
@@ -217,7 +224,8 @@ export class Server {
   }
 }
 
-/** A browser; closed when the test ends. @param {import("node:test").TestContext} t */
+/** A browser; closed when the test ends, if one is given. It takes seconds to start: tests of one file may
+ * share it, each with a context of its own. @param {import("node:test").TestContext} [t] */
 export async function openBrowser(t) {
   if (!existsSync(CHROMIUM)) {
     throw new Error(`${CHROMIUM} is missing: apt-get install chromium, or set HALLEY_CHROMIUM`);
@@ -227,10 +235,11 @@ export async function openBrowser(t) {
     // Chromium refuses to run as root inside its own sandbox.
     args: process.getuid?.() === 0 ? ["--no-sandbox"] : [],
   });
-  t.after(() => browser.close());
+  t?.after(() => browser.close());
   return browser;
 }
 
+/** @type {Record<string, string>} */
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
 
 /** Serves pages on an origin of its own: a path stands for a text, or for a file if it is a `URL`.
@@ -241,7 +250,7 @@ export async function servePages(t, pages) {
   const server = createHttpServer((request, reply) => {
     const page = pages[request.url ?? ""];
     if (page === undefined) return void reply.writeHead(404).end();
-    const type = TYPES[/** @type {keyof TYPES} */ (extname(request.url ?? ""))] ?? "text/html";
+    const type = TYPES[extname(request.url ?? "")] ?? "text/html";
     reply.writeHead(200, { "content-type": `${type}; charset=utf-8` });
     reply.end(page instanceof URL ? readFileSync(page) : page);
   });

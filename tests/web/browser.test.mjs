@@ -1,0 +1,229 @@
+// In a real browser, with pages of another origin than the server: what browsers have of their own
+// (EventSource, fetch, WebSocket), and the client over every transport.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { assertExact, TRANSPORTS } from "./clients.mjs";
+import { CLIENT, eventually, openBrowser, servePages, sleep, startServer } from "./support.mjs";
+
+const PAGES = {
+  "/": "<!doctype html><title>Halley</title>",
+  "/halley.js": pathToFileURL(`${CLIENT}/halley.js`),
+};
+
+/** @type {import("playwright-core").Browser} */
+let browser;
+before(async () => (browser = await openBrowser()));
+after(() => browser?.close());
+
+/** A page of an origin that the server knows, and the server.
+ * @param {import("node:test").TestContext} t */
+async function stage(t) {
+  const origin = await servePages(t, PAGES);
+  const server = await startServer(t, { args: ["--cors-origin", origin] });
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  /** @type {string[]} */
+  const faults = [];
+  page.on("pageerror", (error) => faults.push(String(error)));
+  await page.goto(origin);
+  /** What the page has collected in `window.given`. @returns {Promise<any[]>} */
+  const given = () => page.evaluate(() => /** @type {any} */ (globalThis).given);
+  return { origin, server, context, page, given, faults };
+}
+
+/** Messages before, during and after restarts of the server. @param {import("./support.mjs").Server} server */
+async function traffic(server) {
+  let body = 0;
+  const push = () => server.push({ to: "bob", from: "ann", body: body++ }, { group: "team", from: "ann", body: body++ });
+  for (const signal of /** @type {const} */ (["SIGTERM", "SIGKILL"])) {
+    for (let n = 0; n < 5; n++) {
+      await push();
+      await sleep(20);
+    }
+    await server.stop(signal);
+    await sleep(100);
+    await server.start();
+    await push();
+  }
+  await sleep(100);
+  await push();
+}
+
+describe("in Chromium", { concurrency: 4 }, () => {
+  test("an EventSource reconnects by itself and misses nothing", async (t) => {
+    const { server, page, given } = await stage(t);
+    await server.group("team", ["bob"]);
+    await server.push({ to: "bob", from: "ann", body: "before" });
+    await page.evaluate((url) => {
+      const window = /** @type {any} */ (globalThis);
+      window.given = [];
+      const source = new EventSource(url);
+      source.onmessage = (event) => window.given.push(JSON.parse(event.data));
+    }, `${server.url}/v1/inbox/sse?heartbeat=5&token=${await server.token("bob")}`);
+    await eventually(async () => (await given()).length === 1);
+    await traffic(server);
+    const truth = await server.inbox("bob");
+    // It waits as long as the server told it, up to 5 s.
+    await eventually(async () => (await given()).length >= truth.length, "all events", 30_000);
+    assertExact(await given(), truth);
+  });
+
+  test("a WebSocket gets pages of another origin, sends, and learns why it ends", async (t) => {
+    const { server, page } = await stage(t);
+    await server.push({ to: "bob", from: "ann", body: "before" });
+    const url = `${server.url.replace("http", "ws")}/v1/inbox/ws?token=${await server.token("bob")}`;
+    await page.evaluate((url) => {
+      const window = /** @type {any} */ (globalThis);
+      window.got = [];
+      window.socket = new WebSocket(url);
+      window.socket.onmessage = (/** @type {any} */ event) => window.got.push(JSON.parse(event.data));
+      window.socket.onclose = (/** @type {any} */ { code, reason }) => (window.ended = [code, reason]);
+    }, url);
+    const frames = () => page.evaluate(() => /** @type {any} */ (globalThis).got);
+    await eventually(async () => (await frames()).some((/** @type {any} */ frame) => frame.messages?.length === 1));
+    await page.evaluate(() =>
+      /** @type {any} */ (globalThis).socket.send('{"send":{"to":"ann","body":1},"ref":"a"}'),
+    );
+    await eventually(async () => (await frames()).some((/** @type {any} */ frame) => frame.ref === "a"));
+    await server.stop();
+    const ended = () => page.evaluate(() => /** @type {any} */ (globalThis).ended);
+    assert.deepEqual(await eventually(ended), [1001, "closing"]);
+  });
+
+  test("a poll from an origin that the server does not know fails", async (t) => {
+    const { page } = await stage(t);
+    const other = await startServer(t, { args: ["--cors-origin", "https://elsewhere.example"] });
+    const outcome = await page.evaluate(
+      async ([url, token]) =>
+        fetch(`${url}/v1/inbox?wait=0`, { headers: { authorization: `Bearer ${token}` } }).catch(String),
+      [other.url, await other.token("bob")],
+    );
+    assert.match(String(outcome), /TypeError/);
+  });
+
+  for (const transport of /** @type {const} */ ([...TRANSPORTS, "auto"])) {
+    test(`${transport}: the client goes through restarts and sends`, async (t) => {
+      const { server, page, given, faults } = await stage(t);
+      await server.group("team", ["bob"]);
+      await page.exposeFunction("token", () => server.token("bob"));
+      const start = () =>
+        page.evaluate(
+          async ([url, transport]) => {
+            const window = /** @type {any} */ (globalThis);
+            // @ts-ignore: of the page
+            const { Halley } = await import("/halley.js");
+            window.given = [];
+            window.halley = new Halley({ url, token: window.token, transport, storage: localStorage, wait: 5 });
+            window.halley.on("message", (/** @type {any} */ message) => window.given.push(message));
+            window.halley.start();
+          },
+          [server.url, transport],
+        );
+      await start();
+      await traffic(server);
+      const receipt = await page.evaluate(() =>
+        /** @type {any} */ (globalThis).halley.send({ to: "ann", body: { hello: "ü" } }),
+      );
+      assert.equal(receipt.duplicate, false);
+      let truth = await server.inbox("bob");
+      await eventually(async () => (await given()).length >= truth.length, "all messages", 30_000);
+      const first = await given();
+      assertExact(first, truth);
+      const used = await page.evaluate(() => /** @type {any} */ (globalThis).halley.transport);
+      assert.equal(used, transport === "auto" ? "socket" : transport);
+      // Another visit goes on from the cursor in `localStorage`.
+      await page.reload();
+      await server.push({ to: "bob", from: "ann", body: "next" });
+      await start();
+      truth = await server.inbox("bob");
+      await eventually(async () => (await given()).length > 0);
+      await sleep(100);
+      assertExact([...first, ...(await given())], truth);
+      await page.evaluate(() => /** @type {any} */ (globalThis).halley.stop());
+      assert.deepEqual(faults, []);
+    });
+  }
+
+  test("the client waits while the network is off, and goes on at once when it is back", async (t) => {
+    const { server, context, page, given } = await stage(t);
+    await page.evaluate(
+      async ([url, token]) => {
+        const window = /** @type {any} */ (globalThis);
+        // @ts-ignore: of the page
+        const { Halley } = await import("/halley.js");
+        window.given = [];
+        window.states = [];
+        window.halley = new Halley({ url, token, transport: "sse" });
+        window.halley.on("message", (/** @type {any} */ message) => window.given.push(message));
+        window.halley.on("state", (/** @type {any} */ { state, error }) => window.states.push([state, error?.code]));
+        window.halley.start();
+      },
+      [server.url, await server.token("bob")],
+    );
+    const states = () => page.evaluate(() => /** @type {any} */ (globalThis).states);
+    await eventually(async () => (await states()).length === 2);
+    await context.setOffline(true);
+    await eventually(async () => (await states()).at(-1)[0] === "waiting");
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    await context.setOffline(false);
+    await eventually(async () => (await given()).length === 1, "the message", 3000);
+    assert.deepEqual(await states(), [
+      ["connecting", undefined],
+      ["live", undefined],
+      ["waiting", "offline"],
+      ["connecting", undefined],
+      ["live", undefined],
+    ]);
+  });
+
+  for (const transport of TRANSPORTS) {
+    test(`${transport}: after a sleep of the machine the client connects anew when the page is looked at`, async (t) => {
+      const { server, page } = await stage(t);
+      await page.evaluate(
+        async ([url, token, transport]) => {
+          const window = /** @type {any} */ (globalThis);
+          // @ts-ignore: of the page
+          const { Halley } = await import("/halley.js");
+          window.states = [];
+          window.halley = new Halley({ url, token, transport });
+          window.halley.on("state", (/** @type {any} */ { state }) => window.states.push(state));
+          window.halley.start();
+        },
+        [server.url, await server.token("bob"), transport],
+      );
+      const states = () => page.evaluate(() => /** @type {any} */ (globalThis).states.join(" "));
+      await eventually(async () => (await states()) === "connecting live");
+      await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+      await sleep(100);
+      assert.equal(await states(), "connecting live");
+      await page.evaluate(() => {
+        const now = Date.now;
+        Date.now = () => now() + 36_000;
+        document.dispatchEvent(new Event("visibilitychange"));
+      });
+      await eventually(async () => (await states()) === "connecting live connecting live");
+    });
+  }
+
+  test("a page learns why its WebSocket is refused", async (t) => {
+    const { server, page } = await stage(t);
+    const error = await page.evaluate(
+      async ([url, token]) => {
+        // @ts-ignore: of the page
+        const { Halley } = await import("/halley.js");
+        const halley = new Halley({ url, token, transport: "socket" });
+        try {
+          for await (const _ of halley.messages());
+        } catch (error) {
+          const { code, status, fatal } = /** @type {any} */ (error);
+          return [code, status, fatal];
+        }
+      },
+      [server.url, "wrong"],
+    );
+    assert.deepEqual(error, ["unauthorized", 401, true]);
+  });
+});

@@ -1,0 +1,532 @@
+// The JavaScript client against the real server, with Node.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { describe, test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { assertExact, client, recorded, Storage, TRANSPORTS } from "./clients.mjs";
+import { CLIENT, eventually, sleep, startServer, WebSocket } from "./support.mjs";
+
+describe("the client", { concurrency: 6 }, () => {
+  for (const transport of TRANSPORTS) {
+    describe(transport, { concurrency: 3 }, () => {
+      test("what was there and what comes is given once, in order", async (t) => {
+        const server = await startServer(t);
+        await server.group("team", ["bob"]);
+        await server.push({ to: "bob", from: "ann", body: 1 }, { group: "team", from: "ann", body: "ü🚀" });
+        const token = await server.token("bob");
+        const halley = client(t, { url: server.url, token, transport });
+        const record = recorded(halley);
+        assert.equal(halley.state, "idle");
+        halley.start();
+        await eventually(() => record.messages.length === 2);
+        await eventually(() => halley.state === "live");
+        assert.equal(halley.transport, transport);
+        for (let body = 0; body < 20; body++) {
+          await server.push(body % 3 ? { to: "bob", from: "ann", body } : { group: "team", from: "cy", body });
+        }
+        await eventually(() => record.messages.length === 22);
+        assertExact(record.messages, await server.inbox("bob"));
+        assert.deepEqual(record.errors, []);
+        await halley.stop();
+        assert.equal(halley.state, "stopped");
+        assert.deepEqual(
+          record.states.map(({ state }) => state),
+          ["connecting", "live", "stopped"],
+        );
+      });
+
+      test("a client that begins now gets only what comes", async (t) => {
+        const server = await startServer(t);
+        await server.push({ to: "bob", from: "ann", body: "old" });
+        const token = await server.token("bob");
+        const halley = client(t, { url: server.url, token, transport, after: "now" });
+        const record = recorded(halley);
+        halley.start();
+        await eventually(() => halley.cursor !== "now");
+        await server.push({ to: "bob", from: "ann", body: "new" });
+        await eventually(() => record.messages.length > 0);
+        assert.deepEqual(record.bodies, ["new"]);
+      });
+
+      test("sends, and reads the history", async (t) => {
+        const server = await startServer(t);
+        await server.group("team / ü", ["bob", "ann"]);
+        const halley = client(t, { url: server.url, token: () => server.token("bob"), transport });
+        const record = recorded(halley);
+        halley.start();
+        await eventually(() => halley.state === "live");
+        const first = await halley.send({ to: "ann/€", body: { text: "hi" } });
+        assert.deepEqual({ ...first, at: 0 }, { sequence: "direct", id: 1, prev: 0, at: 0, duplicate: false });
+        const receipt = await halley.send({ group: "team / ü", body: [1], key: "mine" });
+        const again = await halley.send({ group: "team / ü", body: [1], key: "mine" });
+        assert.deepEqual(again, { ...receipt, duplicate: true });
+        await eventually(() => record.messages.length === 2);
+        assertExact(record.messages, await server.inbox("bob"));
+        const page = await halley.history({ with: "ann/€", limit: 10 });
+        assert.deepEqual([page.messages.map(({ body }) => body), page.more], [[{ text: "hi" }], false]);
+        assert.equal((await halley.history({ group: "team / ü", before: 1 })).messages.length, 0);
+        const { conversations } = await halley.conversations({ limit: 5 });
+        assert.deepEqual(
+          conversations.map(({ user, group }) => user ?? group),
+          ["team / ü", "ann/€"],
+        );
+        // A body too long for a frame costs no connection.
+        await assert.rejects(halley.send({ to: "ann", body: "x".repeat(70_000) }), { status: 413 });
+        await assert.rejects(halley.send({ group: "none", body: 1 }), { code: "group_not_found", status: 404 });
+        assert.equal(halley.state, "live");
+      });
+
+      test("goes on through a stop and a kill of the server", async (t) => {
+        const server = await startServer(t);
+        const halley = client(t, { url: server.url, token: await server.token("bob"), transport });
+        const record = recorded(halley);
+        halley.start();
+        for (const signal of /** @type {const} */ (["SIGTERM", "SIGKILL"])) {
+          await server.push({ to: "bob", from: "ann", body: signal });
+          await eventually(() => record.bodies.includes(signal));
+          await server.stop(signal);
+          await eventually(() => halley.state === "waiting");
+          await server.start();
+          await server.push({ to: "bob", from: "ann", body: 0 });
+        }
+        await eventually(() => record.messages.length === 4);
+        assertExact(record.messages, await server.inbox("bob"));
+        assert.ok(record.errors.length > 0 && record.errors.every((error) => !error.fatal));
+      });
+
+      test("short tokens are renewed, and nothing is lost or repeated", async (t) => {
+        const server = await startServer(t);
+        let asked = 0;
+        const token = () => {
+          asked += 1;
+          return server.token("bob", { ttl_s: 1 });
+        };
+        const halley = client(t, { url: server.url, token, transport, wait: 5 });
+        const record = recorded(halley);
+        halley.start();
+        // The server bears with clocks that differ by 5 s, and ends a stream after that.
+        for (let body = 0; body < 40; body++) {
+          await server.push({ to: "bob", from: "ann", body });
+          await sleep(200);
+        }
+        await eventually(() => record.messages.length === 40);
+        assertExact(record.messages, await server.inbox("bob"));
+        assert.ok(asked >= 2 && asked < 20, `asked ${asked} times`);
+        assert.deepEqual(record.errors, []);
+      });
+
+      test("401 with a fixed token ends it, with another token it goes on", async (t) => {
+        const server = await startServer(t);
+        const good = await server.token("bob");
+        const fixed = client(t, { url: server.url, token: `${good}x`, transport });
+        const record = recorded(fixed);
+        fixed.start();
+        await eventually(() => fixed.state === "stopped");
+        const [error] = record.errors;
+        assert.deepEqual([error.code, error.status, error.fatal], ["unauthorized", 401, true]);
+        const tokens = [`${good}x`, `${good}y`, good];
+        const renewed = client(t, { url: server.url, token: () => tokens.shift(), transport });
+        renewed.start();
+        await eventually(() => renewed.state === "live");
+        // A source that has no other token is not asked for ever.
+        const stubborn = client(t, { url: server.url, token: () => `${good}x`, transport });
+        stubborn.on("error", () => {});
+        stubborn.start();
+        await eventually(() => stubborn.state === "stopped");
+      });
+
+      test("a server with another history is told, and followed from where both agree", async (t) => {
+        const server = await startServer(t);
+        await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
+        const token = await server.token("bob");
+        const decided = client(t, { url: server.url, token, transport, after: "99.99", onReset: () => "stop" });
+        const stop = recorded(decided);
+        decided.start();
+        await eventually(() => decided.state === "stopped");
+        assert.equal(stop.errors.at(-1)?.code, "cursor_ahead");
+        assert.equal(stop.errors.at(-1)?.status, 409);
+        assert.deepEqual(stop.messages, []);
+        const unknown = client(t, { url: server.url, token, transport, after: "1.0.0badf00d" });
+        const record = recorded(unknown);
+        unknown.start();
+        await eventually(() => record.messages.length === 2);
+        const [reset] = record.resets;
+        assert.deepEqual([reset.code, reset.cursor], ["log_unknown", "1.0.0badf00d"]);
+        assert.deepEqual(record.bodies, [1, 2]);
+      });
+
+      test("a cursor is kept, and the next client goes on from it", async (t) => {
+        const server = await startServer(t);
+        const storage = new Storage();
+        const options = { url: server.url, token: await server.token("bob"), transport, storage };
+        const given = [];
+        for (let round = 0; round < 3; round++) {
+          await server.push({ to: "bob", from: "ann", body: round }, { to: "bob", from: "ann", body: "more" });
+          const halley = client(t, options);
+          const record = recorded(halley);
+          halley.start();
+          await eventually(() => record.messages.length === 2);
+          await halley.stop();
+          given.push(...record.messages);
+        }
+        assertExact(given, await server.inbox("bob"));
+        assert.deepEqual([...storage.items.keys()], [`halley:${new URL(server.url).host}/:bob`]);
+      });
+
+      test("a silent server is noticed, and stop() ends everything at once", async (t) => {
+        const server = await startServer(t);
+        const options = { url: server.url, token: await server.token("bob"), transport, wait: 1 };
+        const halley = client(t, { ...options, timing: { silence: 1500, connect: 500, request: 500 } });
+        const record = recorded(halley);
+        halley.start();
+        await eventually(() => halley.state === "live");
+        // Its kernel still takes bytes and connections.
+        server.signal("SIGSTOP");
+        await eventually(() => record.errors.filter(({ code }) => code === "timeout").length > 1);
+        const begun = Date.now();
+        await halley.stop();
+        assert.ok(Date.now() - begun < 600);
+        assert.equal(halley.state, "stopped");
+      });
+    });
+  }
+
+  test("a loop over the messages hands each over when it asks for the next", async (t) => {
+    const server = await startServer(t);
+    await server.push(...[1, 2, 3, 4].map((body) => ({ to: "bob", from: "ann", body })));
+    const storage = new Storage();
+    const options = { url: server.url, token: await server.token("bob"), storage };
+    const failing = client(t, options);
+    await assert.rejects(async () => {
+      for await (const { body } of failing.messages()) if (body === 2) throw new Error("the disk is full");
+    }, /the disk is full/);
+    assert.equal(failing.state, "stopped");
+    // The one that failed comes again; `stop()` in the loop ends it in order.
+    const halley = client(t, options);
+    const bodies = [];
+    for await (const { body } of halley.messages()) {
+      bodies.push(body);
+      if (body === 3) await halley.stop();
+    }
+    assert.deepEqual(bodies, [2, 3]);
+    for await (const { body } of halley.messages()) {
+      bodies.push(body);
+      await halley.stop();
+    }
+    assert.deepEqual(bodies, [2, 3, 4]);
+  });
+
+  test("two loops and a slow listener: all get all, nothing moves before they are done", async (t) => {
+    const server = await startServer(t);
+    const halley = client(t, { url: server.url, token: await server.token("bob") });
+    /** @type {unknown[]} */
+    const slow = [];
+    halley.on("message", async ({ body }, cursor) => {
+      assert.notEqual(halley.cursor, cursor);
+      await sleep(5);
+      slow.push(body);
+    });
+    halley.start();
+    const read = async () => {
+      const bodies = [];
+      for await (const { body } of halley.messages()) {
+        bodies.push(body);
+        if (bodies.length === 10) return bodies;
+      }
+    };
+    const loops = [read(), read()];
+    const wanted = Array.from({ length: 10 }, (_, body) => body);
+    await server.push(...wanted.map((body) => ({ to: "bob", from: "ann", body })));
+    assert.deepEqual(await Promise.all(loops), [wanted, wanted]);
+    assert.deepEqual(slow, wanted);
+    assert.equal(halley.state, "live");
+  });
+
+  test("listeners that fail are reported, and the others get their message", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
+    const halley = client(t, { url: server.url, token: await server.token("bob") });
+    halley.on("message", () => {
+      throw new Error("first");
+    });
+    halley.on("message", async () => Promise.reject(new Error("second")));
+    halley.on("cursor", () => Promise.reject(new Error("third")));
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length === 2);
+    await eventually(() => record.errors.length >= 6);
+    assert.deepEqual([...new Set(record.errors.map((error) => error.code))], ["listener_failed"]);
+  });
+
+  test("a listener may stop the client and wait for it; start() right after stop() starts again", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
+    const halley = client(t, { url: server.url, token: await server.token("bob"), timing: { grace: 100 } });
+    const record = recorded(halley);
+    const off = halley.on("message", () => halley.stop());
+    halley.start();
+    await eventually(() => halley.state === "stopped");
+    off();
+    halley.start();
+    void halley.stop();
+    halley.start();
+    await eventually(() => record.messages.length === 2);
+    assert.deepEqual(record.bodies, [1, 2]);
+  });
+
+  test("repeated messages are dropped, missing ones are read from the history", async (t) => {
+    const server = await startServer(t);
+    await server.group("team", ["bob"]);
+    const bodies = Array.from({ length: 12 }, (_, body) => body);
+    await server.push(
+      ...bodies.flatMap((body) => [
+        { to: "bob", from: "ann", body },
+        { group: "team", from: "ann", body },
+        { to: "bob", from: "cy", body },
+      ]),
+    );
+    /** Something between loses messages and repeats others. @type {typeof fetch} */
+    const tampered = async (input, init) => {
+      const reply = await fetch(input, init);
+      if (!String(input).includes("/v1/inbox") || !reply.ok) return reply;
+      const page = await reply.json();
+      const kept = page.messages.filter((/** @type {any} */ { body }) => ![3, 4, 9].includes(body));
+      page.messages = kept.flatMap((/** @type {any} */ message) => [message, message, kept[0]]);
+      return Response.json(page);
+    };
+    const token = await server.token("bob");
+    const halley = client(t, { url: server.url, token, transport: "poll", fetch: tampered });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length >= 36);
+    assert.equal(record.messages.length, 36);
+    const chain = (/** @type {any[]} */ messages, /** @type {string} */ from, /** @type {string} */ sequence) =>
+      messages.filter((one) => one.from === from && one.sequence === sequence).map(({ body }) => body);
+    assert.deepEqual(chain(record.messages, "ann", "direct"), bodies);
+    assert.deepEqual(chain(record.messages, "cy", "direct"), bodies);
+    assert.deepEqual(chain(record.messages, "ann", "group"), bodies);
+    assert.equal(record.gaps.length, 6);
+    const [gap] = record.gaps;
+    assert.deepEqual([gap.sequence, gap.with, gap.complete, gap.messages.length], ["direct", "ann", true, 2]);
+  });
+
+  test("what a group said while the user was away is a gap that cannot be filled", async (t) => {
+    const server = await startServer(t);
+    await server.group("team", ["bob", "ann"]);
+    await server.push({ group: "team", from: "ann", body: 1 });
+    await server.group("team", ["ann"]);
+    await server.push({ group: "team", from: "ann", body: "private" });
+    await server.group("team", ["bob", "ann"]);
+    await server.push({ group: "team", from: "ann", body: 2 });
+    const halley = client(t, { url: server.url, token: await server.token("bob") });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length === 2);
+    assert.deepEqual(record.bodies, [1, 2]);
+    assert.deepEqual(
+      record.gaps.map(({ group, after, before, complete }) => ({ group, after, before, complete })),
+      [{ group: "team", after: 1, before: 3, complete: false }],
+    );
+  });
+
+  test("a stream that is over is opened again at once", async (t) => {
+    const server = await startServer(t);
+    const token = await server.token("bob");
+    const end = { code: "stream_over", detail: "long enough", reconnect: true };
+    let over = 0;
+    /** Ends each stream as the server does after ten minutes. @type {typeof fetch} */
+    const short = async (input, init) => {
+      const reply = await fetch(input, init);
+      const path = new URL(String(input)).pathname;
+      const text = path.endsWith("sse")
+        ? `event: end\ndata: ${JSON.stringify(end)}\n\n`
+        : `${JSON.stringify({ end })}\n`;
+      if (!/sse|stream/.test(path) || !reply.body) return reply;
+      over += 1;
+      const [reader, last] = [reply.body.getReader(), new TextEncoder().encode(text)];
+      const body = new ReadableStream({
+        async start(controller) {
+          controller.enqueue((await reader.read()).value);
+          await sleep(1100);
+          controller.enqueue(last);
+          controller.close();
+          await reader.cancel();
+        },
+      });
+      return new Response(body, { headers: reply.headers });
+    };
+    /** A WebSocket that is closed as the server does then. */
+    class ShortSocket extends WebSocket {
+      /** @param {string} url */
+      constructor(url) {
+        super(url);
+        over += 1;
+        setTimeout(() => {
+          this.onclose?.(/** @type {any} */ ({ code: 4000, reason: "stream_over" }));
+          this.close();
+        }, 1100);
+      }
+    }
+    const ends = ["sse", "stream", "socket"].map(async (transport) => {
+      const options = /** @type {any} */ ({ url: server.url, token, transport, fetch: short, WebSocket: ShortSocket });
+      const halley = client(t, options);
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => record.states.length >= 6);
+      assert.deepEqual(record.errors, []);
+      assert.ok(record.states.every(({ state }) => state !== "waiting"));
+      await halley.stop();
+    });
+    await Promise.all(ends);
+    assert.ok(over >= 9);
+  });
+
+  test("what is no longer kept is told, and what is there is given", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
+    const problem = { code: "cursor_gone", status: 410, detail: "it is gone", first: "1.0" };
+    /** @type {typeof fetch} */
+    const gone = (input, init) =>
+      String(input).includes("after=0")
+        ? Promise.resolve(Response.json(problem, { status: 410, headers: { "content-type": "application/problem+json" } }))
+        : fetch(input, init);
+    const halley = client(t, { url: server.url, token: await server.token("bob"), transport: "poll", after: "0", fetch: gone });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length === 1);
+    assert.deepEqual(record.bodies, [2]);
+    assert.deepEqual(record.resets, [{ code: "cursor_gone", restart: "1.0", cursor: "0", detail: "it is gone" }]);
+  });
+
+  test("a user with too many requests waits as long as the server says", async (t) => {
+    const server = await startServer(t, { args: ["--waiters-per-user-max", "1"] });
+    const token = await server.token("bob");
+    const first = client(t, { url: server.url, token, transport: "sse" });
+    first.start();
+    await eventually(() => first.state === "live");
+    for (const transport of TRANSPORTS) {
+      const second = client(t, { url: server.url, token, transport });
+      const record = recorded(second);
+      second.start();
+      const waits = () => record.states.find(({ state }) => state === "waiting");
+      const { error, retryInMs } = await eventually(waits, transport);
+      assert.deepEqual([error.code, error.status], ["too_many_waiters", 429]);
+      assert.ok(retryInMs >= 1000, `${retryInMs}`);
+      await second.stop();
+    }
+  });
+
+  test("a socket whose application is slow holds little, and loses nothing", async (t) => {
+    const server = await startServer(t);
+    const body = "x".repeat(60_000);
+    const messages = Array.from({ length: 50 }, () => ({ to: "bob", from: "ann", body }));
+    for (let round = 0; round < 6; round++) await server.push(...messages);
+    const halley = client(t, { url: server.url, token: await server.token("bob"), transport: "socket" });
+    const record = recorded(halley);
+    const off = halley.on("message", () => sleep(300).then(() => record.messages.length > 3 && off()));
+    halley.start();
+    await eventually(() => record.messages.length === 300, "all", 30_000);
+    assert.ok(record.errors.some(({ code }) => code === "too_slow"));
+    assertExact(record.messages, await server.inbox("bob"));
+  });
+
+  test("auto takes the best transport that gets through, and a better one later", async (t) => {
+    const server = await startServer(t);
+    const token = await server.token("bob");
+    let blocked = true;
+    /** No WebSocket and no stream gets through. @type {typeof fetch} */
+    const narrow = (input, init) =>
+      blocked && String(input).includes("/sse")
+        ? Promise.resolve(new Response("<h1>Forbidden</h1>", { status: 403 }))
+        : fetch(input, init);
+    const options = { url: server.url, token, fetch: narrow, wait: 1, WebSocket: undefined };
+    const halley = client(t, { ...options, timing: { better: 800 } });
+    // Where there is no global WebSocket, `auto` begins with SSE.
+    if (globalThis.WebSocket) t.mock.property?.(globalThis, "WebSocket", undefined);
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => halley.state === "live" && halley.transport === "poll");
+    assert.ok(record.errors.some((error) => error.code === "transport_blocked"));
+    blocked = false;
+    await eventually(() => halley.state === "live" && halley.transport === "sse");
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    await eventually(() => record.messages.length === 1);
+  });
+
+  test("refusals of the program's own faults end it with what the server says", async (t) => {
+    const server = await startServer(t);
+    const token = await server.token("bob", { send: false });
+    for (const transport of TRANSPORTS) {
+      const halley = client(t, { url: server.url, token, transport, after: "nonsense" });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => halley.state === "stopped");
+      const [error] = record.errors;
+      assert.deepEqual([error.code, error.status, error.fatal], ["bad_cursor", 400, true]);
+      assert.match(error.detail, /cursor/);
+      const reader = client(t, { url: server.url, token, transport, after: "nonsense" }).messages();
+      await assert.rejects(reader.next(), { code: "bad_cursor" });
+    }
+    const halley = client(t, { url: server.url, token });
+    await assert.rejects(halley.send({ to: "ann", body: 1, key: "k" }), { code: "forbidden", key: "k" });
+    await assert.rejects(halley.history({ with: "a", before: 1, after: 2 }), { code: "bad_query" });
+    await assert.rejects(halley.send({ body: 1 }), TypeError);
+    await assert.rejects(halley.send({ to: "a", group: "b", body: 1 }), TypeError);
+    await assert.rejects(halley.send({ to: "a", body: undefined }), TypeError);
+    assert.throws(() => halley.setTransport(/** @type {any} */ ("pigeon")), TypeError);
+    assert.throws(() => client(t, /** @type {any} */ ({ url: server.url })), TypeError);
+  });
+
+  test("calls give up in time, when they are aborted, and when the client stops", async (t) => {
+    const server = await startServer(t);
+    const token = await server.token("bob");
+    await server.stop();
+    const halley = client(t, { url: server.url, token });
+    await assert.rejects(halley.send({ to: "ann", body: 1, timeout: 0.3 }), (/** @type {any} */ error) => {
+      assert.equal(error.code, "network");
+      assert.match(error.key, /^[0-9a-f]{32}$/);
+      return true;
+    });
+    const abort = new AbortController();
+    const aborted = halley.history({ with: "ann", signal: abort.signal });
+    abort.abort();
+    await assert.rejects(aborted, { name: "AbortError" });
+    const sending = halley.send({ to: "ann", body: 1 });
+    await sleep(50);
+    await Promise.all([halley.stop(), assert.rejects(sending, { code: "stopped" })]);
+  });
+
+  test("a program ends by itself after stop(), and says nothing", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    const program = `
+      import { Halley } from ${JSON.stringify(pathToFileURL(`${CLIENT}/halley.js`).href)};
+      import ws from "ws";
+      const [url, token] = process.argv.slice(1);
+      for (const transport of ["socket", "sse", "stream", "poll"]) {
+        const halley = new Halley({ url, token, transport, WebSocket: globalThis.WebSocket ?? ws });
+        for await (const { body } of halley.messages()) {
+          await halley.send({ to: "ann", body });
+          break;
+        }
+      }
+      console.log("done");
+    `;
+    const child = spawn(
+      process.execPath,
+      ["--unhandled-rejections=strict", "--input-type=module", "-e", program, server.url, await server.token("bob")],
+      { cwd: import.meta.dirname ?? new URL(".", import.meta.url).pathname, stdio: ["ignore", "pipe", "pipe"] },
+    );
+    t.after(() => child.kill("SIGKILL"));
+    let shown = "";
+    child.stdout.on("data", (text) => (shown += text));
+    child.stderr.on("data", (text) => (shown += text));
+    let ended = 0;
+    child.stdout.once("data", () => (ended = Date.now()));
+    const [code] = await once(child, "exit");
+    assert.deepEqual([code, shown], [0, "done\n"]);
+    assert.ok(Date.now() - ended < 2000, "nothing holds the program");
+  });
+});
