@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use warp::http::HeaderValue;
 
 use super::json::Rendered;
-use crate::config::Limits;
+use crate::config::{IcometRules, Limits};
 use crate::hub::Hub;
 use crate::secret::Secret;
 use crate::token::Verifier;
@@ -83,6 +83,8 @@ pub struct Parts {
     pub token_secret: Option<Secret>,
     /// Origins that browsers may call from; `*` is any.
     pub cors_origins: Vec<String>,
+    /// Whether icomet's protocol is spoken, and under which rules.
+    pub icomet: Option<IcometRules>,
     /// When the server started.
     pub started: Instant,
 }
