@@ -144,7 +144,7 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::hub::{Durability, GroupChange, Options, rebuild, verify};
-    use crate::model::{After, Sequence};
+    use crate::model::{After, Sequence, Transport};
 
     fn open(data: &std::path::Path, channels: bool) -> Hub {
         Hub::open(Options {
@@ -263,7 +263,9 @@ mod tests {
                 }
             })
         });
-        let mut feed = hub.feed(user("bob"), After::Now).unwrap();
+        let mut feed = hub
+            .feed(user("bob"), After::Now, Transport::Icomet)
+            .unwrap();
         let mut next = 1;
         while next <= MESSAGES {
             while feed.read(1000).await.unwrap().more {}
