@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use warp::http::StatusCode;
 use super::live::Live;
 use super::{ADMIN, admin, not_allowed};
 use crate::http::accept::stopped;
+use crate::http::app::App;
 use crate::http::call::Call;
 use crate::http::head::Asked;
 use crate::http::hold::{self, End, cut};
@@ -55,6 +57,16 @@ pub(super) async fn open(mut call: Call) -> Result<Outcome, Refusal> {
     }
 }
 
+/// Writes what there is.
+async fn send(app: &App, line: &Line, mut parts: Vec<Bytes>) -> io::Result<()> {
+    parts.retain(|part| !part.is_empty());
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let first = parts.remove(0);
+    write(&line.stream, first, parts, app.timeouts.write).await
+}
+
 impl Watcher {
     pub(super) async fn wait(
         mut self,
@@ -78,12 +90,11 @@ impl Watcher {
         loop {
             changes.borrow_and_update();
             let lines = Bytes::from(self.news(live, asked.chunks()));
-            let (first, rest) = match first.take() {
-                Some(head) => (head, vec![lines]),
-                None => (lines, Vec::new()),
+            let news = match first.take() {
+                Some(head) => vec![head, lines],
+                None => vec![lines],
             };
-            let written = write(&line.stream, first, rest, app.timeouts.write);
-            if written.await.is_err() {
+            if send(app, &line, news).await.is_err() {
                 return cut(&line.stream);
             }
             tokio::select! {
@@ -95,8 +106,7 @@ impl Watcher {
             }
         }
         let end: &[u8] = if asked.chunks() { b"0\r\n\r\n" } else { b"" };
-        let end = Bytes::from_static(end);
-        match write(&line.stream, end, Vec::new(), app.timeouts.write).await {
+        match send(app, &line, vec![Bytes::from_static(end)]).await {
             Ok(()) => End::Close(line.stream),
             Err(_) => cut(&line.stream),
         }
