@@ -25,8 +25,8 @@ use crate::http::io::Line;
 use crate::http::reply::{Outcome, Refusal, Reply};
 use crate::http::service::Listener;
 use crate::http::wire::{left, write};
-use crate::hub::Feed;
-use crate::model::{After, Message, Transport, UserName};
+use crate::hub::{ChannelPage, Feed};
+use crate::model::{After, Transport, UserName};
 
 /// Messages of one array.
 const ARRAY_MAX: usize = 100;
@@ -240,24 +240,24 @@ impl Subscriber {
     /// Where the client stands, and what it is told at once.
     async fn begin(&mut self, app: &App, limit: usize) -> Result<(Vec<String>, usize), Error> {
         self.look().await?;
-        let next = app.hub.channel_page(self.user.clone(), 1, 0).await?.next;
         let wanted = u64::try_from(self.wanted).unwrap_or(1);
-        if wanted == 0 || wanted > next {
-            self.next = next;
-            return Ok((vec![text::sign(Kind::NextSeq, &self.user, next)], 0));
-        }
         let first = app.live().map_or(1, |live| live.first(&self.user));
         self.next = wanted.max(first);
-        if self.next == next {
-            return Ok((Vec::new(), 0));
+        let limit = if wanted == 0 { 0 } else { limit };
+        let page = app.hub.channel_page(self.user.clone(), self.next, limit);
+        let page = page.await?;
+        if wanted == 0 || wanted > page.next {
+            self.next = page.next;
+            return Ok((vec![text::sign(Kind::NextSeq, &self.user, page.next)], 0));
         }
-        self.page(app, limit).await
+        Ok(self.objects(&page))
     }
 
     /// What has come.
     async fn read(&mut self, app: &App, limit: usize) -> Result<(Vec<String>, usize), Error> {
         self.look().await?;
-        self.page(app, limit).await
+        let page = app.hub.channel_page(self.user.clone(), self.next, limit);
+        Ok(self.objects(&page.await?))
     }
 
     /// Has the feed see all that there is, so that it wakes only for more. Before the channel is read.
@@ -266,15 +266,13 @@ impl Subscriber {
         Ok(())
     }
 
-    async fn page(&mut self, app: &App, limit: usize) -> Result<(Vec<String>, usize), Error> {
-        let page = app.hub.channel_page(self.user.clone(), self.next, limit);
-        let messages: Vec<(u64, Arc<Message>)> = page.await?.messages;
+    fn objects(&mut self, page: &ChannelPage) -> (Vec<String>, usize) {
         let mut objects = Vec::new();
-        for (number, message) in &messages {
+        for (number, message) in &page.messages {
             objects.append(&mut text::message(&self.user, *number, message));
             self.next = number + 1;
         }
-        Ok((objects, messages.len()))
+        (objects, page.messages.len())
     }
 
     async fn closed(&self, app: &App) -> Result<String, Error> {
