@@ -361,16 +361,16 @@ impl World {
         self.model.count(Sequence::Group, id, ICOMET, ICOMET);
     }
 
+    /// Another body for each push; few, so that a key meets both the same and another content.
+    fn text(&mut self, keyed: bool) -> String {
+        self.pushes += 1;
+        let n = if keyed { self.pushes % 2 } else { self.pushes };
+        format!("{{ \"n\" : {n} }}")
+    }
+
     async fn push(&mut self, from: u8, to: Receiver, key: Option<u8>, by_user: bool) {
         let to_number = number(&to);
-        // Few bodies, so that a key meets both the same and another content.
-        self.pushes += 1;
-        let n = if key.is_some() {
-            self.pushes % 2
-        } else {
-            self.pushes
-        };
-        let text = format!("{{ \"n\" : {n} }}");
+        let text = self.text(key.is_some());
         let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
         let sequence = to.sequence();
         let draft = Draft {
@@ -448,7 +448,9 @@ impl World {
             history,
         };
         let got = self.hub.change_group(group(number), change).await.unwrap();
-        members.iter().for_each(|member| self.model.open(*member));
+        for member in members {
+            self.model.open(*member);
+        }
         let last = self.model.last_of_group(number);
         let known = self.model.groups.entry(number).or_default();
         assert_eq!(got.made, !known.alive);
@@ -475,7 +477,9 @@ impl World {
             remove: leaving,
         };
         let got = self.hub.change_group(group(number), change).await;
-        add.iter().for_each(|member| self.model.open(*member));
+        for member in add {
+            self.model.open(*member);
+        }
         let last = self.model.last_of_group(number);
         let Some(known) = self
             .model

@@ -152,11 +152,10 @@ pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
 fn token_for(app: &App, user: &UserName) -> Result<String, Refusal> {
     if app.icomet == Some(IcometRules::Open) {
         let hash = Sha256::digest(user.as_str().as_bytes());
-        return Ok(hash
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect());
+        let [half, _] = hash.as_chunks::<16>().0 else {
+            return Err(Refusal::Internal);
+        };
+        return Ok(format!("{:032x}", u128::from_be_bytes(*half)));
     }
     let Some(secret) = &app.token_secret else {
         return Err(Refusal::Forbidden(

@@ -6,9 +6,11 @@
 
 mod admin;
 mod live;
+mod out;
 mod params;
 mod presence;
 mod subscribe;
+mod subscriber;
 mod text;
 
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use warp::http::StatusCode;
 
 pub(super) use self::live::Live;
 use self::presence::Watcher;
-use self::subscribe::Subscriber;
+use self::subscriber::Subscriber;
 use self::text::Form;
 use super::app::Face;
 use super::call::Call;
@@ -55,7 +57,9 @@ impl Ticket {
         shutdown: &'a mut watch::Receiver<bool>,
     ) -> Holding<'a> {
         match self {
-            Self::Subscriber(one) if one.polls() => Box::pin(one.poll(line, asked, listener, shutdown)),
+            Self::Subscriber(one) if one.polls() => {
+                Box::pin(one.poll(line, asked, listener, shutdown))
+            }
             Self::Subscriber(one) => Box::pin(one.stream(line, asked, listener, shutdown)),
             Self::Watcher(watcher) => Box::pin(watcher.wait(line, asked, listener, shutdown)),
         }

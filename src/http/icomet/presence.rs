@@ -1,27 +1,24 @@
 //! `/psub`: which channels come into use and go out of it, a line each.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use warp::http::StatusCode;
 
 use super::live::Live;
+use super::out::Out;
 use super::{ADMIN, admin, not_allowed};
 use crate::http::accept::stopped;
-use crate::http::app::App;
 use crate::http::call::Call;
 use crate::http::head::Asked;
 use crate::http::hold::{self, End, cut};
 use crate::http::io::Line;
 use crate::http::reply::{Outcome, Refusal, Reply};
 use crate::http::service::Listener;
-use crate::http::wire::{left, write};
+use crate::http::wire::left;
 use crate::model::UserName;
 
 /// How long changes are gathered, so that many of them are one look.
@@ -57,16 +54,6 @@ pub(super) async fn open(mut call: Call) -> Result<Outcome, Refusal> {
     }
 }
 
-/// Writes what there is.
-async fn send(app: &App, line: &Line, mut parts: Vec<Bytes>) -> io::Result<()> {
-    parts.retain(|part| !part.is_empty());
-    if parts.is_empty() {
-        return Ok(());
-    }
-    let first = parts.remove(0);
-    write(&line.stream, first, parts, app.timeouts.write).await
-}
-
 impl Watcher {
     pub(super) async fn wait(
         mut self,
@@ -85,16 +72,12 @@ impl Watcher {
             content_type: Some("text/plain; charset=utf-8"),
             ..Reply::parts(StatusCode::OK, Vec::new())
         };
-        let mut first = Some(asked.raw_stream(&reply));
+        let mut out = Out::new(&asked, &reply);
         let tick = TICK.min(live.idle() / 4);
         loop {
             changes.borrow_and_update();
-            let lines = Bytes::from(self.news(live, asked.chunks()));
-            let news = match first.take() {
-                Some(head) => vec![head, lines],
-                None => vec![lines],
-            };
-            if send(app, &line, news).await.is_err() {
+            self.news(live, &mut out);
+            if out.send(app, &line).await.is_err() {
                 return cut(&line.stream);
             }
             tokio::select! {
@@ -105,27 +88,15 @@ impl Watcher {
                 () = sleep(tick) => {}
             }
         }
-        let end: &[u8] = if asked.chunks() { b"0\r\n\r\n" } else { b"" };
-        match send(app, &line, vec![Bytes::from_static(end)]).await {
-            Ok(()) => End::Close(line.stream),
-            Err(_) => cut(&line.stream),
-        }
+        out.end(app, line).await
     }
 
     /// What is not known yet, and again what was told long ago: that is how others build their tables.
-    fn news(&mut self, live: &Live, chunked: bool) -> String {
+    fn news(&mut self, live: &Live, out: &mut Out) {
         let (now, again) = (Instant::now(), live.idle());
         let lives = live.lives();
-        let mut text = String::new();
-        let mut tell = |sign: char, name: &UserName| {
-            let length = name.as_str().len() + 3;
-            let written = if chunked {
-                write!(text, "{length:x}\r\n{sign} {}\n\r\n", name.as_str())
-            } else {
-                writeln!(text, "{sign} {}", name.as_str())
-            };
-            written.expect("a string can be written to");
-        };
+        let mut tell =
+            |sign: char, name: &UserName| out.put(&format!("{sign} {}\n", name.as_str()));
         self.known.retain(|name, (life, _)| {
             let same = lives.get(name) == Some(life);
             if !same {
@@ -140,6 +111,5 @@ impl Watcher {
                 self.known.insert(name, (life, now));
             }
         }
-        text
     }
 }

@@ -99,7 +99,14 @@ async fn polls_answer_as_icomet_does_byte_for_byte() {
     let both = format!("[{},{}]\n", object("broadcast", "a", 7, "bb"), next_seq(8));
     assert_eq!(waits.reply().await.1, both);
     assert_eq!(front(&server, "/sub?cname=a&seq=7").await.1, both);
-    // The backend closes the channel: the numbers go on.
+}
+
+#[tokio::test]
+async fn the_backend_closes_and_clears_a_channel_and_the_numbers_go_on() {
+    let server = server(Open).await;
+    for content in ["1", "2", "3", "4", "5", "6", "7"] {
+        push(&server, "a", content).await;
+    }
     let mut waits = held(&server, "a", "/sub?cname=a&seq=8").await;
     assert_eq!(keyed(&server, "/close?cname=a").await, "ok 8\n");
     assert_eq!(waits.reply().await.1, object("close", "a", 8, "") + "\n");

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::{Wire, front, held, keyed, push, server, server_with};
 use crate::support::{TestServer, eventually};
 
+/// What each writer sends.
+const EACH: usize = 60;
+
 /// Objects of a poll's body, whether they stand in an array or alone.
 fn objects(body: &str) -> Vec<Value> {
     match serde_json::from_str(body).unwrap() {
@@ -152,9 +155,38 @@ async fn what_halley_gets_icomet_gives_and_the_other_way_round() {
     assert_eq!(server.status().await["held"]["icomet"], 1);
 }
 
+/// Pushes in every way.
+async fn write(server: &TestServer) {
+    let direct = async {
+        for n in 0..EACH {
+            server.push("ann", "bob", &format!("\"d{n}\"")).await;
+        }
+    };
+    let group = async {
+        for n in 0..EACH {
+            let body = format!("{{\"from\":\"ann\",\"body\":\"g{n}\"}}");
+            server
+                .as_admin("POST", "/v1/groups/team/messages", &body)
+                .await;
+            // The clients must also be met while nothing comes.
+            if n % 10 == 0 {
+                tokio::time::sleep(Duration::from_millis(8)).await;
+            }
+        }
+    };
+    let icomet = async {
+        for n in 0..EACH {
+            push(server, "bob", &format!("i{n}")).await;
+            if n % 20 == 0 {
+                keyed(server, &format!("/broadcast?content=b{n}")).await;
+            }
+        }
+    };
+    tokio::join!(direct, group, icomet);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_push_and_many_read_without_a_gap_or_a_repeat() {
-    const EACH: usize = 60;
     // Polls end by time while messages come.
     let server = server_with(Strict, |parts| {
         parts.timeouts.noop = Duration::from_millis(3);
@@ -164,34 +196,6 @@ async fn many_push_and_many_read_without_a_gap_or_a_repeat() {
     server
         .as_admin("PUT", "/v1/groups/team", r#"{"members":["bob","cyd"]}"#)
         .await;
-    let writers = async {
-        let direct = async {
-            for n in 0..EACH {
-                server.push("ann", "bob", &format!("\"d{n}\"")).await;
-            }
-        };
-        let group = async {
-            for n in 0..EACH {
-                let body = format!("{{\"from\":\"ann\",\"body\":\"g{n}\"}}");
-                server
-                    .as_admin("POST", "/v1/groups/team/messages", &body)
-                    .await;
-                // The clients must also be met while nothing comes.
-                if n % 10 == 0 {
-                    tokio::time::sleep(Duration::from_millis(8)).await;
-                }
-            }
-        };
-        let icomet = async {
-            for n in 0..EACH {
-                push(server, "bob", &format!("i{n}")).await;
-                if n % 20 == 0 {
-                    keyed(server, &format!("/broadcast?content=b{n}")).await;
-                }
-            }
-        };
-        tokio::join!(direct, group, icomet);
-    };
     let read = |channel: &'static str, count: usize| async move {
         let mut client = Client::new(server, channel);
         while client.got.len() < count {
@@ -203,7 +207,7 @@ async fn many_push_and_many_read_without_a_gap_or_a_repeat() {
         read("bob", 3 * EACH + 3),
         read("bob", 3 * EACH + 3),
         read("cyd", EACH + 3),
-        writers
+        write(server)
     );
     assert_eq!(bob.got, again.got, "a number is the same message for all");
     assert!(bob.noops > 0, "polls ended by time, too");
