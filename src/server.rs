@@ -88,6 +88,7 @@ impl Server {
             verifier: keys.verifier,
             token_secret: keys.token_secret,
             cors_origins: config.cors_origins.clone(),
+            icomet: config.icomet,
             started: Instant::now(),
         });
         Ok(Self {
@@ -223,6 +224,7 @@ fn hub_options(config: &Config) -> hub::Options {
         disk_free_min_bytes: config.store.disk_free_min_bytes,
         queue_bytes_max: config.limits.queue_bytes_max,
         waiters_per_user_max: config.limits.waiters_per_user_max,
+        channels: config.icomet.is_some(),
     }
 }
 

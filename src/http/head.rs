@@ -139,7 +139,16 @@ impl Asked {
             }
             _ => {}
         }
-        self.origin.headers(put);
+        for (name, value) in reply.extra {
+            put(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        let own = header::ACCESS_CONTROL_ALLOW_ORIGIN;
+        if !reply.extra.iter().any(|(name, _)| own == *name) {
+            self.origin.headers(put);
+        }
     }
 
     /// Whether the client knows replies in chunks; to others the end of the connection is the end of the reply.

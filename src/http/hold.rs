@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::head::Asked;
+use super::icomet;
 use super::io::Line;
 use super::poll::Poll;
 use super::service::Listener;
@@ -27,6 +28,8 @@ pub(super) enum Ticket {
     Stream(Box<Stream>),
     /// Messages both ways, as frames of a WebSocket.
     Socket(Box<Socket>),
+    /// What icomet's clients and backends wait for.
+    Icomet(icomet::Ticket),
 }
 
 /// A ticket, and what its reply must know of the request.
@@ -62,6 +65,7 @@ pub(super) fn wait<'a>(
         Ticket::Poll(poll) => Box::pin(poll.wait(line, asked, listener, shutdown)),
         Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)),
         Ticket::Socket(socket) => Box::pin(socket.wait(line, asked, listener, shutdown)),
+        Ticket::Icomet(ticket) => ticket.wait(line, asked, listener, shutdown),
     }
 }
 

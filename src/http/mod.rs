@@ -19,6 +19,7 @@ mod groups;
 mod head;
 mod history;
 mod hold;
+mod icomet;
 mod inbox;
 mod io;
 mod json;

@@ -33,6 +33,8 @@ pub(super) struct Reply {
     pub(super) body: Vec<Bytes>,
     pub(super) retry_after_s: Option<u32>,
     pub(super) allow: Option<String>,
+    /// Headers beside those of every reply, names in lower case.
+    pub(super) extra: &'static [(&'static str, &'static str)],
 }
 
 impl Reply {
@@ -53,6 +55,7 @@ impl Reply {
             body,
             retry_after_s: None,
             allow: None,
+            extra: &[],
         }
     }
 

@@ -11,6 +11,7 @@
 mod connections;
 mod device;
 mod hazards;
+mod icomet;
 mod openapi;
 mod polls;
 mod promises;

@@ -5,12 +5,21 @@ mod backend;
 mod shared;
 mod users;
 
-use super::app::Face;
+use super::app::{App, Face};
 use super::endpoint::{Endpoint, Handling, Verb};
 use super::reply::{Code, Outcome, Refusal, Reply};
-use super::{admin, openapi};
+use super::{admin, icomet, openapi};
 
-/// The endpoints of one listener.
+/// The endpoints of one listener of this app, which may speak icomet's protocol, too.
+pub(super) fn of_app(app: &App, face: Face) -> impl Iterator<Item = &'static Endpoint> {
+    let more: &[Endpoint] = match app.live() {
+        Some(_) => icomet::endpoints(face),
+        None => &[],
+    };
+    of(face).chain(more)
+}
+
+/// The endpoints of one listener: Halley's own.
 pub(super) fn of(face: Face) -> impl Iterator<Item = &'static Endpoint> {
     let own: &[Endpoint] = match face {
         Face::Client => users::CLIENT,
