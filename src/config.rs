@@ -55,6 +55,8 @@ pub struct Config {
     pub shutdown: Duration,
     /// The log.
     pub log: LogConfig,
+    /// Whether this is `halley demo`; no option sets it.
+    pub demo: bool,
 }
 
 /// What the store needs.
@@ -189,6 +191,7 @@ impl Config {
             auth,
             cors_origins: options.cors_origin,
             data: options.data,
+            demo: false,
         })
     }
 

@@ -19,6 +19,7 @@ use super::body::{self, BodyStream};
 use super::call::{Call, Segment};
 use super::endpoint::{Auth, Endpoint, Verb};
 use super::endpoints;
+use super::pages;
 use super::query::Query;
 use super::reply::{Outcome, Refusal, Reply};
 
@@ -49,7 +50,7 @@ impl Carried {
 
 /// All routes of one listener.
 pub(super) fn routes(app: &App, face: Face) -> Route {
-    endpoints::of(face)
+    served(app, face)
         .map(|endpoint| route(app, face, endpoint))
         .chain([unmatched(app, face)])
         .reduce(|above, route| above.or(route).unify().boxed())
@@ -57,9 +58,18 @@ pub(super) fn routes(app: &App, face: Face) -> Route {
 }
 
 /// The methods that a path takes, as in `Allow`; none if there is no such path.
-pub(super) fn methods_of(face: Face, path: &str) -> Option<String> {
+pub(super) fn methods_of(app: &App, face: Face, path: &str) -> Option<String> {
+    allowed(served(app, face), path)
+}
+
+/// The interface of one listener, and its pages.
+fn served(app: &App, face: Face) -> impl Iterator<Item = &'static Endpoint> {
+    endpoints::of(face).chain(pages::of(app, face))
+}
+
+fn allowed(endpoints: impl Iterator<Item = &'static Endpoint>, path: &str) -> Option<String> {
     let mut methods = Vec::new();
-    for endpoint in endpoints::of(face).filter(|endpoint| matched(endpoint.path, path).is_some()) {
+    for endpoint in endpoints.filter(|endpoint| matched(endpoint.path, path).is_some()) {
         methods.push(endpoint.verb.name());
         if endpoint.verb == Verb::Get {
             methods.push("HEAD");
@@ -123,7 +133,7 @@ fn unmatched(app: &App, face: Face) -> Route {
     let app = app.clone();
     warp::path::full()
         .map(move |path: FullPath| {
-            let refusal = match methods_of(face, path.as_str()) {
+            let refusal = match methods_of(&app, face, path.as_str()) {
                 Some(allow) => Refusal::WrongMethod { allow },
                 None => Refusal::NoRoute,
             };
@@ -205,13 +215,13 @@ mod tests {
     fn allowed_methods_are_those_of_the_table() {
         let path = "/v1/direct/bob/messages";
         assert_eq!(
-            methods_of(Face::Client, path).as_deref(),
+            allowed(endpoints::of(Face::Client), path).as_deref(),
             Some("POST, GET, HEAD, OPTIONS")
         );
         assert_eq!(
-            methods_of(Face::Admin, path).as_deref(),
+            allowed(endpoints::of(Face::Admin), path).as_deref(),
             Some("POST, OPTIONS")
         );
-        assert_eq!(methods_of(Face::Client, "/v1/tokens"), None);
+        assert_eq!(allowed(endpoints::of(Face::Client), "/v1/tokens"), None);
     }
 }

@@ -12,6 +12,7 @@ mod connections;
 mod device;
 mod hazards;
 mod openapi;
+mod pages;
 mod polls;
 mod promises;
 mod pushes;

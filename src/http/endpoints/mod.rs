@@ -24,7 +24,9 @@ pub(super) fn parameter(part: &'static str) -> Option<&'static str> {
     part.strip_prefix('{')?.strip_suffix('}')
 }
 
-fn later(reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static) -> Handling {
+pub(super) fn later(
+    reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
+) -> Handling {
     Box::pin(async move { reply.await.map(Outcome::Reply) })
 }
 
@@ -32,7 +34,7 @@ fn held(outcome: Result<Outcome, Refusal>) -> Handling {
     Box::pin(std::future::ready(outcome))
 }
 
-fn now(reply: Result<Reply, Refusal>) -> Handling {
+pub(super) fn now(reply: Result<Reply, Refusal>) -> Handling {
     Box::pin(std::future::ready(reply.map(Outcome::Reply)))
 }
 

@@ -76,6 +76,7 @@ impl TestServer {
             token_secret: Some(Secret::from(SECRET.to_owned())),
             cors_origins: vec!["https://app.example".to_owned()],
             started: Instant::now(),
+            demo: false,
         };
         change(&mut parts);
         let app = App::new(parts);
