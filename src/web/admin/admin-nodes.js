@@ -12,8 +12,10 @@ export function trouble(error) {
   const box = element("div", "problem");
   box.setAttribute("role", "alert");
   const { problem } = error;
-  box.append(element("p", "problem-title", problem?.title ?? "It did not work"));
-  box.append(element("p", "", `${error.message}.`.replace(/\.\.$/, ".")));
+  const title = problem?.title ?? "It did not work";
+  box.append(element("p", "problem-title", title));
+  const detail = error.message.charAt(0).toUpperCase() + error.message.slice(1);
+  if (detail !== title) box.append(element("p", "", detail));
   if (problem?.code) box.append(element("p", "note", `${error.status} ${problem.code}`));
   return box;
 }

@@ -28,7 +28,11 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, { method = "GET", body, headers = {} } = {}) {
+async function ask(path, options) {
+  return JSON.parse(await askText(path, options));
+}
+
+async function askText(path, { method = "GET", body, headers = {} } = {}) {
   let reply;
   try {
     reply = await fetch(path, {
@@ -40,11 +44,20 @@ async function ask(path, { method = "GET", body, headers = {} } = {}) {
   } catch {
     throw new Error("the server does not answer");
   }
-  const answer = await reply.json().catch(() => ({}));
-  if (reply.ok) return answer;
-  const refused = new Refused(reply.status, answer);
+  const text = await reply.text();
+  if (reply.ok) return text;
+  const refused = new Refused(reply.status, problemOf(text));
   if (reply.status === 401 && !$("app").hidden) signOut("The key is not valid any more.");
   throw refused;
+}
+
+/** What a refusal says; a proxy's refusal says nothing that we know. */
+function problemOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return {};
+  }
 }
 
 const part = encodeURIComponent;
@@ -325,11 +338,12 @@ function showMessage(sequence, id) {
   $("id").value = id;
   return fill($("message-found"), async () => {
     if (!/^[1-9]\d{0,15}$/.test(id)) throw new Error("an id is a whole number from 1");
-    return [card(`${sequence} ${id}`, messageNodes(await ask(`/v1/messages/${part(sequence)}/${id}`)))];
+    return [card(`${sequence} ${id}`, messageNodes(await askText(`/v1/messages/${part(sequence)}/${id}`)))];
   });
 }
 
-function messageNodes(message) {
+function messageNodes(text) {
+  const message = JSON.parse(text);
   const facts = element("dl", "facts");
   const fact = (term, value, href) => {
     const cell = element("dd");
@@ -346,11 +360,19 @@ function messageNodes(message) {
   fact("Committed", `${stamp(message.at)} (${message.at})`);
   if (message.prev > 0) fact("Before it", `${message.sequence} ${message.prev}`, `#messages/${message.sequence}/${message.prev}`);
   else fact("Before it", "nothing: it is the first of its conversation");
-  const body = element("pre", "body", JSON.stringify(message.body, null, 2));
+  const body = element("pre", "body", bodyText(text));
   body.tabIndex = 0;
   body.setAttribute("role", "region");
   body.setAttribute("aria-label", "Body as JSON");
   return [facts, body];
+}
+
+/** The body, laid out if that changes nothing: numbers that a script cannot hold are shown as they were sent. */
+function bodyText(message) {
+  const name = '"body":';
+  const sent = message.slice(message.indexOf(name) + name.length, -1);
+  const body = JSON.parse(sent);
+  return JSON.stringify(body) === sent ? JSON.stringify(body, null, 2) : sent;
 }
 
 // ---- Push

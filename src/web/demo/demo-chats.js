@@ -10,6 +10,7 @@ const TOGETHER_MS = 5 * 60_000;
 export class Chat {
   /** In id order, without a hole, up to the newest. */
   messages = [];
+  #ids = new Set();
   /** Messages on their way to the server. */
   pending = [];
   /** Whether there is history before the first message here. */
@@ -48,15 +49,16 @@ export class Chat {
     return this.isGroup ? { group: this.name } : { with: this.name };
   }
 
-  /** Takes messages in; gives those that were not there yet. */
+  /** Takes messages in, which are in id order; gives how many were not there yet. */
   add(messages) {
-    const known = new Set(this.messages.map((message) => message.id));
-    const fresh = messages.filter((message) => !known.has(message.id));
+    const fresh = messages.filter((message) => !this.#ids.has(message.id));
+    const inOrder = !(this.messages.at(-1)?.id > fresh[0]?.id);
+    for (const message of fresh) this.#ids.add(message.id);
     this.messages.push(...fresh);
-    this.messages.sort((one, other) => one.id - other.id);
+    if (!inOrder) this.messages.sort((one, other) => one.id - other.id);
     const newest = this.messages.at(-1);
     if (newest && newest.id > (this.last?.id ?? 0)) this.last = newest;
-    return fresh;
+    return fresh.length;
   }
 
   /** Everything here has been seen. */

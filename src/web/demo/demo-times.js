@@ -24,27 +24,16 @@ export class Times {
     this.clear();
   }
 
-  /** Takes a message that was received at `received` and painted at `painted`, both as `Date.now()`
-   * tells, `paint` being the exact time between the two. */
-  add({ message, text, received, paint, transport }) {
-    const sent = message.body?.sent;
-    const known = typeof sent === "number";
-    const sample = {
-      from: message.from,
-      text,
-      transport,
-      // Two clocks may differ; what took less than nothing took nothing that we could tell.
-      commit: known ? Math.max(0, message.at - sent) : null,
-      travel: Math.max(0, received - message.at),
-      paint,
-      total: known ? Math.max(0, received - sent) + paint : null,
-    };
-    this.#samples.push(sample);
-    if (this.#samples.length > KEPT) this.#samples.shift();
-    this.#list.prepend(this.#row(sample));
+  /** Takes messages that were painted `paint` milliseconds after they were received, and gives what is told of
+   * them. `received` is as `Date.now()` says, like the times that others have put on the message. */
+  add(arrivals) {
+    const samples = arrivals.map(sampleOf);
+    this.#samples.push(...samples);
+    this.#samples.splice(0, this.#samples.length - KEPT);
+    this.#list.prepend(...samples.slice(-LISTED).reverse().map(rowOf));
     while (this.#list.childElementCount > LISTED) this.#list.lastElementChild.remove();
     this.#show();
-    return sample;
+    return samples;
   }
 
   clear() {
@@ -72,32 +61,47 @@ export class Times {
     row.className = `sum-${key}`;
     return [row.insertCell(), row.insertCell(), row.insertCell()];
   }
+}
 
-  #row(sample) {
-    const item = document.createElement("li");
-    const who = element("span", "times-who", sample.from);
-    const what = element("span", "times-what", sample.text);
-    const total = element("span", "times-total", sample.total === null ? "" : `${millis(sample.total)} ms`);
-    const head = element("div", "times-head");
-    head.append(who, what, total);
-    const bar = element("div", "bar");
-    bar.ariaHidden = "true";
-    const legs = element("p", "times-legs");
-    for (const { key, name } of LEGS) {
-      if (sample[key] !== null) {
-        const part = element("span", `leg-${key}`);
-        part.style.flexGrow = String(Math.max(sample[key], 0.05));
-        bar.append(part);
-      }
-      const leg = element("span", "");
-      leg.title = name;
-      leg.append(swatchOf(key), element("span", "hidden", `${name}: `), millis(sample[key]));
-      legs.append(leg);
+function sampleOf({ message, text, received, paint, transport }) {
+  const sent = message.body?.sent;
+  const known = typeof sent === "number";
+  return {
+    message,
+    text,
+    transport,
+    // Two clocks may differ; what took less than nothing took nothing that we could tell.
+    commit: known ? Math.max(0, message.at - sent) : null,
+    travel: Math.max(0, received - message.at),
+    paint,
+    total: known ? Math.max(0, received - sent) + paint : null,
+  };
+}
+
+function rowOf(sample) {
+  const item = document.createElement("li");
+  const who = element("span", "times-who", sample.message.from);
+  const what = element("span", "times-what", sample.text);
+  const total = element("span", "times-total", sample.total === null ? "" : `${millis(sample.total)} ms`);
+  const head = element("div", "times-head");
+  head.append(who, what, total);
+  const bar = element("div", "bar");
+  bar.ariaHidden = "true";
+  const legs = element("p", "times-legs");
+  for (const { key, name } of LEGS) {
+    if (sample[key] !== null) {
+      const part = element("span", `leg-${key}`);
+      part.style.flexGrow = String(Math.max(sample[key], 0.05));
+      bar.append(part);
     }
-    legs.append(element("span", "times-by", sample.transport ?? ""));
-    item.append(head, bar, legs);
-    return item;
+    const leg = element("span", "");
+    leg.title = name;
+    leg.append(swatchOf(key), element("span", "hidden", `${name}: `), millis(sample[key]));
+    legs.append(leg);
   }
+  legs.append(element("span", "times-by", sample.transport ?? ""));
+  item.append(head, bar, legs);
+  return item;
 }
 
 function element(name, className, text) {

@@ -204,35 +204,66 @@ $("line").addEventListener("click", () => {
 
 // ---- What comes
 
+/** What has come and is not shown yet. */
+const arrived = [];
+
 function receive(message) {
-  const received = Date.now();
-  const began = performance.now();
-  const chat = chats.ofMessage(message);
-  const mine = message.from === chats.user;
-  settle(chat, message);
+  arrived.push({ message, received: Date.now(), began: performance.now() });
+  if (arrived.length > 1) return;
+  // The next frame shows it, and all that comes until then. A page that nobody sees has no frames.
+  if (document.visibilityState === "visible") requestAnimationFrame(showArrived);
+  else setTimeout(showArrived);
+}
+
+function showArrived() {
+  if (arrived.length === 0) return;
+  const batch = arrived.splice(0);
   const end = atEnd();
-  const newest = chat.messages.at(-1);
-  const [fresh] = chat.add([message]);
-  const visible = chat === shown && isOnScreen();
-  if (fresh) {
+  const onScreen = isOnScreen();
+  const nodes = [];
+  let [again, below, mineToo, heard] = [false, 0, false, null];
+  for (const { message } of batch) {
+    const chat = chats.ofMessage(message);
+    const mine = message.from === chats.user;
+    settle(chat, message);
+    const newest = chat.messages.at(-1);
+    if (!chat.add([message])) continue;
     if (chat === shown) {
-      if (newest && newest.id > message.id) renderAll();
-      else page.messages.append(...nodesOf(message, newest));
-      showEmpty();
-      if (end || mine) toEnd();
-      else showJump(newBelow + 1);
+      again ||= newest?.id > message.id;
+      if (!again) nodes.push(...nodesOf(message, newest));
+      below += 1;
+      mineToo ||= mine;
     }
-    if (visible && (end || mine)) chat.markRead();
-    else if (!mine) chat.unread += 1;
-    if (!mine) speak(chat, message, visible);
+    if (!mine) {
+      chat.unread += 1;
+      heard = { chat, message };
+    }
   }
+  if (again) renderAll();
+  else page.messages.append(...nodes);
+  if (below > 0) showNews(end || mineToo, below, onScreen);
+  if (heard) speak(heard.chat, heard.message, heard.chat === shown && onScreen);
   showChats();
   keep();
-  painted(() => {
-    const sample = times.add({ message, text: textOf(message), received, paint: performance.now() - began, transport: halley.transport });
-    const took = page.messages.querySelector(`[data-id="${message.id}"] .took`);
-    if (took && chat === shown && sample.total !== null) took.textContent = `${millis(sample.total)} ms`;
-  });
+  painted(() => showTimes(batch));
+}
+
+/** The newest messages of the chat that is shown: in sight, or told of below. */
+function showNews(inSight, count, onScreen) {
+  showEmpty();
+  if (inSight) toEnd();
+  else showJump(newBelow + count);
+  if (inSight && onScreen) shown.markRead();
+}
+
+function showTimes(batch) {
+  const now = performance.now();
+  const { transport } = halley;
+  const samples = times.add(batch.map(({ message, received, began }) => ({ message, text: textOf(message), received, paint: now - began, transport })));
+  for (const { message, total } of samples) {
+    const took = total !== null && chats.ofMessage(message) === shown && page.messages.querySelector(`[data-id="${message.id}"] .took`);
+    if (took) took.textContent = `${millis(total)} ms`;
+  }
 }
 
 /** Calls when what was just changed is on the screen; a page that nobody sees is not painted. */
@@ -279,17 +310,15 @@ async function deliver(chat, waiting) {
     const { sequence, id, prev, at } = receipt;
     // It comes with the inbox too, perhaps later, perhaps it was first.
     const message = { sequence, id, prev, at, from: chats.user, ...chat.target, body: waiting.body };
+    showArrived();
     settle(chat, message);
     const newest = chat.messages.at(-1);
-    const [fresh] = chat.add([message]);
-    if (fresh && chat === shown) {
-      const end = atEnd();
-      if (newest && newest.id > id) renderAll();
+    const end = atEnd();
+    if (chat.add([message]) && chat === shown) {
+      if (newest?.id > id) renderAll();
       else page.messages.append(...nodesOf(message, newest));
-      if (end) toEnd();
+      showNews(end, 0, isOnScreen());
     }
-    chat.read = Math.max(chat.read, id);
-    showEmpty();
     showChats();
     keep();
   } catch (error) {
@@ -574,7 +603,10 @@ page.scroll.addEventListener("scroll", () => {
   seen();
 }, { passive: true });
 
-document.addEventListener("visibilitychange", seen);
+document.addEventListener("visibilitychange", () => {
+  showArrived();
+  seen();
+});
 
 // The keyboard of a phone takes a part of the page: the end stays in sight.
 new ResizeObserver(() => {
