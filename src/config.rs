@@ -57,6 +57,8 @@ pub struct Config {
     pub shutdown: Duration,
     /// The log.
     pub log: LogConfig,
+    /// Whether this is `halley demo`; no option sets it.
+    pub demo: bool,
 }
 
 /// Who may do what by icomet's protocol.
@@ -207,6 +209,7 @@ impl Config {
             auth,
             cors_origins: options.cors_origin,
             data: options.data,
+            demo: false,
         })
     }
 

@@ -94,6 +94,8 @@ pub struct Parts {
     pub icomet: Option<IcometRules>,
     /// When the server started.
     pub started: Instant,
+    /// Whether this is `halley demo`, with its page, where anyone may be any user.
+    pub demo: bool,
 }
 
 /// Everything that requests share. Cheap to clone.

@@ -13,6 +13,7 @@ mod device;
 mod hazards;
 mod icomet;
 mod openapi;
+mod pages;
 mod polls;
 mod promises;
 mod pushes;

@@ -16,7 +16,7 @@ mod text;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use warp::http::StatusCode;
+use warp::http::{HeaderName, HeaderValue, StatusCode};
 
 pub(super) use self::live::Live;
 use self::presence::Watcher;
@@ -40,6 +40,16 @@ const FRONT: Extra = &[("expires", "0")];
 const FRONT_EVENTS: Extra = &[("expires", "0"), ("access-control-allow-origin", "*")];
 /// With every reply to a backend.
 const ADMIN: Extra = &[("server", "icomet 0.2.5")];
+
+fn headers(extra: Extra) -> Vec<(HeaderName, HeaderValue)> {
+    let fixed = |(name, value)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    };
+    extra.iter().copied().map(fixed).collect()
+}
 
 /// What a held request waits for.
 #[derive(Debug)]
@@ -161,7 +171,7 @@ where
             .await
             .unwrap_or_else(|refusal| Reply::refusal(&refusal, log));
         Ok(Outcome::Reply(Reply {
-            extra: ADMIN,
+            more: headers(ADMIN),
             ..reply
         }))
     })

@@ -10,7 +10,7 @@ use warp::http::StatusCode;
 
 use super::live::Live;
 use super::out::Out;
-use super::{ADMIN, admin, not_allowed};
+use super::{ADMIN, admin, headers, not_allowed};
 use crate::http::accept::stopped;
 use crate::http::call::Call;
 use crate::http::head::Asked;
@@ -38,7 +38,7 @@ pub(super) async fn open(mut call: Call) -> Result<Outcome, Refusal> {
     let log = call.app.hub.log();
     let refused = |reply| {
         Ok(Outcome::Reply(Reply {
-            extra: ADMIN,
+            more: headers(ADMIN),
             ..reply
         }))
     };
@@ -68,7 +68,7 @@ impl Watcher {
         };
         let mut changes = live.changes();
         let reply = Reply {
-            extra: ADMIN,
+            more: headers(ADMIN),
             content_type: Some("text/plain; charset=utf-8"),
             ..Reply::parts(StatusCode::OK, Vec::new())
         };

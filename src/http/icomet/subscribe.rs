@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::params::Params;
 use super::subscriber::Subscriber;
 use super::text::{self, Form, Kind};
-use super::{Extra, FRONT, FRONT_EVENTS, said};
+use super::{Extra, FRONT, FRONT_EVENTS, headers, said};
 use crate::config::IcometRules;
 use crate::error::Error;
 use crate::http::auth;
@@ -87,7 +87,7 @@ fn refusal(form: &Form, user: &UserName, kind: Kind) -> Reply {
 /// A reply that is whole.
 pub(super) fn whole(form: &Form, text: String) -> Reply {
     Reply {
-        extra: extra(form),
+        more: headers(extra(form)),
         ..said(form.content_type(), text)
     }
 }

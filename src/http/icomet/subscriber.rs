@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::headers;
 use super::live::Subscribed;
 use super::out::Out;
 use super::subscribe::{extra, whole};
@@ -234,7 +235,7 @@ impl Subscriber {
     ) -> End {
         let app = &listener.app;
         let reply = Reply {
-            extra: extra(&self.form),
+            more: headers(extra(&self.form)),
             ..Reply::stream(self.form.content_type())
         };
         let mut out = Out::new(&asked, &reply);

@@ -78,6 +78,7 @@ impl TestServer {
             cors_origins: vec!["https://app.example".to_owned()],
             icomet: None,
             started: Instant::now(),
+            demo: false,
         };
         change(&mut parts);
         let app = App::new(parts);
