@@ -169,7 +169,7 @@ describe("in Chromium", { concurrency: 4 }, () => {
     await eventually(async () => (await states()).at(-1)[0] === "waiting");
     await server.push({ to: "bob", from: "ann", body: 1 });
     await context.setOffline(false);
-    await eventually(async () => (await given()).length === 1, "the message", 3000);
+    await eventually(async () => (await given()).length === 1, "the message", 10_000);
     assert.deepEqual(await states(), [
       ["connecting", undefined],
       ["live", undefined],

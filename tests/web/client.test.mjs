@@ -189,7 +189,7 @@ describe("the client", { concurrency: 6 }, () => {
         await eventually(() => record.errors.filter(({ code }) => code === "timeout").length > 1);
         const begun = Date.now();
         await halley.stop();
-        assert.ok(Date.now() - begun < 600);
+        assert.ok(Date.now() - begun < 2000);
         assert.equal(halley.state, "stopped");
       });
     });
@@ -520,7 +520,7 @@ describe("the client", { concurrency: 6 }, () => {
     await Promise.all([halley.stop(), assert.rejects(sending, { code: "stopped" })]);
   });
 
-  test("a program ends by itself after stop(), and says nothing", async (t) => {
+  test("a program ends by itself after stop(), and says nothing", { timeout: 60_000 }, async (t) => {
     const server = await startServer(t);
     await server.push({ to: "bob", from: "ann", body: 1 });
     const program = `
@@ -532,7 +532,12 @@ describe("the client", { concurrency: 6 }, () => {
         // Stopped at any point on its way.
         for (let ms = 0; ms < 60; ms += 3) {
           halley.start();
-          if (ms) await new Promise((done) => setTimeout(done, ms - 3));
+          await new Promise((done) => setTimeout(done, ms));
+          await halley.stop();
+        }
+        for (let turns = 0; turns < 40; turns++) {
+          halley.start();
+          for (let turn = 0; turn < turns; turn++) await undefined;
           await halley.stop();
         }
         for await (const { body } of halley.messages()) {
@@ -555,6 +560,6 @@ describe("the client", { concurrency: 6 }, () => {
     child.stdout.once("data", () => (ended = Date.now()));
     const [code] = await once(child, "exit");
     assert.deepEqual([code, shown], [0, "done\n"]);
-    assert.ok(Date.now() - ended < 2000, "nothing holds the program");
+    assert.ok(Date.now() - ended < 5000, "nothing holds the program");
   });
 });
