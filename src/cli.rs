@@ -6,6 +6,7 @@
 
 mod client;
 mod config;
+mod demo;
 mod history;
 mod line;
 mod push;
@@ -43,6 +44,8 @@ struct Cli {
 enum Commands {
     /// Run the server (what halley does without a command)
     Serve,
+    /// Show what Halley does: a chat page on a server that keeps nothing
+    Demo,
     /// Make a token for a user, without asking the server
     Token(token::Args),
     /// Push a message
@@ -119,10 +122,13 @@ fn output(error: io::Error) -> Failure {
 pub fn run(arguments: &[OsString], out: &mut dyn Write) -> Result<(), Failure> {
     let (matches, from_file) = crate::config::load(&command(), arguments)?;
     let cli = Cli::from_arg_matches(&matches).map_err(ConfigError::from)?;
+    if let Some(Commands::Demo) = cli.command {
+        return demo::run(cli.options, out);
+    }
     let config = Config::from_options(cli.options)?;
     logging::start(&config.log);
     match cli.command {
-        None | Some(Commands::Serve) => serve::run(config),
+        None | Some(Commands::Serve | Commands::Demo) => serve::run(config),
         Some(Commands::Token(args)) => token::run(&args, &config, out),
         Some(Commands::Push(args)) => push::run(args, &config, out),
         Some(Commands::Tail(args)) => tail::run(&args, &config, out),
@@ -145,12 +151,15 @@ fn command() -> Command {
         .cloned()
         .collect();
     Cli::command().mut_subcommands(|sub| {
-        let Some(used) = options_used(sub.get_name()) else {
-            return sub;
-        };
-        let unused = options
-            .iter()
-            .filter(|arg| !used.contains(&arg.get_long().unwrap_or_default()));
+        let name = sub.get_name().to_owned();
+        let unused = options.iter().filter(|arg| {
+            let option = arg.get_long().unwrap_or_default();
+            match options_used(&name) {
+                Some(used) => !used.contains(&option),
+                // The demo has a directory of its own.
+                None => name == "demo" && option == "data",
+            }
+        });
         unused.fold(sub, |sub, arg| sub.arg(arg.clone().hide(true)))
     })
 }
@@ -158,7 +167,7 @@ fn command() -> Command {
 /// `None`: all of them.
 fn options_used(command: &str) -> Option<&'static [&'static str]> {
     match command {
-        "serve" | "config" => None,
+        "serve" | "demo" | "config" => None,
         "token" => Some(&["data", "config", "token-secret", "token-secret-file"]),
         "push" | "tail" | "history" => Some(&[
             "data",

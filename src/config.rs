@@ -45,6 +45,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Origins that the client listener allows; `*` is all.
     pub cors_origins: Vec<String>,
+    /// Whether icomet's protocol is spoken, and under which rules.
+    pub icomet: Option<IcometRules>,
     /// Admin key and token keys.
     pub auth: AuthConfig,
     /// What the store needs.
@@ -55,6 +57,17 @@ pub struct Config {
     pub shutdown: Duration,
     /// The log.
     pub log: LogConfig,
+    /// Whether this is `halley demo`; no option sets it.
+    pub demo: bool,
+}
+
+/// Who may do what by icomet's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IcometRules {
+    /// As everywhere: users show tokens, the backend its key.
+    Strict,
+    /// icomet's own: who reaches the address may do all.
+    Open,
 }
 
 /// What the store needs.
@@ -172,7 +185,14 @@ impl Config {
                 "listen and admin-listen are both {both}: they must differ"
             )));
         }
+        let icomet = match (options.icomet, options.icomet_open) {
+            (true, false) => Some(IcometRules::Strict),
+            (true, true) => Some(IcometRules::Open),
+            (false, false) => None,
+            (false, true) => return Err(together("icomet-open needs icomet".to_owned())),
+        };
         Ok(Self {
+            icomet,
             listen: options.listen,
             admin_listen: options.admin_listen,
             store: StoreConfig {
@@ -189,6 +209,7 @@ impl Config {
             auth,
             cors_origins: options.cors_origin,
             data: options.data,
+            demo: false,
         })
     }
 
@@ -304,6 +325,36 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_is_on_or_off_wherever_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("halley.toml");
+        let rules = |file: &str, flags: &[&str]| {
+            std::fs::write(&path, file).unwrap();
+            let config = format!("--config={}", path.display());
+            let arguments = ["halley", &config].into_iter().chain(flags.iter().copied());
+            let arguments: Vec<OsString> = arguments.map(OsString::from).collect();
+            let command = options_command().mut_args(|arg| arg.env(Resettable::Reset));
+            let (matches, _) = load(&command, &arguments)?;
+            let options = Options::from_arg_matches(&matches)?;
+            Config::from_options(options).map(|config| config.icomet)
+        };
+        let (strict, open) = (Some(IcometRules::Strict), Some(IcometRules::Open));
+        for (file, flags, expected) in [
+            ("", &[][..], None),
+            ("", &["--icomet"], strict),
+            ("", &["--icomet=false"], None),
+            ("icomet = true", &[], strict),
+            ("icomet = true\nicomet-open = \"yes\"", &[], open),
+            ("icomet = true", &["--icomet=off"], None),
+            ("icomet-open = true", &["--icomet"], open),
+        ] {
+            assert_eq!(rules(file, flags).unwrap(), expected, "{file} {flags:?}");
+        }
+        let error = rules("icomet-open = true", &[]).unwrap_err().to_string();
+        assert_eq!(error, "icomet-open needs icomet");
+    }
+
+    #[test]
     fn a_suggestion_is_never_an_option_that_the_file_cannot_have() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("halley.toml");
@@ -315,6 +366,8 @@ mod tests {
             ("zzz = 1", "shows every key"),
             ("data = ['x']", "takes one value, not an array"),
             ("cors-origin = [1]", "takes an array of strings"),
+            ("icomet = 2", "key icomet: invalid value"),
+            ("icomet = ['x']", "takes one value, not an array"),
             ("log = true", "takes a string or a whole number"),
             ("[limits]\nbody-bytes-max = 1", "unknown key limits"),
             ("data", "TOML parse error"),

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::future::Future;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -88,7 +88,9 @@ impl Server {
             verifier: keys.verifier,
             token_secret: keys.token_secret,
             cors_origins: config.cors_origins.clone(),
+            icomet: config.icomet,
             started: Instant::now(),
+            demo: config.demo,
         });
         Ok(Self {
             client,
@@ -152,7 +154,11 @@ impl Server {
 }
 
 /// Runs the server of a configuration until SIGTERM or SIGINT. A second signal ends the process at once.
-pub fn serve(config: Config) -> Result<(), ServeError> {
+/// What `ready` does comes before the first connection is served.
+pub fn serve(
+    config: Config,
+    ready: impl FnOnce(&Server, &Config) -> Result<(), ServeError>,
+) -> Result<(), ServeError> {
     quiet_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -163,9 +169,9 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
     let server = Server::open(&config, Timeouts::default())?;
     // Opening may take long, and may be ended at any time; only what serves has something to end in order.
     let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
-    if let Err(e) = greet(&server, &config) {
-        // A closed standard output is no reason not to serve.
-        warn!(error = %e, "cannot print the addresses");
+    if let Err(e) = ready(&server, &config) {
+        server.hub().close();
+        return Err(e);
     }
     // It may hold keys, which the server has taken over.
     drop(config);
@@ -223,6 +229,7 @@ fn hub_options(config: &Config) -> hub::Options {
         disk_free_min_bytes: config.store.disk_free_min_bytes,
         queue_bytes_max: config.limits.queue_bytes_max,
         waiters_per_user_max: config.limits.waiters_per_user_max,
+        channels: config.icomet.is_some(),
     }
 }
 
@@ -286,7 +293,21 @@ fn quiet_panics() {
 }
 
 /// Says where the server is, and at the first start how to send a first message.
-fn greet(server: &Server, config: &Config) -> io::Result<()> {
+pub fn greet(server: &Server, config: &Config) -> Result<(), ServeError> {
+    let printed = greeting(server, config).and_then(|text| print(&mut io::stdout(), &text));
+    if let Err(e) = printed {
+        // A closed standard output is no reason not to serve.
+        warn!(error = %e, "cannot print the addresses");
+    }
+    Ok(())
+}
+
+fn print(out: &mut dyn Write, text: &str) -> io::Result<()> {
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+fn greeting(server: &Server, config: &Config) -> io::Result<String> {
     let (client, admin) = server.addresses()?;
     let data = config
         .data
@@ -312,9 +333,7 @@ fn greet(server: &Server, config: &Config) -> io::Result<()> {
         let key = key.canonicalize().unwrap_or_else(|_| key.clone());
         first_message(&mut text, client, admin, &key);
     }
-    let mut out = io::stdout();
-    writeln!(out, "{text}")?;
-    out.flush()
+    Ok(text)
 }
 
 fn key_place(config: &Config) -> String {

@@ -15,8 +15,8 @@ use halley::token::Claims;
 
 use program::{KEY, fail, halley, succeed};
 
-const COMMANDS: [&str; 9] = [
-    "serve", "token", "push", "tail", "history", "verify", "rebuild", "config", "version",
+const COMMANDS: [&str; 10] = [
+    "serve", "demo", "token", "push", "tail", "history", "verify", "rebuild", "config", "version",
 ];
 
 fn file(folder: &Path, name: &str, content: &str) -> String {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use halley::error::Error;
 use halley::hub::{Durability, Feed, GroupChange, HistoryMode, Hub, Options};
@@ -22,6 +23,9 @@ use serde_json::value::RawValue;
 
 const USERS: u8 = 5;
 const GROUPS: u8 = 3;
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The user and the group that stand for icomet.
+const ICOMET: u8 = 99;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -54,6 +58,10 @@ enum Op {
         user: u8,
         limit: usize,
     },
+    Open {
+        user: u8,
+    },
+    Broadcast,
     Restart(Restart),
 }
 
@@ -79,6 +87,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(group, members, all)| Op::Set { group, members, all }),
         3 => (group(), some(), some()).prop_map(|(group, add, remove)| Op::Change { group, add, remove }),
         1 => group().prop_map(|group| Op::Delete { group }),
+        1 => user().prop_map(|user| Op::Open { user }),
+        3 => Just(Op::Broadcast),
         6 => (user(), 1..6usize).prop_map(|(user, limit)| Op::Read { user, limit }),
         1 => prop_oneof![Just(Restart::Clean), Just(Restart::Unmarked), Just(Restart::SledGone)]
             .prop_map(Op::Restart),
@@ -87,10 +97,16 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn user(number: u8) -> UserName {
+    if number == ICOMET {
+        return halley::hub::icomet();
+    }
     UserName::parse(&format!("user-{number}")).unwrap()
 }
 
 fn group(number: u8) -> GroupName {
+    if number == ICOMET {
+        return halley::hub::broadcasts();
+    }
     GroupName::parse(&format!("group-{number}")).unwrap()
 }
 
@@ -173,6 +189,7 @@ struct Model {
     messages: Vec<(Sequence, u64, u64, u8, u8, String)>,
     groups: BTreeMap<u8, ModelGroup>,
     keys: HashMap<String, (Receipt, String)>,
+    channels: BTreeMap<u8, Vec<(Sequence, u64)>>,
 }
 
 impl Model {
@@ -195,6 +212,30 @@ impl Model {
             .filter(|m| m.0 == sequence)
             .map(|_| 1)
             .sum()
+    }
+
+    fn open(&mut self, user: u8) {
+        if self.channels.contains_key(&user) {
+            return;
+        }
+        self.channels.insert(user, Vec::new());
+        let last = self.last_of_group(ICOMET);
+        let group = self.groups.entry(ICOMET).or_default();
+        group.alive = true;
+        group.join(user, last);
+    }
+
+    /// A new message gets its numbers.
+    fn count(&mut self, sequence: Sequence, id: u64, from: u8, to: u8) {
+        for (user, channel) in &mut self.channels {
+            let his = match sequence {
+                Sequence::Direct => to == *user,
+                Sequence::Group => from != *user && self.groups[&to].is_member(*user),
+            };
+            if his {
+                channel.push((sequence, id));
+            }
+        }
     }
 
     /// Ids of the inbox, by sequence.
@@ -245,6 +286,7 @@ fn open(data: &Path) -> Hub {
         disk_free_min_bytes: 0,
         queue_bytes_max: 1 << 20,
         waiters_per_user_max: 10,
+        channels: true,
     })
     .unwrap()
 }
@@ -295,21 +337,42 @@ impl World {
                 remove,
             } => self.change(*g, add, remove).await,
             Op::Delete { group: g } => self.delete(*g).await,
+            Op::Open { user: number } => {
+                self.hub.open_channel(&user(*number)).await.unwrap();
+                self.model.open(*number);
+            }
+            Op::Broadcast => self.broadcast().await,
             Op::Read { user, limit } => drop(self.read(*user, *limit).await),
             Op::Restart(how) => self.restart(*how).await,
         }
     }
 
+    async fn broadcast(&mut self) {
+        let body = Body::from(b"0".to_vec());
+        let got = self.hub.broadcast(body).await.unwrap();
+        let last = self.model.last_of_group(ICOMET);
+        let exists = self.model.groups.contains_key(&ICOMET);
+        assert_eq!(got.is_some(), exists);
+        let Some(got) = got else {
+            return;
+        };
+        let id = self.model.head(Sequence::Group) + 1;
+        assert_eq!((got.id, got.prev), (id, last));
+        let message = (Sequence::Group, id, last, ICOMET, ICOMET, "0".into());
+        self.model.messages.push(message);
+        self.model.count(Sequence::Group, id, ICOMET, ICOMET);
+    }
+
+    /// Another body for each push; few, so that a key meets both the same and another content.
+    fn text(&mut self, keyed: bool) -> String {
+        self.pushes += 1;
+        let n = if keyed { self.pushes % 2 } else { self.pushes };
+        format!("{{ \"n\" : {n} }}")
+    }
+
     async fn push(&mut self, from: u8, to: Receiver, key: Option<u8>, by_user: bool) {
         let to_number = number(&to);
-        // Few bodies, so that a key meets both the same and another content.
-        self.pushes += 1;
-        let n = if key.is_some() {
-            self.pushes % 2
-        } else {
-            self.pushes
-        };
-        let text = format!("{{ \"n\" : {n} }}");
+        let text = self.text(key.is_some());
         let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
         let sequence = to.sequence();
         let draft = Draft {
@@ -320,6 +383,9 @@ impl World {
             by_user,
         };
         let got = self.hub.push(vec![draft]).await.unwrap().remove(0);
+        if sequence == Sequence::Direct {
+            self.model.open(to_number);
+        }
         let whose = if by_user {
             from.to_string()
         } else {
@@ -365,6 +431,7 @@ impl World {
         self.model
             .messages
             .push((sequence, id, prev, from, to_number, text));
+        self.model.count(sequence, id, from, to_number);
         if let Some(space) = space {
             self.model.keys.insert(space, (got, content));
         }
@@ -383,6 +450,9 @@ impl World {
             history,
         };
         let got = self.hub.change_group(group(number), change).await.unwrap();
+        for member in members {
+            self.model.open(*member);
+        }
         let last = self.model.last_of_group(number);
         let known = self.model.groups.entry(number).or_default();
         assert_eq!(got.made, !known.alive);
@@ -409,6 +479,9 @@ impl World {
             remove: leaving,
         };
         let got = self.hub.change_group(group(number), change).await;
+        for member in add {
+            self.model.open(*member);
+        }
         let last = self.model.last_of_group(number);
         let Some(known) = self
             .model
@@ -473,6 +546,24 @@ impl World {
         batch.more
     }
 
+    /// Reads to the end. A feed that stays open is told of a message a moment after its pusher is answered, so an
+    /// empty reading is not the end; what never comes is for the check to find.
+    async fn read_all(&mut self, number: u8) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while self.read(number, 3).await {}
+            let wanted: usize = Sequence::ALL
+                .map(|sequence| self.model.inbox(number, sequence).len())
+                .iter()
+                .sum();
+            let (_, read) = &self.readers[&number];
+            if read.len() >= wanted || Instant::now() > deadline {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn restart(&mut self, how: Restart) {
         self.feeds.clear();
         let hub = self.hub.clone();
@@ -491,14 +582,15 @@ impl World {
 
     async fn check(&mut self) {
         for number in 0..USERS {
-            while self.read(number, 3).await {}
+            self.read_all(number).await;
             self.check_inbox(number);
             for other in 0..USERS {
                 self.check_pair(number, other).await;
             }
-            for other in 0..GROUPS {
+            for other in (0..GROUPS).chain([ICOMET]) {
                 self.check_group(number, other).await;
             }
+            self.check_channel(number).await;
             self.check_conversations(number).await;
         }
     }
@@ -528,6 +620,26 @@ impl World {
             assert_eq!(message.prev, known.2);
             assert_eq!(message.from, user(known.3));
         }
+    }
+
+    async fn check_channel(&self, number: u8) {
+        let expected = self.model.channels.get(&number);
+        let expected = expected.map_or(&[][..], Vec::as_slice);
+        let (mut found, mut from) = (Vec::new(), 1);
+        loop {
+            let page = self.hub.channel_page(user(number), from, 3).await.unwrap();
+            let end: usize = page.next.try_into().unwrap();
+            assert_eq!(end, expected.len() + 1);
+            if page.messages.is_empty() {
+                break;
+            }
+            for (at, message) in page.messages {
+                assert_eq!(at, from);
+                found.push((message.sequence(), message.id));
+                from += 1;
+            }
+        }
+        assert_eq!(found, expected, "channel of user {number}");
     }
 
     async fn check_pair(&self, one: u8, other: u8) {
@@ -653,7 +765,7 @@ where
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_hub_is_the_model(ops in ops()) {

@@ -5,5 +5,5 @@ use crate::config::Config;
 
 pub(super) fn run(config: Config) -> Result<(), Failure> {
     config.check_for_server()?;
-    crate::server::serve(config).map_err(|error| Failure::Serve(error.into()))
+    crate::server::serve(config, crate::server::greet).map_err(|error| Failure::Serve(error.into()))
 }

@@ -2,6 +2,7 @@
 //!
 //! The file is read as if its lines were flags, so that every value is checked by the rules the flags have.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -54,8 +55,7 @@ pub(super) fn read(path: &Path, options: &Command) -> Result<Values, FileError> 
             .get_arguments()
             .find(|arg| is_key(arg, key))
             .ok_or_else(|| wrong(unknown(key, options)))?;
-        let texts = texts(value, matches!(arg.get_action(), ArgAction::Append))
-            .map_err(|reason| wrong(format!("key {key} {reason}")))?;
+        let texts = texts(value, arg).map_err(|reason| wrong(format!("key {key} {reason}")))?;
         check(options, key, &texts).map_err(|reason| wrong(format!("key {key}: {reason}")))?;
         values.insert(key.clone(), texts);
     }
@@ -67,9 +67,13 @@ fn is_key(arg: &Arg, key: &str) -> bool {
     key != "config" && key != "help" && arg.get_long() == Some(key)
 }
 
-fn texts(value: &toml::Value, repeatable: bool) -> Result<Vec<String>, &'static str> {
+fn texts(value: &toml::Value, arg: &Arg) -> Result<Vec<String>, &'static str> {
     use toml::Value::{Array, Boolean, Float, Integer, String as Text};
+
+    let repeatable = matches!(arg.get_action(), ArgAction::Append);
+    let flag = arg.get_value_parser().type_id() == TypeId::of::<bool>();
     match value {
+        Boolean(on) if flag => Ok(vec![on.to_string()]),
         Text(text) => Ok(vec![text.clone()]),
         Integer(number) => Ok(vec![number.to_string()]),
         Array(items) if repeatable => items

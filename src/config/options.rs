@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::builder::{RangedU64ValueParser, TypedValueParser};
+use clap::builder::{BoolishValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -73,6 +73,35 @@ pub struct Options {
     #[arg(long, global = true, env = "HALLEY_CORS_ORIGIN", value_name = "ORIGIN")]
     #[arg(value_delimiter = ',', value_parser = parse_origin, help_heading = "Network")]
     pub cors_origin: Vec<String>,
+
+    /// Also speak icomet's protocol, on the same addresses, for apps that were made for it
+    #[arg(
+        long,
+        global = true,
+        env = "HALLEY_ICOMET",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    #[arg(default_value = "false", value_parser = parse_flag(), hide_possible_values = true)]
+    #[arg(help_heading = "Network")]
+    pub icomet: bool,
+
+    /// With icomet: its own rules, which let everybody read every channel and, at the admin
+    /// address, write
+    #[arg(
+        long,
+        global = true,
+        env = "HALLEY_ICOMET_OPEN",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    #[arg(default_value = "false", value_parser = parse_flag(), hide_possible_values = true)]
+    #[arg(help_heading = "Network")]
+    pub icomet_open: bool,
 
     /// Most connections at once, both addresses together [default: what the open-file limit allows]
     // Each connection is an open file and some kilobytes; beyond the limit of open files the
@@ -254,6 +283,10 @@ pub struct Options {
         help_heading = "Log"
     )]
     pub log_format: LogFormat,
+}
+
+fn parse_flag() -> BoolishValueParser {
+    BoolishValueParser::new()
 }
 
 fn range(limits: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<u64> {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use warp::http::HeaderValue;
 
+use super::icomet::Live;
 use super::json::Rendered;
-use crate::config::Limits;
+use crate::config::{IcometRules, Limits};
 use crate::hub::Hub;
 use crate::secret::Secret;
 use crate::token::Verifier;
@@ -51,6 +52,10 @@ pub struct Timeouts {
     pub linger: Duration,
     /// After about so long a stream ends, and the client asks again.
     pub stream: Duration,
+    /// After about so long without a message icomet's clients are told so.
+    pub noop: Duration,
+    /// After so long without a request icomet's channels are not in use.
+    pub channel: Duration,
 }
 
 impl Default for Timeouts {
@@ -62,6 +67,8 @@ impl Default for Timeouts {
             write: Duration::from_secs(30),
             linger: Duration::from_secs(1),
             stream: Duration::from_secs(600),
+            noop: Duration::from_secs(30),
+            channel: Duration::from_secs(30),
         }
     }
 }
@@ -83,8 +90,12 @@ pub struct Parts {
     pub token_secret: Option<Secret>,
     /// Origins that browsers may call from; `*` is any.
     pub cors_origins: Vec<String>,
+    /// Whether icomet's protocol is spoken, and under which rules.
+    pub icomet: Option<IcometRules>,
     /// When the server started.
     pub started: Instant,
+    /// Whether this is `halley demo`, with its page, where anyone may be any user.
+    pub demo: bool,
 }
 
 /// Everything that requests share. Cheap to clone.
@@ -98,6 +109,7 @@ pub(super) struct Shared {
     pub(super) rendered: Rendered,
     open: [AtomicUsize; 2],
     delivered: AtomicU64,
+    live: Option<Live>,
 }
 
 impl App {
@@ -108,8 +120,10 @@ impl App {
             .iter()
             .filter_map(|origin| origin.parse().ok())
             .collect();
+        let live = parts.icomet.map(|_| Live::new(parts.timeouts.channel));
         Self(Arc::new(Shared {
             parts,
+            live,
             origins,
             rendered: Rendered::default(),
             open: Default::default(),
@@ -125,6 +139,11 @@ impl App {
     /// Messages that were written to clients, each counted for every device.
     pub fn deliveries(&self) -> u64 {
         self.0.delivered.load(Ordering::Relaxed)
+    }
+
+    /// icomet's channels in use, where its protocol is spoken.
+    pub(super) fn live(&self) -> Option<&Live> {
+        self.0.live.as_ref()
     }
 
     /// Counts messages that were written to a client.

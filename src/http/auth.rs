@@ -63,6 +63,11 @@ pub(super) fn admin(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
             "the admin key is needed: `Authorization: Bearer KEY`".to_owned(),
         ));
     };
+    admin_key(app, key)
+}
+
+/// Checks the API key.
+pub(super) fn admin_key(app: &App, key: &str) -> Result<(), Refusal> {
     if bool::from(key.as_bytes().ct_eq(app.admin_key.expose().as_bytes())) {
         Ok(())
     } else {
@@ -72,7 +77,7 @@ pub(super) fn admin(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let Some(value) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);
     };

@@ -19,12 +19,16 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::accept::stopped;
+use super::app::Face;
 use super::hold::{self, Held};
 use super::io::{Io, Line};
 use super::service::{Exchange, Front, Listener};
+use super::wire::has_byte;
 
 /// The longest head of a request; hyper answers longer ones with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What the line of a request may have more where icomet's backends publish by GET: as much as a URI can have.
+const LINE_BYTES_MORE: usize = 64 * 1024;
 /// How long hyper is kept for a peer that may ask again at once, as backends do.
 const QUIET: Duration = Duration::from_millis(250);
 /// What is read and thrown away of a peer that goes on sending after our end.
@@ -66,7 +70,7 @@ pub(super) async fn run(
             }
             Turn::Idle(idle) => line = idle,
             Turn::Held(held_line, held) => {
-                match hold::wait(held_line, held, &listener, &mut shutdown).await {
+                match hold::wait(held_line, *held, &listener, &mut shutdown).await {
                     hold::End::GoOn(answered) => line = answered,
                     hold::End::Close(stream) => {
                         return Box::pin(linger(stream, listener.app.timeouts.linger)).await;
@@ -84,10 +88,9 @@ async fn next_byte(
     idle: Duration,
     shutdown: &mut watch::Receiver<bool>,
 ) -> bool {
-    let mut byte = [0];
     tokio::select! {
         biased;
-        read = stream.peek(&mut byte) => matches!(read, Ok(1..)),
+        more = has_byte(stream) => more,
         () = stopped(shutdown) => false,
         () = sleep(idle) => false,
     }
@@ -105,7 +108,7 @@ async fn drive(line: Line, listener: &Arc<Listener>, shutdown: &mut watch::Recei
     let mut connection = Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeouts.head)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(head_bytes_max(listener))
         .half_close(true) // a pusher may shut its sending side and still wants the receipt
         .serve_connection(io, front);
     let mut stopping = false;
@@ -134,6 +137,14 @@ async fn drive(line: Line, listener: &Arc<Listener>, shutdown: &mut watch::Recei
         End::Over { cut: false } => Turn::Over(Some(line.stream)),
         End::Idle => Turn::Idle(line),
         End::Held(held) => Turn::Held(line, held),
+    }
+}
+
+fn head_bytes_max(listener: &Listener) -> usize {
+    if listener.face == Face::Admin && listener.app.live().is_some() {
+        HEAD_BYTES_MAX + LINE_BYTES_MORE
+    } else {
+        HEAD_BYTES_MAX
     }
 }
 

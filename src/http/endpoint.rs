@@ -12,6 +12,8 @@ pub(super) enum Verb {
     Post,
     Put,
     Delete,
+    /// Whatever no other row of the path takes; stands behind them.
+    Other,
 }
 
 impl Verb {
@@ -21,6 +23,7 @@ impl Verb {
             Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
+            Self::Other => "",
         }
     }
 }

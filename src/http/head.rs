@@ -11,9 +11,8 @@ use super::app::{App, Face};
 use super::reply::Reply;
 use crate::clock;
 
-/// In every reply: nobody keeps it, no proxy gathers it, no browser guesses its type.
-const COMMON: [(HeaderName, HeaderValue); 3] = [
-    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+/// In every reply: no proxy gathers it, no browser guesses its type.
+const COMMON: [(HeaderName, HeaderValue); 2] = [
     (
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
@@ -117,8 +116,12 @@ impl Asked {
         if let Some(content_type) = reply.content_type {
             put(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
+        put(header::CACHE_CONTROL, reply.cache.clone());
         for (name, value) in COMMON {
             put(name, value);
+        }
+        for (name, value) in &reply.more {
+            put(name.clone(), value.clone());
         }
         if let Some(seconds) = reply.retry_after_s {
             put(header::RETRY_AFTER, seconds.into());
@@ -139,7 +142,10 @@ impl Asked {
             }
             _ => {}
         }
-        self.origin.headers(put);
+        let own = header::ACCESS_CONTROL_ALLOW_ORIGIN;
+        if !reply.more.iter().any(|(name, _)| *name == own) {
+            self.origin.headers(put);
+        }
     }
 
     /// Whether the client knows replies in chunks; to others the end of the connection is the end of the reply.

@@ -4,6 +4,7 @@
 //! what the reply needs. Replies are written past hyper, so they must have all that hyper would
 //! have written. A peer that closes its side, wholly or half, is gone, and its waiter with it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::head::Asked;
+use super::icomet;
 use super::io::Line;
 use super::poll::Poll;
 use super::service::Listener;
@@ -26,6 +28,8 @@ pub(super) enum Ticket {
     Stream(Box<Stream>),
     /// Messages both ways, as frames of a WebSocket.
     Socket(Box<Socket>),
+    /// What icomet's clients and backends wait for.
+    Icomet(icomet::Ticket),
 }
 
 /// A ticket, and what its reply must know of the request.
@@ -45,19 +49,23 @@ pub(super) enum End {
     Gone,
 }
 
-/// Holds the request and answers it.
-pub(super) async fn wait(
+/// A hold under way.
+pub(super) type Holding<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
+
+/// Holds the request and answers it. Boxed, and made outside of any future: a task has room for its largest
+/// future, also while it waits for the next request.
+pub(super) fn wait<'a>(
     line: Line,
-    held: Box<Held>,
-    listener: &Arc<Listener>,
-    shutdown: &mut watch::Receiver<bool>,
-) -> End {
-    let Held { ticket, asked } = *held;
-    // Boxed where it is not the poll: a task is as large as its largest future, and polls are the most.
+    held: Held,
+    listener: &'a Arc<Listener>,
+    shutdown: &'a mut watch::Receiver<bool>,
+) -> Holding<'a> {
+    let Held { ticket, asked } = held;
     match ticket {
-        Ticket::Poll(poll) => poll.wait(line, asked, listener, shutdown).await,
-        Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)).await,
-        Ticket::Socket(socket) => Box::pin(socket.wait(line, asked, listener, shutdown)).await,
+        Ticket::Poll(poll) => Box::pin(poll.wait(line, asked, listener, shutdown)),
+        Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)),
+        Ticket::Socket(socket) => Box::pin(socket.wait(line, asked, listener, shutdown)),
+        Ticket::Icomet(ticket) => ticket.wait(line, asked, listener, shutdown),
     }
 }
 

@@ -44,10 +44,9 @@ impl Poll {
             Err(refusal) => (Reply::refusal(&refusal, app.hub.log()), 0),
         };
         let head = asked.raw(&reply, keep);
-        if write(&line.stream, head, reply.body, app.timeouts.write)
-            .await
-            .is_err()
-        {
+        // Boxed, as is the reading: short, and else a part of every held request.
+        let writing = Box::pin(write(&line.stream, head, reply.body, app.timeouts.write));
+        if writing.await.is_err() {
             return cut(&line.stream);
         }
         app.delivered(count);

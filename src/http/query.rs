@@ -20,6 +20,11 @@ impl Query {
         Self(raw)
     }
 
+    /// As it came.
+    pub(super) fn raw(&self) -> &str {
+        &self.0
+    }
+
     /// The first value of a parameter, decoded.
     pub(super) fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         form_urlencoded::parse(self.0.as_bytes())

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use warp::http::StatusCode;
+use warp::http::{HeaderName, HeaderValue, StatusCode};
 
 use super::hold::Ticket;
 use crate::error::Error;
@@ -33,6 +33,10 @@ pub(super) struct Reply {
     pub(super) body: Vec<Bytes>,
     pub(super) retry_after_s: Option<u32>,
     pub(super) allow: Option<String>,
+    /// What a cache may do with it: as a rule, not keep it.
+    pub(super) cache: HeaderValue,
+    /// Headers that only some replies have.
+    pub(super) more: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Reply {
@@ -53,6 +57,8 @@ impl Reply {
             body,
             retry_after_s: None,
             allow: None,
+            cache: HeaderValue::from_static("no-store"),
+            more: Vec::new(),
         }
     }
 

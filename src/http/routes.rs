@@ -49,7 +49,7 @@ impl Carried {
 
 /// All routes of one listener.
 pub(super) fn routes(app: &App, face: Face) -> Route {
-    endpoints::of(face)
+    endpoints::of_app(app, face)
         .map(|endpoint| route(app, face, endpoint))
         .chain([unmatched(app, face)])
         .reduce(|above, route| above.or(route).unify().boxed())
@@ -57,9 +57,16 @@ pub(super) fn routes(app: &App, face: Face) -> Route {
 }
 
 /// The methods that a path takes, as in `Allow`; none if there is no such path.
-pub(super) fn methods_of(face: Face, path: &str) -> Option<String> {
+pub(super) fn methods_of(app: &App, face: Face, path: &str) -> Option<String> {
+    methods(endpoints::of_app(app, face), path)
+}
+
+fn methods(endpoints: impl Iterator<Item = &'static Endpoint>, path: &str) -> Option<String> {
     let mut methods = Vec::new();
-    for endpoint in endpoints::of(face).filter(|endpoint| matched(endpoint.path, path).is_some()) {
+    for endpoint in endpoints.filter(|endpoint| matched(endpoint.path, path).is_some()) {
+        if endpoint.verb == Verb::Other {
+            continue;
+        }
         methods.push(endpoint.verb.name());
         if endpoint.verb == Verb::Get {
             methods.push("HEAD");
@@ -108,6 +115,7 @@ fn method(verb: Verb) -> BoxedFilter<()> {
         Verb::Post => warp::post().boxed(),
         Verb::Put => warp::put().boxed(),
         Verb::Delete => warp::delete().boxed(),
+        Verb::Other => warp::any().boxed(),
     }
 }
 
@@ -123,7 +131,7 @@ fn unmatched(app: &App, face: Face) -> Route {
     let app = app.clone();
     warp::path::full()
         .map(move |path: FullPath| {
-            let refusal = match methods_of(face, path.as_str()) {
+            let refusal = match methods_of(&app, face, path.as_str()) {
                 Some(allow) => Refusal::WrongMethod { allow },
                 None => Refusal::NoRoute,
             };
@@ -205,13 +213,13 @@ mod tests {
     fn allowed_methods_are_those_of_the_table() {
         let path = "/v1/direct/bob/messages";
         assert_eq!(
-            methods_of(Face::Client, path).as_deref(),
+            methods(endpoints::of(Face::Client), path).as_deref(),
             Some("POST, GET, HEAD, OPTIONS")
         );
         assert_eq!(
-            methods_of(Face::Admin, path).as_deref(),
+            methods(endpoints::of(Face::Admin), path).as_deref(),
             Some("POST, OPTIONS")
         );
-        assert_eq!(methods_of(Face::Client, "/v1/tokens"), None);
+        assert_eq!(methods(endpoints::of(Face::Client), "/v1/tokens"), None);
     }
 }

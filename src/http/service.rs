@@ -97,7 +97,7 @@ impl Service<Request<Incoming>> for Front {
         let asked = Asked::of(&request, &self.listener.app, self.listener.face);
         let (listener, exchange) = (self.listener.clone(), self.exchange.clone());
         Box::pin(async move {
-            let outcome = match answer_early(&request, listener.face) {
+            let outcome = match answer_early(&request, &listener) {
                 Some(Ok(reply)) => Outcome::Reply(reply),
                 Some(Err(refusal)) => {
                     Outcome::Reply(Reply::refusal(&refusal, listener.app.hub.log()))
@@ -115,11 +115,14 @@ impl Service<Request<Incoming>> for Front {
     }
 }
 
-fn answer_early(request: &Request<Incoming>, face: Face) -> Option<Result<Reply, Refusal>> {
+fn answer_early(
+    request: &Request<Incoming>,
+    listener: &Listener,
+) -> Option<Result<Reply, Refusal>> {
     let path = request.uri().path();
     match *request.method() {
         Method::OPTIONS => {
-            let allow = routes::methods_of(face, path);
+            let allow = routes::methods_of(&listener.app, listener.face, path);
             let unknown = allow.is_none() && path != "*";
             Some(if unknown {
                 Err(Refusal::NoRoute)

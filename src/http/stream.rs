@@ -227,7 +227,8 @@ impl Stream {
         mut parts: Vec<Bytes>,
     ) -> std::io::Result<()> {
         let first = parts.remove(0);
-        write(stream, first, parts, app.timeouts.write).await
+        // Boxed, as it is short and would take room in every open stream.
+        Box::pin(write(stream, first, parts, app.timeouts.write)).await
     }
 
     /// A chunk of the reply, for clients that know what that is.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use warp::http::StatusCode;
 
+use super::app::App;
 use super::call::Call;
 use super::push::parse;
 use super::reply::{Refusal, Reply};
@@ -37,7 +38,17 @@ struct TokenOut<'a> {
     expires_at: u64,
 }
 
-/// Signs a token.
+/// Signs claims, where the secret is known.
+pub(super) fn sign(app: &App, claims: &Claims) -> Result<String, Refusal> {
+    let Some(secret) = &app.token_secret else {
+        return Err(Refusal::Forbidden(
+            "this server only knows a public key: tokens are made where the private key is",
+        ));
+    };
+    Ok(token::mint(secret.expose().as_bytes(), claims))
+}
+
+/// Makes a token for the backend.
 pub(super) async fn make(mut call: Call) -> Result<Reply, Refusal> {
     let text = call.read_body(REQUEST_BYTES_MAX).await?;
     let given: TokenIn = parse(&text)?;
@@ -48,18 +59,13 @@ pub(super) async fn make(mut call: Call) -> Result<Reply, Refusal> {
             "`ttl_s` is {ttl_s}, but must be a whole number from 1 to {TTL_MAX_S}"
         )));
     }
-    let Some(secret) = &call.app.token_secret else {
-        return Err(Refusal::Forbidden(
-            "this server only knows a public key: tokens are made where the private key is",
-        ));
-    };
     let expires_at = clock::now_s() + given.ttl_s;
     let claims = Claims {
         user: user.as_str().to_owned(),
         send: given.send,
         expires_at,
     };
-    let token = token::mint(secret.expose().as_bytes(), &claims);
+    let token = sign(&call.app, &claims)?;
     let out = TokenOut {
         token: &token,
         user: user.as_str(),

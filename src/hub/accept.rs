@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::plan::{GroupReceipt, Outcome};
 use super::{Hub, Inner};
 use crate::error::Error;
-use crate::model::{Draft, GroupName, Receipt, UserName};
+use crate::model::{Draft, GroupName, Receipt, Receiver, UserName};
 use crate::store::{Command, HistoryMode};
 
 /// Proposals that may wait for the journal, whatever their size.
@@ -88,7 +88,12 @@ impl Hub {
     /// `Closing` and `DiskFull` say that nothing was stored, `WritesRefused` that it is not known. Dropping
     /// the future changes nothing: the drafts are stored and delivered all the same.
     pub async fn push(&self, drafts: Vec<Draft>) -> Result<Vec<Result<Receipt, Error>>, Error> {
-        let commands = drafts.into_iter().map(Command::Message).collect();
+        let receivers = drafts.iter().filter_map(|draft| match &draft.to {
+            Receiver::User(to) => Some(to),
+            Receiver::Group(_) => None,
+        });
+        let mut commands = self.0.channels.to_open(receivers);
+        commands.extend(drafts.into_iter().map(Command::Message));
         let outcomes = self
             .0
             .propose(commands)?
@@ -103,7 +108,13 @@ impl Hub {
         group: GroupName,
         change: GroupChange,
     ) -> Result<GroupReceipt, Error> {
-        let command = match change {
+        let joining: &[UserName] = match &change {
+            GroupChange::Set { members, .. } => members,
+            GroupChange::Members { add, .. } => add,
+            GroupChange::Delete => &[],
+        };
+        let mut commands = self.0.channels.to_open(joining);
+        commands.push(match change {
             GroupChange::Set { members, history } => Command::SetGroup {
                 group,
                 members,
@@ -111,10 +122,10 @@ impl Hub {
             },
             GroupChange::Members { add, remove } => Command::ChangeMembers { group, add, remove },
             GroupChange::Delete => Command::DeleteGroup { group },
-        };
+        });
         let outcomes = self
             .0
-            .propose(vec![command])?
+            .propose(commands)?
             .await
             .map_err(|_| Error::WritesRefused)??;
         outcomes
@@ -129,7 +140,7 @@ impl Outcome {
         match self {
             Self::Message(receipt) => Some(Ok(receipt)),
             Self::Refused(error) => Some(Err(error)),
-            Self::Group(_) => None,
+            Self::Group(_) | Self::Opened => None,
         }
     }
 
@@ -137,7 +148,7 @@ impl Outcome {
         match self {
             Self::Group(receipt) => Some(Ok(receipt)),
             Self::Refused(error) => Some(Err(error)),
-            Self::Message(_) => None,
+            Self::Message(_) | Self::Opened => None,
         }
     }
 }
@@ -145,7 +156,7 @@ impl Outcome {
 type Answer = oneshot::Receiver<Result<Vec<Outcome>, Error>>;
 
 impl Inner {
-    fn propose(&self, commands: Vec<Command>) -> Result<Answer, Error> {
+    pub(super) fn propose(&self, commands: Vec<Command>) -> Result<Answer, Error> {
         self.writable()?;
         let bytes = commands.iter().map(Command::weight).sum();
         let queued = Queued::new(bytes, &self.queued_bytes, self.options.queue_bytes_max)?;

@@ -124,10 +124,12 @@ impl ApplyStage {
             outcomes,
             deliveries,
             moved,
+            opened,
             writes,
             ..
         } = plan;
         self.inner.memberships.moved(moved);
+        self.inner.channels.opened(opened);
         self.inner.recent.took(&deliveries);
         let heads = self.state.applied.heads;
         self.inner.visible.raise(heads);

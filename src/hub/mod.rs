@@ -5,6 +5,7 @@
 
 mod accept;
 mod apply;
+mod channel;
 mod feed;
 mod flush;
 mod history;
@@ -12,6 +13,7 @@ mod journal;
 mod membership;
 mod open;
 mod plan;
+mod plan_channel;
 mod plan_group;
 mod rebuild;
 mod recent;
@@ -30,6 +32,7 @@ use serde::Serialize;
 use tracing::error;
 
 pub use accept::GroupChange;
+pub use channel::{ChannelPage, broadcasts, icomet};
 pub use feed::Feed;
 pub use plan::GroupReceipt;
 pub use rebuild::{Rebuilt, rebuild};
@@ -40,6 +43,7 @@ use crate::model::{Device, GroupName, Lineage, LogId, Position, Transport, UserN
 pub use crate::store::HistoryMode;
 use crate::store::{self, JournalSize, View, free_bytes};
 use accept::Proposal;
+use channel::Channels;
 use journal::Pending;
 use membership::Memberships;
 use open::Running;
@@ -71,6 +75,8 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Feeds that one user may have open.
     pub waiters_per_user_max: usize,
+    /// Whether those whom something is sent to get a channel, which numbers what is for them.
+    pub channels: bool,
 }
 
 /// A group and its members.
@@ -139,6 +145,7 @@ struct Inner {
     /// Taken out when the hub closes.
     view: RwLock<Option<Arc<View>>>,
     memberships: Memberships,
+    channels: Channels,
     recent: Recent,
     /// What readers may see.
     visible: Watermark,

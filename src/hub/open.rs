@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::accept::QUEUE_PROPOSALS;
 use super::apply::ApplyStage;
+use super::channel::Channels;
 use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
@@ -175,6 +176,7 @@ fn start(
         journal_size: Mutex::new(journal.size()),
         view: RwLock::new(Some(Arc::clone(&view))),
         memberships: Memberships::load(&view, &state)?,
+        channels: Channels::load(&view, options.channels)?,
         recent: Recent::new(applied.heads.direct),
         visible: Watermark::default(),
         woken: Watermark::default(),

@@ -31,6 +31,7 @@ pub struct GroupReceipt {
 pub(super) enum Outcome {
     Message(Receipt),
     Group(GroupReceipt),
+    Opened,
     Refused(Error),
 }
 
@@ -57,6 +58,8 @@ pub(super) struct Plan {
     pub(super) outcomes: Vec<Outcome>,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) moved: Vec<Moved>,
+    /// Those whose channel was opened.
+    pub(super) opened: Vec<UserName>,
     /// Ids taken of each sequence.
     pub(super) taken: Position,
 }
@@ -74,6 +77,7 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
     );
     let mut planner = Planner {
         state,
+        offset,
         at_ms: entry.at_ms,
         plan: Plan::default(),
     };
@@ -92,6 +96,7 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
 
 pub(super) struct Planner<'a> {
     pub(super) state: &'a mut State,
+    pub(super) offset: u64,
     at_ms: u64,
     pub(super) plan: Plan,
 }
@@ -109,6 +114,10 @@ impl Planner<'_> {
                 self.change_members(group, add, remove).map(Outcome::Group)
             }
             Command::DeleteGroup { group } => self.delete_group(group).map(Outcome::Group),
+            Command::OpenChannel { user } => {
+                self.open_channel(user);
+                Ok(Outcome::Opened)
+            }
         };
         done.unwrap_or_else(Outcome::Refused)
     }
@@ -164,6 +173,7 @@ impl Planner<'_> {
                 self.row(key::peer(receiver, sender), draft.from.as_str().into());
             }
         }
+        self.channel_row(receiver, Sequence::Direct, id);
         let receivers = Receivers::Pair(draft.from.clone(), to.clone());
         self.keep(draft, id, prev, receivers)
     }
@@ -185,6 +195,7 @@ impl Planner<'_> {
             key::with_id(&key::group_messages(facts.number), id),
             Vec::new(),
         );
+        self.channel_rows(&members, &draft.from, id);
         Ok(self.keep(draft, id, prev, Receivers::Members(facts, members)))
     }
 
@@ -271,6 +282,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::hub::channel;
     use crate::model::{Body, IdempotencyKey, LogId};
     use crate::store::{Applied, Directory, View};
 
@@ -316,16 +328,39 @@ mod tests {
         }
     }
 
+    fn open_channel(name: &str) -> Command {
+        Command::OpenChannel { user: user(name) }
+    }
+
+    fn to_all() -> Command {
+        Command::Message(Draft {
+            from: channel::icomet(),
+            to: Receiver::Group(channel::broadcasts()),
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: false,
+        })
+    }
+
     fn to_team(from: &str, key: Option<&str>) -> Command {
         message(from, Receiver::Group(team()), key)
     }
 
-    /// What is hard: names, members and keys that are new, gone and new again, also within one entry.
+    /// What is hard: names, members, keys and channels that are new, gone and new again, also within one entry.
     fn entries() -> Vec<Entry> {
         let delete = || Command::DeleteGroup { group: team() };
         let commands = [
             (1, vec![direct("a", "b", Some("k")), direct("b", "a", None)]),
             (2, vec![direct("a", "b", Some("k")), direct("c", "c", None)]),
+            (2, vec![to_all(), open_channel("b"), direct("a", "b", None)]),
+            (
+                2,
+                vec![open_channel("new"), open_channel("b"), open_channel("new")],
+            ),
+            (
+                2,
+                vec![direct("b", "new", None), direct("new", "new", None)],
+            ),
             (3, vec![set(&["a", "n"], None), direct("a", "n", None)]),
             (
                 4,
@@ -346,6 +381,23 @@ mod tests {
                     direct("a", "b", Some("k")),
                 ],
             ),
+            (
+                DAY_MS + 3,
+                vec![open_channel("x"), to_all(), to_team("b", None)],
+            ),
+            (
+                DAY_MS + 3,
+                vec![
+                    open_channel("y"),
+                    change(&["y", "new"], &["b"]),
+                    to_team("x", None),
+                    Command::DeleteGroup {
+                        group: channel::broadcasts(),
+                    },
+                    to_all(),
+                ],
+            ),
+            (DAY_MS + 4, vec![open_channel("z"), to_all()]),
             (DAY_MS + 5, vec![to_team("x", None), change(&[], &["x"])]),
             (2 * DAY_MS + 9, vec![direct("a", "x", Some("k"))]),
             (2 * DAY_MS + 9, vec![direct("b", "a", None), delete()]),
@@ -412,5 +464,26 @@ mod tests {
             assert_eq!(unread.writes.messages, plan.writes.messages);
         }
         assert_eq!(kept.applied.heads, bare.applied.heads);
+        let (view, _) = open(other.path());
+        for (name, expected) in [
+            ("b", "d4 d8 g2"),
+            ("new", "d5 d6 g2 g4 g6"),
+            ("x", "g2 g3 d9"),
+            ("y", "g4 g6"),
+            ("z", "g5"),
+        ] {
+            let number = view.user(&user(name)).unwrap().unwrap();
+            let mut found = Vec::new();
+            for (expected, row) in (1..).zip(view.channel_from(number, 0)) {
+                let (number, sequence, id) = row.unwrap();
+                assert_eq!(number, expected);
+                let tag = match sequence {
+                    Sequence::Direct => 'd',
+                    Sequence::Group => 'g',
+                };
+                found.push(format!("{tag}{id}"));
+            }
+            assert_eq!(found.join(" "), expected, "{name}");
+        }
     }
 }

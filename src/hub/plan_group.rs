@@ -92,7 +92,7 @@ impl Planner<'_> {
         self.group_receipt(name, false, 0, removed)
     }
 
-    fn make_group(&mut self, name: &GroupName, history: HistoryMode) {
+    pub(super) fn make_group(&mut self, name: &GroupName, history: HistoryMode) {
         self.state.applied.groups += 1;
         let number = self.state.applied.groups;
         self.row(key::group(name), number.to_be_bytes().into());
@@ -113,7 +113,7 @@ impl Planner<'_> {
         self.group_changed(name, false);
     }
 
-    fn group_changed(&mut self, name: &GroupName, known: bool) {
+    pub(super) fn group_changed(&mut self, name: &GroupName, known: bool) {
         if let Some(group) = self.state.groups.get(name) {
             let (history, deleted) = (group.history, group.deleted);
             let row = GroupRow {
@@ -148,7 +148,7 @@ impl Planner<'_> {
         })
     }
 
-    fn join(&mut self, name: &GroupName, joining: &[UserName]) -> u64 {
+    pub(super) fn join(&mut self, name: &GroupName, joining: &[UserName]) -> u64 {
         let mut added = 0;
         for user in joining {
             let member = self

@@ -1,8 +1,9 @@
-//! What applying needs to know: the mark, the groups, and what it looked up of names, conversations and
-//! idempotency keys. After an entry it is exactly what a reading of the view would give.
+//! What applying needs to know: the mark, the groups, the channels, and what it looked up of names,
+//! conversations and idempotency keys. After an entry it is exactly what a reading of the view would give.
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,6 +60,8 @@ pub(crate) struct State {
     /// The last id of conversations, under the lower number first.
     pub(super) conversations: HashMap<(u32, u32), u64>,
     pub(super) keys: HashMap<KeyHash, Option<KeyRow>>,
+    /// All open channels, by user, and their last numbers once these were looked up.
+    pub(super) channels: HashMap<u32, Option<u64>>,
     /// Keys whose time is over, to forget with the next entry.
     pub(super) expired: Vec<(u64, KeyHash)>,
 }
@@ -72,6 +75,7 @@ impl State {
             users: HashMap::new(),
             conversations: HashMap::new(),
             keys: HashMap::new(),
+            channels: HashMap::new(),
             expired: Vec::new(),
         }
     }
@@ -115,6 +119,12 @@ impl State {
             };
             state.groups.insert(row.name, group);
         }
+        for channel in view.channels() {
+            let (number, opened, _) = channel?;
+            if opened <= applied.offset {
+                state.channels.insert(number, None);
+            }
+        }
         Ok(state)
     }
 
@@ -133,12 +143,19 @@ impl State {
                         keyed += 1;
                         self.prepare_key(view, hash)?;
                     }
-                    if let Receiver::User(to) = &draft.to {
-                        self.prepare_conversation(view, &draft.from, to)?;
+                    match &draft.to {
+                        Receiver::User(to) => {
+                            self.prepare_conversation(view, &draft.from, to)?;
+                            self.prepare_users(view, slice::from_ref(to))?;
+                        }
+                        Receiver::Group(group) => self.prepare_channels(view, group)?,
                     }
                 }
                 Command::SetGroup { members, .. } => self.prepare_users(view, members)?,
                 Command::ChangeMembers { add, .. } => self.prepare_users(view, add)?,
+                Command::OpenChannel { user } => {
+                    self.prepare_users(view, slice::from_ref(user))?;
+                }
                 Command::DeleteGroup { .. } => {}
             }
         }
@@ -157,9 +174,33 @@ impl State {
     }
 
     fn prepare_users(&mut self, view: &View, names: &[UserName]) -> Result<(), Error> {
-        names
-            .iter()
-            .try_for_each(|name| self.prepare_user(view, name).map(drop))
+        for name in names {
+            if let Some(number) = self.prepare_user(view, name)? {
+                self.prepare_channel(view, number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The channels of a group's members.
+    fn prepare_channels(&mut self, view: &View, group: &GroupName) -> Result<(), Error> {
+        let Some(group) = self.groups.get(group) else {
+            return Ok(());
+        };
+        if self.channels.is_empty() {
+            return Ok(());
+        }
+        let members = Arc::clone(&group.members);
+        members
+            .values()
+            .try_for_each(|member| self.prepare_channel(view, member.number))
+    }
+
+    fn prepare_channel(&mut self, view: &View, user: u32) -> Result<(), Error> {
+        if let Some(last @ None) = self.channels.get_mut(&user) {
+            *last = Some(view.last_of_channel(user, self.applied.heads)?);
+        }
+        Ok(())
     }
 
     fn prepare_user(&mut self, view: &View, name: &UserName) -> Result<Option<u32>, Error> {

@@ -59,6 +59,11 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
+    /// The ids given up to the last applied entry: both of one moment, and visible to readers.
+    pub(super) fn heads(&self) -> Position {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
     /// Waits until an entry has been applied; the ids given up to it, or `None` if it never will be.
     pub(super) fn heads_at(&self, offset: u64) -> Option<Position> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,7 +14,7 @@ pub enum HistoryMode {
     All,
 }
 
-/// One change of state.
+/// One change of state. The journal holds the positions of these: a new one goes to the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Give a message its id and keep it.
@@ -42,6 +42,11 @@ pub enum Command {
         /// The group.
         group: GroupName,
     },
+    /// From here on, messages for a user also get contiguous numbers of his own.
+    OpenChannel {
+        /// Whose channel.
+        user: UserName,
+    },
 }
 
 impl Command {
@@ -52,7 +57,7 @@ impl Command {
             Self::Message(draft) => draft.body.as_bytes().len(),
             Self::SetGroup { members, .. } => members.len() * NAME,
             Self::ChangeMembers { add, remove, .. } => (add.len() + remove.len()) * NAME,
-            Self::DeleteGroup { .. } => 0,
+            Self::DeleteGroup { .. } | Self::OpenChannel { .. } => 0,
         }
     }
 }

@@ -13,6 +13,8 @@
 //! | | `m` group 4, user 4, from 8 | version 1, an interval of membership |
 //! | | `k` hash 16 | version 1, the receipt under an idempotency key |
 //! | | `x` at 8, hash 8 | hash 16: the key to forget when its time is over |
+//! | | `o` user 4 | offset 8 of the entry that opened the user's channel, name |
+//! | | `C` user 4, number 8 | `d` or `g`, id 8: the message with this number in the channel |
 //! | default | `applied` | version 1, the mark: what has been applied |
 //! | | `next-direct`, `next-group` | 8: the counters of the sequences |
 //! | | `r` offset 8, number 4 | changes of an entry to do once its mark is set |
@@ -126,6 +128,15 @@ pub(crate) fn second_number(key: &[u8]) -> Option<u32> {
         .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
+pub(crate) fn open_channel(user: u32) -> Key {
+    [&b"o"[..], &user.to_be_bytes()].concat()
+}
+
+/// The prefix of the numbers of a channel.
+pub(crate) fn channel(user: u32) -> Key {
+    [&b"C"[..], &user.to_be_bytes()].concat()
+}
+
 pub(crate) const APPLIED: &[u8] = b"applied";
 
 /// The prefix of the changes of one entry.
@@ -152,6 +163,7 @@ mod tests {
             interval(1, 2, 3),
             idempotency(hash),
             expiry(1, hash),
+            with_id(&channel(1), 2),
         ] {
             assert!(key.len() <= 22, "{} bytes", key.len());
         }

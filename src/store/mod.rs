@@ -2,6 +2,7 @@
 //!
 //! Blocking code without async and without HTTP. The only folder that names sled.
 
+pub(crate) mod channel;
 mod check;
 mod command;
 mod directory;

@@ -17,6 +17,7 @@ mod copy;
 mod crash;
 mod damage;
 mod disk;
+mod icomet;
 mod image;
 mod ledger;
 mod load;

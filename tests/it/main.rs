@@ -11,7 +11,9 @@
 mod connections;
 mod device;
 mod hazards;
+mod icomet;
 mod openapi;
+mod pages;
 mod polls;
 mod promises;
 mod pushes;

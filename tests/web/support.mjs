@@ -13,7 +13,8 @@ import { chromium } from "playwright-core";
 import ws from "ws";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const BINARY = resolve(ROOT, process.env.HALLEY_BIN ?? "target/debug/halley");
+/** The program. */
+export const BINARY = resolve(ROOT, process.env.HALLEY_BIN ?? "target/debug/halley");
 const CHROMIUM = process.env.HALLEY_CHROMIUM ?? "/usr/bin/chromium";
 
 /** Where the JavaScript client lies. */

@@ -5,12 +5,21 @@ mod backend;
 mod shared;
 mod users;
 
-use super::app::Face;
+use super::app::{App, Face};
 use super::endpoint::{Endpoint, Handling, Verb};
 use super::reply::{Code, Outcome, Refusal, Reply};
-use super::{admin, openapi};
+use super::{admin, icomet, openapi, pages};
 
-/// The endpoints of one listener.
+/// The endpoints of one listener of this app: it has pages, and may speak icomet's protocol.
+pub(super) fn of_app(app: &App, face: Face) -> impl Iterator<Item = &'static Endpoint> {
+    let more: &[Endpoint] = match app.live() {
+        Some(_) => icomet::endpoints(face),
+        None => &[],
+    };
+    of(face).chain(more).chain(pages::of(app, face))
+}
+
+/// The endpoints of one listener: Halley's own.
 pub(super) fn of(face: Face) -> impl Iterator<Item = &'static Endpoint> {
     let own: &[Endpoint] = match face {
         Face::Client => users::CLIENT,
@@ -24,7 +33,9 @@ pub(super) fn parameter(part: &'static str) -> Option<&'static str> {
     part.strip_prefix('{')?.strip_suffix('}')
 }
 
-fn later(reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static) -> Handling {
+pub(super) fn later(
+    reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
+) -> Handling {
     Box::pin(async move { reply.await.map(Outcome::Reply) })
 }
 
@@ -32,7 +43,7 @@ fn held(outcome: Result<Outcome, Refusal>) -> Handling {
     Box::pin(std::future::ready(outcome))
 }
 
-fn now(reply: Result<Reply, Refusal>) -> Handling {
+pub(super) fn now(reply: Result<Reply, Refusal>) -> Handling {
     Box::pin(std::future::ready(reply.map(Outcome::Reply)))
 }
 

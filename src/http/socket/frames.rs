@@ -1,6 +1,7 @@
 //! Frames over a socket that never blocks: tungstenite reads, and answers pings and closes; what it wants to
 //! write and cannot, is written here, with a limit to the peer's patience.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::http::io::Line;
 use crate::http::wire::write;
 
 /// Read at once; kept by every open socket.
-const READ_BYTES: usize = 1024;
+const READ_BYTES: usize = 512;
 
 /// What the client has sent.
 pub(super) enum Heard {
@@ -78,8 +79,8 @@ impl Frames {
 
     /// Resolves when there may be something to read.
     pub(super) async fn readable(&self) {
-        // An error will be met by the reading.
-        drop(self.stream().readable().await);
+        // An error will be met by the reading. As a poll: a small future in a place where many wait.
+        drop(poll_fn(|cx| self.stream().poll_read_ready(cx)).await);
     }
 
     /// What has come; none if nothing has.
@@ -118,7 +119,7 @@ impl Frames {
     /// Writes one text frame. What reading has left must be written before.
     pub(super) async fn text(&self, parts: Vec<Bytes>) -> Result<(), Over> {
         let length = parts.iter().map(Bytes::len).sum();
-        write(self.stream(), text_head(length), parts, self.stall).await?;
+        Box::pin(write(self.stream(), text_head(length), parts, self.stall)).await?;
         Ok(())
     }
 

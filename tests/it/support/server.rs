@@ -56,6 +56,7 @@ impl TestServer {
             disk_free_min_bytes: 0,
             queue_bytes_max: 64 << 20,
             waiters_per_user_max: 100,
+            channels: false,
         };
         change_hub(&mut options);
         let hub = Hub::open(options).unwrap();
@@ -75,7 +76,9 @@ impl TestServer {
             verifier: Verifier::from_secret(SECRET.as_bytes()),
             token_secret: Some(Secret::from(SECRET.to_owned())),
             cors_origins: vec!["https://app.example".to_owned()],
+            icomet: None,
             started: Instant::now(),
+            demo: false,
         };
         change(&mut parts);
         let app = App::new(parts);

@@ -1,0 +1,235 @@
+//! What backends ask: to publish, to sign clients in, to close channels, and what is in use.
+
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use warp::http::StatusCode;
+
+use super::params::Params;
+use super::said;
+use super::text::{call as called, page, quoted};
+use crate::clock;
+use crate::config::IcometRules;
+use crate::http::app::App;
+use crate::http::auth;
+use crate::http::call::Call;
+use crate::http::reply::{Refusal, Reply};
+use crate::hub;
+use crate::model::{Body, Draft, Receiver, UserName};
+use crate::token::{self, Claims};
+
+/// The types that icomet gives its replies.
+const HTML: &str = "text/html; charset=utf-8";
+const HTML_LATIN: &str = "text/html; charset=ISO-8859-1";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+/// How long a signed token is good: a day.
+const TOKEN_S: u64 = 86_400;
+/// What a form may hold around its content.
+const FORM_BYTES: usize = 16 * 1024;
+/// `%22` for `"`: encoded, a byte is at most three.
+const ENCODED: usize = 3;
+/// icomet's clients begin so many messages back at most.
+const BACK_MAX: u64 = 10;
+
+/// The parameters of a backend that may ask. The key may be among them, also in a form.
+pub(super) async fn asked(call: &mut Call) -> Result<Params, Refusal> {
+    let mut params = Params::of_query(call.query.raw())?;
+    let strict = call.app.icomet != Some(IcometRules::Open);
+    // Who shows a wrong key is refused before his form is read.
+    let mut shown = !strict;
+    if strict && auth::bearer(&call.headers)?.is_some() {
+        auth::admin(&call.app, &call.headers)?;
+        shown = true;
+    } else if strict && !params.get("key").is_empty() {
+        auth::admin_key(&call.app, params.get("key"))?;
+        shown = true;
+    }
+    let limits = &call.app.limits;
+    let bytes_max = limits.body_bytes_max.saturating_mul(ENCODED) + FORM_BYTES;
+    let form = call
+        .read_body(bytes_max.min(limits.request_bytes_max))
+        .await?;
+    params.add_form(&form)?;
+    match params.get("key") {
+        _ if shown => Ok(params),
+        "" => Err(Refusal::Unauthorized(
+            "the admin key is needed: `Authorization: Bearer KEY`, or the parameter `key`"
+                .to_owned(),
+        )),
+        key => auth::admin_key(&call.app, key).map(|()| params),
+    }
+}
+
+/// Plain text for one channel.
+pub(super) async fn push(mut call: Call) -> Result<Reply, Refusal> {
+    let params = asked(&mut call).await?;
+    let body = Body::from(quoted(params.get("content")).into_bytes());
+    send(&call.app, &params, body).await
+}
+
+/// Text that is the inside of a JSON string already, for one channel.
+pub(super) async fn publish(mut call: Call) -> Result<Reply, Refusal> {
+    let params = asked(&mut call).await?;
+    let json = format!("\"{}\"", params.get("content"));
+    let raw: &RawValue = serde_json::from_str(&json).map_err(|_| {
+        Refusal::BadQuery(
+            "`content` must be the inside of a JSON string: `/push` takes plain text".to_owned(),
+        )
+    })?;
+    send(&call.app, &params, Body::from_json(raw)).await
+}
+
+async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Refusal> {
+    let (user, callback) = (params.channel()?, params.callback()?);
+    check_length(app, &body)?;
+    let draft = Draft {
+        from: hub::icomet(),
+        to: Receiver::User(user.clone()),
+        body,
+        key: None,
+        by_user: false,
+    };
+    let receipts = app.hub.push(vec![draft]).await?;
+    receipts.into_iter().next().ok_or(Refusal::Internal)??;
+    if let Some(live) = app.live() {
+        live.published(&user);
+    }
+    Ok(said(SCRIPT, called(callback.as_ref(), "{\"type\":\"ok\"}")))
+}
+
+/// Plain text for all channels.
+pub(super) async fn broadcast(mut call: Call) -> Result<Reply, Refusal> {
+    let params = asked(&mut call).await?;
+    let body = Body::from(quoted(params.get("content")).into_bytes());
+    check_length(&call.app, &body)?;
+    call.app.hub.broadcast(body).await?;
+    if let Some(live) = call.app.live() {
+        live.published_to_all();
+    }
+    Ok(said(HTML_LATIN, "ok\n".to_owned()))
+}
+
+fn check_length(app: &App, body: &Body) -> Result<(), Refusal> {
+    let limit = app.limits.body_bytes_max;
+    if body.as_bytes().len() > limit {
+        return Err(Refusal::TooLarge {
+            what: "the message's body",
+            limit,
+            unit: " bytes",
+        });
+    }
+    Ok(())
+}
+
+/// A token for a client, and where it may begin.
+pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
+    let params = asked(&mut call).await?;
+    let (user, callback) = (params.channel()?, params.callback()?);
+    let app = &call.app;
+    let token = token_for(app, &user)?;
+    let live = app.live().ok_or(Refusal::NoRoute)?;
+    let Some(expires) = live.signed(&user, params.number("expires")) else {
+        return Ok(Reply {
+            content_type: None,
+            ..Reply::parts(StatusCode::TOO_MANY_REQUESTS, Vec::new())
+        });
+    };
+    app.hub.open_channel(&user).await?;
+    let next = next(app, &user).await?;
+    let seq = next.saturating_sub(BACK_MAX).max(live.first(&user));
+    let json = format!(
+        "{{\"type\":\"sign\",\"cname\":{},\"seq\":{seq},\"token\":{},\"expires\":{},\"sub_timeout\":{}}}",
+        quoted(user.as_str()),
+        quoted(&token),
+        expires.as_secs(),
+        app.timeouts.noop.as_secs().max(1),
+    );
+    let content_type = if callback.is_some() { SCRIPT } else { HTML };
+    Ok(said(content_type, called(callback.as_ref(), &page(&json))))
+}
+
+/// A user token; under icomet's own rules, where nobody asks for it, what looks like icomet's: not a key to
+/// anything else.
+fn token_for(app: &App, user: &UserName) -> Result<String, Refusal> {
+    if app.icomet == Some(IcometRules::Open) {
+        let hash = Sha256::digest(user.as_str().as_bytes());
+        let [half, _] = hash.as_chunks::<16>().0 else {
+            return Err(Refusal::Internal);
+        };
+        return Ok(format!("{:032x}", u128::from_be_bytes(*half)));
+    }
+    let Some(secret) = &app.token_secret else {
+        return Err(Refusal::Forbidden(
+            "this server only knows a public key: tokens are made where the private key is",
+        ));
+    };
+    let claims = Claims {
+        user: user.as_str().to_owned(),
+        send: false,
+        expires_at: clock::now_s() + TOKEN_S,
+    };
+    Ok(token::mint(secret.expose().as_bytes(), &claims))
+}
+
+async fn next(app: &App, user: &UserName) -> Result<u64, Refusal> {
+    Ok(app.hub.channel_page(user.clone(), 1, 0).await?.next)
+}
+
+/// Ends the requests that wait for a channel.
+pub(super) async fn close(mut call: Call) -> Result<Reply, Refusal> {
+    let user = asked(&mut call).await?.channel()?;
+    let next = next(&call.app, &user).await?;
+    let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    Ok(numbered(live.close(&user), &user, next))
+}
+
+/// Hides what is there; the numbers go on.
+pub(super) async fn clear(mut call: Call) -> Result<Reply, Refusal> {
+    let user = asked(&mut call).await?.channel()?;
+    let next = next(&call.app, &user).await?;
+    let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    Ok(numbered(live.clear(&user, next), &user, next))
+}
+
+fn numbered(used: bool, user: &UserName, next: u64) -> Reply {
+    if used {
+        return said(HTML, format!("ok {next}\n"));
+    }
+    // As a page would show it: the type says that it is one.
+    let name = user.as_str().replace('&', "&amp;").replace('<', "&lt;");
+    Reply {
+        status: StatusCode::NOT_FOUND,
+        ..said(HTML, format!("channel[{name}] not connected\n"))
+    }
+}
+
+/// How many channels are in use, or how many requests wait for one.
+pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
+    let params = asked(&mut call).await?;
+    let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    if params.get("cname").is_empty() {
+        let (channels, subscribers) = live.counts();
+        let json = format!(
+            "{{\"version\": \"0.2.5\", \"channels\": {channels}, \"subscribers\": {subscribers}}}\n"
+        );
+        return Ok(said(HTML, json));
+    }
+    let user = params.channel()?;
+    let (name, subscribers) = (quoted(user.as_str()), live.subscribers(&user));
+    let json = format!(
+        "{{\"cname\": {}, \"subscribers\": {subscribers}}}\n",
+        page(&name)
+    );
+    Ok(said(HTML, json))
+}
+
+/// Whether a channel is in use.
+pub(super) async fn check(mut call: Call) -> Result<Reply, Refusal> {
+    let user = asked(&mut call).await?.channel()?;
+    let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    let json = if live.contains(&user) {
+        format!("{{{}: 1}}\n", page(&quoted(user.as_str())))
+    } else {
+        "{}\n".to_owned()
+    };
+    Ok(said(HTML, json))
+}

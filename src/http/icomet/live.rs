@@ -1,0 +1,336 @@
+//! Which channels are in use at this moment, as icomet knows it: in memory, and gone some time after the last
+//! request. Numbers and messages are not kept here.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::http::app::App;
+use crate::model::UserName;
+
+/// Channels in use at once; icomet's own default.
+pub(super) const CHANNELS_MAX: usize = 100_000;
+/// The longest time a channel stays in use without a request.
+const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often those that have ended are looked for, at most.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+#[cfg(not(test))]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+use tests::now;
+
+/// The channels in use.
+#[derive(Debug)]
+pub(in crate::http) struct Live {
+    inside: Mutex<Inside>,
+    /// Counts changes, so that who watches looks again.
+    changed: watch::Sender<u64>,
+    /// How long a channel is in use after its last request.
+    idle: Duration,
+}
+
+#[derive(Debug)]
+struct Inside {
+    channels: HashMap<UserName, Channel>,
+    /// Numbers below which nothing is given again.
+    cleared: HashMap<UserName, u64>,
+    begun: u64,
+    swept: Instant,
+}
+
+#[derive(Debug)]
+struct Channel {
+    /// Tells it from one that was closed and begun again.
+    life: u64,
+    subscribers: usize,
+    /// What is left of its time; counts down only while nobody waits.
+    left: Duration,
+    since: Instant,
+    closed: watch::Sender<bool>,
+}
+
+impl Channel {
+    fn over(&self, now: Instant) -> bool {
+        self.subscribers == 0 && now.saturating_duration_since(self.since) >= self.left
+    }
+
+    /// Gives it at least so long from now on.
+    fn raise(&mut self, idle: Duration, now: Instant) {
+        let spent = match self.subscribers {
+            0 => now.saturating_duration_since(self.since),
+            _ => Duration::ZERO,
+        };
+        self.left = self.left.saturating_sub(spent).max(idle);
+        self.since = now;
+    }
+}
+
+/// A request that waits for a channel; not any more when it is dropped.
+#[derive(Debug)]
+pub(super) struct Subscribed {
+    app: App,
+    user: UserName,
+    life: u64,
+    closed: watch::Receiver<bool>,
+}
+
+impl Subscribed {
+    /// Resolves when the channel is closed.
+    pub(super) async fn closed(&mut self) {
+        // An error is the end of the channel, too.
+        drop(self.closed.wait_for(|closed| *closed).await);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        if let Some(live) = self.app.live() {
+            live.unsubscribe(&self.user, self.life);
+        }
+    }
+}
+
+/// Channels in use by name, with their lives.
+pub(super) type Lives = HashMap<UserName, u64>;
+
+impl Live {
+    pub(in crate::http) fn new(idle: Duration) -> Self {
+        let inside = Inside {
+            channels: HashMap::new(),
+            cleared: HashMap::new(),
+            begun: 0,
+            swept: now(),
+        };
+        Self {
+            inside: Mutex::new(inside),
+            changed: watch::Sender::new(0),
+            idle,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = now();
+        if now.saturating_duration_since(inside.swept) >= SWEEP_EVERY.min(self.idle / 4) {
+            inside.swept = now;
+            let before = inside.channels.len();
+            inside.channels.retain(|_, channel| !channel.over(now));
+            if inside.channels.len() < before {
+                self.tell();
+            }
+        }
+        inside
+    }
+
+    fn tell(&self) {
+        self.changed
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// The channel is in use: what is done with it begins. None: there are too many.
+    fn begin<T>(&self, user: &UserName, work: impl FnOnce(&mut Channel) -> T) -> Option<T> {
+        let mut inside = self.lock();
+        if !inside.channels.contains_key(user) {
+            if inside.channels.len() >= CHANNELS_MAX {
+                return None;
+            }
+            inside.begun += 1;
+            let channel = Channel {
+                life: inside.begun,
+                subscribers: 0,
+                left: Duration::ZERO,
+                since: now(),
+                closed: watch::Sender::new(false),
+            };
+            inside.channels.insert(user.clone(), channel);
+            self.tell();
+        }
+        let channel = inside.channels.get_mut(user)?;
+        channel.raise(self.idle, now());
+        Some(work(channel))
+    }
+
+    /// A request begins to wait. None: there are too many channels.
+    pub(super) fn subscribe(&self, app: &App, user: &UserName) -> Option<Subscribed> {
+        let (life, closed) = self.begin(user, |channel| {
+            channel.subscribers += 1;
+            (channel.life, channel.closed.subscribe())
+        })?;
+        Some(Subscribed {
+            app: app.clone(),
+            user: user.clone(),
+            life,
+            closed,
+        })
+    }
+
+    fn unsubscribe(&self, user: &UserName, life: u64) {
+        let mut inside = self.lock();
+        let channel = inside.channels.get_mut(user);
+        if let Some(channel) = channel.filter(|channel| channel.life == life) {
+            channel.subscribers = channel.subscribers.saturating_sub(1);
+            channel.since = now();
+        }
+    }
+
+    /// Something was published. That there are too many channels hinders no message.
+    pub(super) fn published(&self, user: &UserName) {
+        self.begin(user, |_| ());
+    }
+
+    /// Something was published to all.
+    pub(super) fn published_to_all(&self) {
+        let mut inside = self.lock();
+        let now = now();
+        for channel in inside.channels.values_mut() {
+            channel.raise(self.idle, now);
+        }
+    }
+
+    /// The backend expects a client; sets how long the channel stays in use without one, which is returned.
+    pub(super) fn signed(&self, user: &UserName, expires_s: i64) -> Option<Duration> {
+        let left = match u64::try_from(expires_s) {
+            Ok(0) | Err(_) => self.idle,
+            Ok(seconds) => Duration::from_secs(seconds).min(IDLE_MAX),
+        };
+        self.begin(user, |channel| channel.left = left)?;
+        Some(left)
+    }
+
+    /// Ends the requests that wait, and the channel's use. Whether it was in use.
+    pub(super) fn close(&self, user: &UserName) -> bool {
+        let closed = self.lock().channels.remove(user);
+        if let Some(channel) = &closed {
+            channel.closed.send_replace(true);
+            self.tell();
+        }
+        closed.is_some()
+    }
+
+    /// Hides what has a lower number. Whether the channel is in use.
+    pub(super) fn clear(&self, user: &UserName, next: u64) -> bool {
+        let mut inside = self.lock();
+        let used = inside.channels.contains_key(user);
+        if used && (inside.cleared.len() < CHANNELS_MAX || inside.cleared.contains_key(user)) {
+            inside.cleared.insert(user.clone(), next);
+        }
+        used
+    }
+
+    /// The first number that may be given.
+    pub(super) fn first(&self, user: &UserName) -> u64 {
+        self.lock().cleared.get(user).copied().unwrap_or(1)
+    }
+
+    pub(super) fn contains(&self, user: &UserName) -> bool {
+        self.lock().channels.contains_key(user)
+    }
+
+    /// Channels in use, and requests that wait.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let inside = self.lock();
+        let subscribers = inside.channels.values().map(|channel| channel.subscribers);
+        (inside.channels.len(), subscribers.sum())
+    }
+
+    pub(super) fn subscribers(&self, user: &UserName) -> usize {
+        let inside = self.lock();
+        inside
+            .channels
+            .get(user)
+            .map_or(0, |channel| channel.subscribers)
+    }
+
+    /// All channels in use.
+    pub(super) fn lives(&self) -> Lives {
+        let inside = self.lock();
+        let lives = inside.channels.iter();
+        lives
+            .map(|(user, channel)| (user.clone(), channel.life))
+            .collect()
+    }
+
+    /// Tells when something has changed.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// How long a channel is in use after its last request.
+    pub(super) fn idle(&self) -> Duration {
+        self.idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static PASSED_S: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// The time, with what a test let pass.
+    pub(super) fn now() -> Instant {
+        Instant::now() + Duration::from_secs(PASSED_S.get())
+    }
+
+    fn pass(seconds: u64) {
+        PASSED_S.set(PASSED_S.get() + seconds);
+    }
+
+    fn user() -> UserName {
+        UserName::parse("bob").unwrap()
+    }
+
+    #[test]
+    fn a_channel_is_in_use_until_its_time_is_over() {
+        let live = Live::new(Duration::from_secs(30));
+        live.published(&user());
+        pass(29);
+        assert!(live.contains(&user()));
+        live.published_to_all();
+        pass(29);
+        assert!(live.contains(&user()));
+        pass(2);
+        assert!(!live.contains(&user()));
+        // A signature sets the time, longer or shorter; a publishing never makes it shorter.
+        assert_eq!(live.signed(&user(), 60), Some(Duration::from_secs(60)));
+        live.published(&user());
+        pass(59);
+        assert!(live.contains(&user()));
+        assert_eq!(live.signed(&user(), 5), Some(Duration::from_secs(5)));
+        pass(6);
+        assert_eq!(live.counts(), (0, 0));
+        assert_eq!(live.signed(&user(), -1), Some(Duration::from_secs(30)));
+        assert!(live.close(&user()) && !live.close(&user()));
+        assert!(live.lives().is_empty());
+    }
+
+    #[test]
+    fn what_was_cleared_stays_so_and_changes_are_told() {
+        let live = Live::new(Duration::from_secs(30));
+        let mut changes = live.changes();
+        assert!(!live.clear(&user(), 7));
+        assert_eq!(live.first(&user()), 1);
+        live.published(&user());
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        assert!(live.clear(&user(), 7));
+        assert!(live.close(&user()));
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(live.first(&user()), 7);
+    }
+}

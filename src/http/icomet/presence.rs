@@ -1,0 +1,115 @@
+//! `/psub`: which channels come into use and go out of it, a line each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use warp::http::StatusCode;
+
+use super::live::Live;
+use super::out::Out;
+use super::{ADMIN, admin, headers, not_allowed};
+use crate::http::accept::stopped;
+use crate::http::call::Call;
+use crate::http::head::Asked;
+use crate::http::hold::{self, End, cut};
+use crate::http::io::Line;
+use crate::http::reply::{Outcome, Refusal, Reply};
+use crate::http::service::Listener;
+use crate::http::wire::left;
+use crate::model::UserName;
+
+/// How long changes are gathered, so that many of them are one look.
+const GATHERED: Duration = Duration::from_millis(50);
+/// How often time alone may change something.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A backend that is told. It knows what it was told, so that a slow one misses nothing that is still true.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Watcher {
+    /// The life that it was told of, and when.
+    known: HashMap<UserName, (u64, Instant)>,
+}
+
+/// Checks who asks.
+pub(super) async fn open(mut call: Call) -> Result<Outcome, Refusal> {
+    let log = call.app.hub.log();
+    let refused = |reply| {
+        Ok(Outcome::Reply(Reply {
+            more: headers(ADMIN),
+            ..reply
+        }))
+    };
+    if !call.may_hold {
+        return refused(not_allowed(&["GET"]));
+    }
+    match admin::asked(&mut call).await {
+        Ok(_) => {
+            let ticket = super::Ticket::Watcher(Watcher::default());
+            Ok(Outcome::Held(hold::Ticket::Icomet(ticket)))
+        }
+        Err(refusal) => refused(Reply::refusal(&refusal, log)),
+    }
+}
+
+impl Watcher {
+    pub(super) async fn wait(
+        mut self,
+        mut line: Line,
+        asked: Asked,
+        listener: &Arc<Listener>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> End {
+        let app = &listener.app;
+        let Some(live) = app.live() else {
+            return End::Gone;
+        };
+        let mut changes = live.changes();
+        let reply = Reply {
+            more: headers(ADMIN),
+            content_type: Some("text/plain; charset=utf-8"),
+            ..Reply::parts(StatusCode::OK, Vec::new())
+        };
+        let mut out = Out::new(&asked, &reply);
+        let tick = TICK.min(live.idle() / 4);
+        loop {
+            changes.borrow_and_update();
+            self.news(live, &mut out);
+            if out.send(app, &line).await.is_err() {
+                return cut(&line.stream);
+            }
+            tokio::select! {
+                biased;
+                () = left(&mut line) => return End::Gone,
+                () = stopped(shutdown) => break,
+                _ = changes.changed() => sleep(GATHERED).await,
+                () = sleep(tick) => {}
+            }
+        }
+        out.end(app, line).await
+    }
+
+    /// What is not known yet, and again what was told long ago: that is how others build their tables.
+    fn news(&mut self, live: &Live, out: &mut Out) {
+        let (now, again) = (Instant::now(), live.idle());
+        let lives = live.lives();
+        let mut tell =
+            |sign: char, name: &UserName| out.put(&format!("{sign} {}\n", name.as_str()));
+        self.known.retain(|name, (life, _)| {
+            let same = lives.get(name) == Some(life);
+            if !same {
+                tell('0', name);
+            }
+            same
+        });
+        for (name, life) in lives {
+            let told = self.known.get(&name);
+            if told.is_none_or(|(_, at)| now.saturating_duration_since(*at) >= again) {
+                tell('1', &name);
+                self.known.insert(name, (life, now));
+            }
+        }
+    }
+}

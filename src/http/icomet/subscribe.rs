@@ -1,0 +1,101 @@
+//! What clients ask: who may, and what they are told if they may not.
+
+use tokio::time::Instant;
+
+use super::params::Params;
+use super::subscriber::Subscriber;
+use super::text::{self, Form, Kind};
+use super::{Extra, FRONT, FRONT_EVENTS, headers, said};
+use crate::config::IcometRules;
+use crate::error::Error;
+use crate::http::auth;
+use crate::http::call::Call;
+use crate::http::hold;
+use crate::http::reply::{Outcome, Refusal, Reply};
+use crate::model::{After, Transport, UserName};
+
+/// Checks who asks for what. Refusals that icomet knows have its shape and status 200.
+pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
+    let params = Params::of_query(call.query.raw())?;
+    let user = params.channel()?;
+    let form = match form {
+        Form::Poll(_) => Form::Poll(params.callback()?),
+        endless => endless,
+    };
+    let app = &call.app;
+    let refused = |kind| Ok(Outcome::Reply(refusal(&form, &user, kind)));
+    let expires = match app.icomet {
+        Some(IcometRules::Open) => None,
+        Some(IcometRules::Strict) => match expires(&call, &params, &user) {
+            Some(expires) => Some(expires),
+            None => return refused(Kind::Token),
+        },
+        None => return Err(Refusal::NoRoute),
+    };
+    let feed = match app.hub.feed(user.clone(), After::Now, Transport::Icomet) {
+        Err(Error::TooManyWaiters { .. }) => return refused(Kind::Subscribers),
+        feed => feed?,
+    };
+    let live = app.live().ok_or(Refusal::NoRoute)?;
+    let Some(subscribed) = live.subscribe(app, &user) else {
+        return refused(Kind::Channels);
+    };
+    app.hub.open_channel(&user).await?;
+    let subscriber = Subscriber {
+        feed,
+        subscribed,
+        form,
+        wanted: params.number("seq"),
+        next: 0,
+        noop: params.number("noop"),
+        expires,
+        user,
+    };
+    let ticket = super::Ticket::Subscriber(Box::new(subscriber));
+    Ok(Outcome::Held(hold::Ticket::Icomet(ticket)))
+}
+
+/// When the token ends, if there is one and the channel is its user's.
+fn expires(call: &Call, params: &Params, user: &UserName) -> Option<Instant> {
+    let token = match auth::bearer(&call.headers) {
+        Ok(Some(token)) => token,
+        Ok(None) => params.get("token"),
+        Err(_) => return None,
+    };
+    let caller = auth::bearer_of(&call.app, token).ok()?;
+    (caller.user == *user).then_some(caller.ends)
+}
+
+/// `icomet_cb({"type":"ping","sub_timeout":30});`
+pub(super) fn ping(call: &Call) -> Result<Reply, Refusal> {
+    let callback = Params::of_query(call.query.raw())?.callback()?;
+    let name = callback.as_ref().map_or("icomet_cb", |name| name.as_str());
+    let seconds = call.app.timeouts.noop.as_secs().max(1);
+    let text = format!("{name}({{\"type\":\"ping\",\"sub_timeout\":{seconds}}});\n");
+    Ok(said("text/javascript; charset=utf-8", text))
+}
+
+/// The whole reply of a request that is refused.
+fn refusal(form: &Form, user: &UserName, kind: Kind) -> Reply {
+    let object = text::sign(kind, user, 0);
+    whole(
+        form,
+        format!("{}{}", form.beginning(), form.framed(&object)),
+    )
+}
+
+/// A reply that is whole.
+pub(super) fn whole(form: &Form, text: String) -> Reply {
+    Reply {
+        more: headers(extra(form)),
+        ..said(form.content_type(), text)
+    }
+}
+
+/// The headers that go with it.
+pub(super) fn extra(form: &Form) -> Extra {
+    match form {
+        Form::Events => FRONT_EVENTS,
+        Form::Poll(_) | Form::Stream | Form::Frame => FRONT,
+    }
+}

@@ -1,0 +1,109 @@
+//! Channels of the view: contiguous numbers of what is for one user.
+
+use std::ops::Bound as Edge;
+
+use super::error::Error;
+use super::key;
+use super::view::View;
+use crate::model::{Position, Sequence, UserName};
+
+/// A number in a channel, and the message that has it.
+pub(crate) type Numbered = (u64, Sequence, u64);
+
+/// The value of a `C` row.
+pub(crate) fn encode(sequence: Sequence, id: u64) -> Vec<u8> {
+    let tag = match sequence {
+        Sequence::Direct => b'd',
+        Sequence::Group => b'g',
+    };
+    [&[tag][..], &id.to_be_bytes()].concat()
+}
+
+fn decode(key: &[u8], value: &[u8]) -> Option<Numbered> {
+    let (tag, id) = value.split_first()?;
+    let sequence = match tag {
+        b'd' => Sequence::Direct,
+        b'g' => Sequence::Group,
+        _ => return None,
+    };
+    let id = u64::from_be_bytes(id.try_into().ok()?);
+    Some((key::last_id(key)?, sequence, id))
+}
+
+/// The value of an `o` row.
+pub(crate) fn encode_opened(offset: u64, name: &UserName) -> Vec<u8> {
+    [&offset.to_be_bytes()[..], name.as_str().as_bytes()].concat()
+}
+
+fn decode_opened(value: &[u8]) -> Option<(u64, UserName)> {
+    let (offset, name) = value.split_first_chunk()?;
+    let name = UserName::parse(str::from_utf8(name).ok()?).ok()?;
+    Some((u64::from_be_bytes(*offset), name))
+}
+
+impl View {
+    /// All open channels: the user's number, the entry that opened it, his name.
+    pub(crate) fn channels(
+        &self,
+    ) -> impl Iterator<Item = Result<(u32, u64, UserName), Error>> + use<> {
+        self.index.scan_prefix(b"o").map(|row| {
+            let (key, value) = row?;
+            let opened = key::first_number(&key).zip(decode_opened(&value));
+            let (number, (offset, name)) =
+                opened.ok_or_else(|| Error::View("a channel's row is not readable".into()))?;
+            Ok((number, offset, name))
+        })
+    }
+
+    /// The numbers of a channel from one on, and what has them.
+    pub(crate) fn channel_from(
+        &self,
+        user: u32,
+        first: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<Numbered, Error>> + use<> {
+        let prefix = key::channel(user);
+        let range = (
+            Edge::Included(key::with_id(&prefix, first)),
+            Edge::Included(key::with_id(&prefix, u64::MAX)),
+        );
+        self.index.range::<Vec<u8>, _>(range).map(|row| {
+            let (key, value) = row?;
+            decode(&key, &value)
+                .ok_or_else(|| Error::View("a channel's number is not readable".into()))
+        })
+    }
+
+    /// The last number of a channel up to both heads, which must be those of one entry; 0 without one.
+    pub(crate) fn last_of_channel(&self, user: u32, heads: Position) -> Result<u64, Error> {
+        for row in self.channel_from(user, 0).rev() {
+            let (number, sequence, id) = row?;
+            if id <= heads.of(sequence) {
+                return Ok(number);
+            }
+        }
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_round_trip_and_cut_ones_are_not_read() {
+        let key = key::with_id(&key::channel(7), 3);
+        for sequence in Sequence::ALL {
+            let value = encode(sequence, 9);
+            assert_eq!(decode(&key, &value), Some((3, sequence, 9)));
+            for length in 0..value.len() {
+                assert_eq!(decode(&key, &value[..length]), None);
+            }
+        }
+        let name = UserName::parse("bob").unwrap();
+        let value = encode_opened(5, &name);
+        assert_eq!(decode_opened(&value), Some((5, name)));
+        for length in 0..9 {
+            assert_eq!(decode_opened(&value[..length.min(8)]), None);
+        }
+    }
+}

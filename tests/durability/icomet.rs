@@ -1,0 +1,110 @@
+//! icomet's numbers over kills, stops and rebuilds: a number that a client has seen is that message for ever.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::thread;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{Launch, Process, Rng, halley, pause, rounds};
+
+const CHANNELS: [&str; 2] = ["bob", "cyd"];
+
+/// The contents of a channel in the order of their numbers, which must be those from 1 on.
+fn read(process: &Process, channel: &str) -> Vec<String> {
+    let signed = process.admin().get(&format!("/sign?cname={channel}"));
+    let signed = signed.unwrap().expect(200).json();
+    let mut client = process.user(signed["token"].as_str().unwrap());
+    let next = client.get(&format!("/sub?cname={channel}"));
+    let next = next.unwrap().expect(200).json()["seq"].as_u64().unwrap();
+    let mut found: Vec<String> = Vec::new();
+    while found.len() + 1 < usize::try_from(next).unwrap() {
+        let next = found.len() + 1;
+        let reply = client.get(&format!("/sub?cname={channel}&seq={next}"));
+        let Value::Array(objects) = reply.unwrap().expect(200).json() else {
+            panic!("a replay is an array");
+        };
+        for object in objects {
+            assert_eq!(object["seq"], found.len() + 1, "{channel}");
+            found.push(object["content"].as_str().unwrap().to_owned());
+        }
+    }
+    found
+}
+
+/// Pushes until the server is gone; what was acknowledged.
+fn push(process: &Process, round: u64, writer: u64) -> Vec<(&'static str, String)> {
+    let mut client = process.admin();
+    let mut acknowledged = Vec::new();
+    for n in 0_usize.. {
+        let (channel, content) = (CHANNELS[n % 2], format!("{round}.{writer}.{n}"));
+        let path = format!("/push?cname={channel}&content={content}");
+        match client.get(&path) {
+            Ok(reply) if reply.status == 200 => acknowledged.push((channel, content)),
+            _ => break,
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn numbers_outlive_kills_stops_and_rebuilds() {
+    let mut rng = Rng::from_env("icomet");
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let launch = Launch::new(&data).env("HALLEY_ICOMET", "true");
+    let mut process = launch.start();
+    let mut known: [Vec<String>; 2] = Default::default();
+    for round in 0..rounds(8) {
+        let acknowledged: Vec<_> = thread::scope(|scope| {
+            let writers: Vec<_> = (0..3)
+                .map(|writer| {
+                    scope.spawn({
+                        let process = &process;
+                        move || push(process, round, writer)
+                    })
+                })
+                .collect();
+            pause(rng.millis(300));
+            process.signal(if rng.percent(75) {
+                Signal::KILL
+            } else {
+                Signal::TERM
+            });
+            writers
+                .into_iter()
+                .flat_map(|writer| writer.join().unwrap())
+                .collect()
+        });
+        process.kill9();
+        match rng.range(0, 3) {
+            0 => fs::remove_dir_all(data.join("sled")).unwrap(),
+            1 => {
+                let rebuilt = halley(&[
+                    OsStr::new("rebuild"),
+                    OsStr::new("--data"),
+                    data.as_os_str(),
+                ]);
+                assert!(rebuilt.status.success(), "{rebuilt:?}");
+            }
+            _ => {}
+        }
+        process = launch.start();
+        for (channel, known) in CHANNELS.iter().zip(&mut known) {
+            let found = read(&process, channel);
+            assert!(
+                found.starts_with(known),
+                "{channel}: what was seen has changed"
+            );
+            for (_, content) in acknowledged.iter().filter(|(to, _)| to == channel) {
+                let times = found.iter().filter(|found| *found == content).count();
+                assert_eq!(times, 1, "{channel} {content}");
+            }
+            *known = found;
+        }
+    }
+    assert!(process.terminate().success());
+    let verified = halley(&[OsStr::new("verify"), OsStr::new("--data"), data.as_os_str()]);
+    assert!(verified.status.success(), "{verified:?}");
+}

@@ -1,0 +1,55 @@
+// The admin page for everybody: by screen reader, in light and dark, on a phone and a desktop.
+
+import { test } from "node:test";
+import { DESKTOP, PHONE, checkAccess, checkWidth, openPage } from "./pages.mjs";
+import { openBrowser, startServer } from "./support.mjs";
+
+/** What a browser writes when the server refuses, by intent. */
+const REFUSED = /the server responded with a status of 4\d\d/;
+const SECTIONS = ["Overview", "Users", "Groups", "Messages", "Push"];
+
+for (const [screen, colorScheme, viewport] of /** @type {const} */ ([
+  ["a light desktop", "light", DESKTOP],
+  ["a dark phone", "dark", PHONE],
+])) {
+  test(`axe finds nothing in any section on ${screen}`, async (t) => {
+    const browser = await openBrowser(t);
+    const server = await startServer(t);
+    await server.group("team", ["bob", "ann"]);
+    await server.push({ to: "bob", from: "ann", body: "a word ".repeat(80) }, { group: "team", from: "ann", body: 1 });
+    const page = await openPage(t, browser, { allowed: REFUSED, colorScheme, viewport, reducedMotion: "reduce" });
+    const look = async (/** @type {string} */ what) => {
+      const where = `${what}, ${screen}`;
+      await checkAccess(page, where);
+      await checkWidth(page, where);
+    };
+    await page.goto(server.admin);
+    await page.getByLabel("Admin key").fill("wrong");
+    await page.keyboard.press("Enter");
+    await page.getByText("This is not the admin key.").waitFor();
+    await look("sign in");
+    await page.getByLabel("Admin key").fill(server.key);
+    await page.keyboard.press("Enter");
+    await page.getByText("The server takes pushes.").waitFor();
+    for (const section of SECTIONS) {
+      await page.getByRole("navigation").getByRole("link", { name: section }).click();
+      await page.getByRole("heading", { level: 2 }).waitFor();
+      await look(section);
+    }
+    await page.goto(`${server.admin}/#users/bob`);
+    await page.getByRole("button", { name: "ann", exact: true }).click();
+    await page.getByText("Messages of ann").waitFor();
+    await page.getByRole("button", { name: "Read a page" }).click();
+    await page.getByText("next ").waitFor();
+    await look("a user");
+    await page.goto(`${server.admin}/#groups/team`);
+    await page.locator("#group-found td").first().waitFor();
+    await look("a group");
+    await page.goto(`${server.admin}/#messages/direct/1`);
+    await page.getByLabel("Body as JSON").waitFor();
+    await look("a message");
+    await page.goto(`${server.admin}/#messages/direct/9`);
+    await page.getByRole("alert").getByText("message_not_found").waitFor();
+    await look("a refusal");
+  });
+}

@@ -1,0 +1,219 @@
+// The admin page, in a real browser against a real server.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { openPage } from "./pages.mjs";
+import { eventually, openBrowser, startServer } from "./support.mjs";
+
+/** What a browser writes when the server refuses, by intent. */
+const REFUSED = /the server responded with a status of 4\d\d/;
+
+/** @typedef {import("playwright-core").Page} Page */
+
+/** A page on which the backend has signed in. */
+async function signIn(t, browser, server, options = {}) {
+  const page = await openPage(t, browser, options);
+  await page.goto(server.admin);
+  await page.getByLabel("Admin key").fill(server.key);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByText("The server takes pushes.").waitFor();
+  return page;
+}
+
+/** @param {Page} page @param {string} section */
+const go = (page, section) => page.getByRole("navigation").getByRole("link", { name: section }).click();
+
+/** @param {Page} page @param {string} name */
+const tile = (page, name) => page.locator(".tile", { has: page.getByText(name, { exact: true }) }).locator(".value");
+
+async function lookUp(page, section, label, name) {
+  await go(page, section);
+  await page.getByLabel(label).fill(name);
+  await page.keyboard.press("Enter");
+}
+
+test("a wrong key is refused, the right one is kept by the tab until one signs out", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const page = await openPage(t, browser, { allowed: REFUSED });
+  await page.goto(server.admin);
+  for (const wrong of ["wrong", "schlüssel", `${server.key}0`]) {
+    await page.getByLabel("Admin key").fill(wrong);
+    await page.keyboard.press("Enter");
+    await page.getByRole("alert").getByText("This is not the admin key.").waitFor();
+  }
+  await page.getByLabel("Admin key").fill(server.key);
+  await page.keyboard.press("Enter");
+  await page.getByText("The server takes pushes.").waitFor();
+  assert.equal(await page.getByLabel("Admin key").isVisible(), false);
+  assert.ok(!page.url().includes(server.key));
+
+  await page.reload();
+  await page.getByText("The server takes pushes.").waitFor();
+  const other = await openPage(t, browser);
+  await other.goto(server.admin);
+  await other.getByLabel("Admin key").waitFor();
+
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByLabel("Admin key").waitFor();
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  await page.reload();
+  await page.getByLabel("Admin key").waitFor();
+});
+
+test("the overview tells what goes on", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const page = await signIn(t, browser, server, { allowed: /ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/ });
+  // Somebody waits, and somebody pushes.
+  const stop = new AbortController();
+  const held = fetch(`${server.url}/v1/inbox/stream?after=now`, {
+    headers: { authorization: `Bearer ${await server.token("bob")}` },
+    signal: stop.signal,
+  });
+  await held;
+  await eventually(async () => (await tile(page, "Held requests").innerText()) === "1", "one is held");
+  const bars = page.getByRole("table", { name: "Held requests and connections by transport" });
+  assert.equal(await bars.getByRole("row", { name: "stream" }).getByRole("cell").first().innerText(), "1");
+  const pushing = setInterval(() => server.push({ to: "bob", from: "ann", body: 1 }).catch(() => {}), 50);
+  t.after(() => clearInterval(pushing));
+  for (const name of ["Messages pushed", "Messages delivered"]) {
+    await eventually(async () => parseFloat(await tile(page, name).innerText()) > 1, name);
+  }
+  assert.ok((await page.locator(".curve .line").first().getAttribute("d"))?.includes("L"));
+  assert.match(await tile(page, "Disk free").innerText(), /[KMGT]B$/);
+
+  // A server that is gone is told, and so is that it is back.
+  clearInterval(pushing);
+  stop.abort();
+  await server.stop("SIGKILL");
+  await page.getByText(/^No answer since/).waitFor();
+  await server.start();
+  await page.getByText("The server takes pushes.").waitFor();
+});
+
+test("a user is looked up: devices, conversations, history, inbox", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.group("team/1", ["bob", "ann"]);
+  const direct = Array.from({ length: 60 }, (_, index) => ({ to: "bob", from: "ann", body: { text: `note ${index + 1}` } }));
+  await server.push(...direct, { group: "team/1", from: "ann", body: "to the team" });
+  const page = await signIn(t, browser, server);
+
+  await lookUp(page, "Users", "User name", "bob");
+  await page.getByText("Not connected.").waitFor();
+  await page.getByRole("row", { name: "team/1 group to the team" }).waitFor();
+  await page.getByRole("button", { name: "ann", exact: true }).click();
+  const history = page.getByRole("region", { name: "Messages of ann" }).getByRole("row");
+  await eventually(async () => (await history.count()) === 51, "the newest page and a head");
+  await page.getByRole("button", { name: "Older messages" }).click();
+  await eventually(async () => (await history.count()) === 61, "all of it");
+  assert.equal(await page.getByRole("button", { name: "Older messages" }).isVisible(), false);
+  const bodies = await page.locator("td .preview").allInnerTexts();
+  assert.deepEqual(bodies.filter((body) => body.startsWith("note")).slice(-60), direct.map(({ body }) => body.text).reverse());
+
+  await page.getByRole("button", { name: "Read a page" }).click();
+  await page.getByRole("button", { name: "Next page" }).click();
+  await page.getByRole("cell", { name: "to the team" }).nth(1).waitFor();
+  await page.getByRole("button", { name: "Next page" }).waitFor({ state: "detached" });
+
+  const stop = new AbortController();
+  await fetch(`${server.url}/v1/inbox/sse?after=now`, {
+    headers: { authorization: `Bearer ${await server.token("bob")}` },
+    signal: stop.signal,
+  });
+  await page.getByRole("button", { name: "Look up" }).click();
+  await page.getByRole("cell", { name: "sse", exact: true }).waitFor();
+  stop.abort();
+});
+
+test("a group and a message are looked up, and refusals are told as the server tells them", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const members = Array.from({ length: 250 }, (_, index) => `member ${String(index).padStart(3, "0")}`);
+  await server.group("team", members);
+  await server.push(...Array.from({ length: 15 }, (_, index) => ({ group: "team", from: "ann", body: `line ${index + 1}` })));
+  await server.push({ to: "bob", from: "ann", body: { deep: ["<b>", 1] } });
+  const page = await signIn(t, browser, server, { allowed: REFUSED });
+
+  await lookUp(page, "Groups", "Group name", "team");
+  const rows = page.getByRole("region", { name: "Messages of the group" }).getByRole("row");
+  await eventually(async () => (await rows.count()) === 11, "the last ten and a head");
+  await page.getByRole("button", { name: "Older messages" }).click();
+  await eventually(async () => (await rows.count()) === 16, "all fifteen");
+  assert.equal(await page.locator(".names li").count(), 200);
+  await page.getByRole("button", { name: "More members" }).click();
+  assert.equal(await page.locator(".names li").count(), members.length);
+  await page.getByRole("link", { name: "group 15" }).click();
+  await page.getByRole("heading", { name: "group 15" }).waitFor();
+  await page.getByRole("link", { name: "group 14" }).click();
+  await page.getByRole("heading", { name: "group 14" }).waitFor();
+  await page.goBack();
+  await page.getByRole("heading", { name: "group 15" }).waitFor();
+
+  await page.getByLabel("Sequence").selectOption("direct");
+  await page.getByLabel("Id", { exact: true }).fill("1");
+  await page.keyboard.press("Enter");
+  await eventually(async () => {
+    const [body] = await page.getByLabel("Body as JSON").allInnerTexts();
+    return body?.includes('"<b>"');
+  }, "the body is text");
+
+  // Numbers are shown as they were sent, though a script could not hold them.
+  await fetch(`${server.admin}/v1/direct/bob/messages`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${server.key}` },
+    body: '{"from":"ann","body":{"n":12345678901234567890, "x":1.0}}',
+  });
+  await page.getByLabel("Id", { exact: true }).fill("2");
+  await page.keyboard.press("Enter");
+  await page.getByText('{"n":12345678901234567890, "x":1.0}').waitFor();
+
+  for (const [id, told] of [["99", "404 message_not_found"], ["no", "An id is a whole number from 1"]]) {
+    await page.getByLabel("Id", { exact: true }).fill(id);
+    await page.keyboard.press("Enter");
+    await page.getByRole("alert").getByText(told).waitFor();
+  }
+  await lookUp(page, "Groups", "Group name", "nobody");
+  await page.getByRole("alert").getByText("404 group_not_found").waitFor();
+});
+
+test("a message is pushed to a user or a group, as text or JSON, and a repeat is told", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.group("team", ["bob"]);
+  const page = await signIn(t, browser, server, { allowed: REFUSED });
+  await go(page, "Push");
+  const push = page.getByRole("button", { name: "Push", exact: true });
+  const body = page.getByLabel("Body", { exact: true });
+  await push.click();
+  assert.equal(await page.evaluate(() => document.activeElement?.id), "push-to", "what is missing is shown");
+
+  await page.getByLabel("User", { exact: true }).fill("bob");
+  await page.getByLabel("From").fill("ops");
+  await body.fill('a "text"\nof two lines');
+  await page.getByLabel("Idempotency key").fill("k1");
+  await push.click();
+  await page.getByText("Stored as direct 1.").waitFor();
+  await push.click();
+  await page.getByText("It was stored before, as direct 1.").waitFor();
+  await body.fill("another");
+  await push.click();
+  await page.getByRole("alert").getByText("422 idempotency_conflict").waitFor();
+
+  await page.getByLabel("Idempotency key").fill("");
+  await page.getByLabel("JSON").check();
+  await body.fill("{ not json");
+  await push.click();
+  await page.getByRole("alert").getByText("The body is not JSON").waitFor();
+  await page.getByLabel("a group").check();
+  await page.getByLabel("Group", { exact: true }).fill("nobody");
+  await body.fill('{"n": 1.0}');
+  await push.click();
+  await page.getByRole("alert").getByText("404 group_not_found").waitFor();
+  await page.getByLabel("Group", { exact: true }).fill("team");
+  await push.click();
+  await page.getByText("Stored as group 1.").waitFor();
+  const bodies = (await server.inbox("bob")).map((message) => message.body);
+  assert.deepEqual(bodies, ['a "text"\nof two lines', { n: 1 }]);
+});

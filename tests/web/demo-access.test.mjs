@@ -1,0 +1,115 @@
+// The chat page for everybody: by keyboard, by screen reader, in light and dark, on a phone.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { DESKTOP, PHONE, chat, checkAccess, checkWidth, join, message, openPage, startDemo, texts, write } from "./pages.mjs";
+import { eventually, openBrowser } from "./support.mjs";
+
+/** What a browser writes when it is offline, by intent. */
+const OFFLINE = /ERR_INTERNET_DISCONNECTED/;
+
+test("it is used by the keyboard alone", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await openPage(t, browser);
+  await page.goto(demo.url);
+  await page.keyboard.press("Enter");
+  await page.getByText("Write a name.").waitFor();
+  await page.keyboard.type("ann");
+  await page.keyboard.press("Enter");
+  await page.locator("#state[data-state=live]").waitFor();
+
+  // The first stop leads to the message box.
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement?.textContent), "Skip to the message box");
+  await page.keyboard.press("Enter");
+  await page.keyboard.type("one line");
+  await page.keyboard.press("Shift+Enter");
+  await page.keyboard.type("two lines");
+  await page.keyboard.press("Enter");
+  await eventually(async () => (await texts(page)).includes("one line\ntwo lines"), "it is sent with both lines");
+  assert.equal(await page.locator("#text").inputValue(), "");
+
+  await page.locator("#new-chat").focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  assert.equal(await page.evaluate(() => document.activeElement?.id), "new-chat", "the focus is where it was");
+
+  await page.getByRole("region", { name: "From push to screen" }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("region", { name: "From push to screen" }).waitFor({ state: "hidden" });
+  assert.equal(await page.evaluate(() => document.activeElement?.id), "timing-open");
+
+  // What comes is spoken.
+  await demo.push([{ to: "ann", from: "bob", body: "Can you hear me?" }]);
+  await page.getByRole("status").getByText("New message from bob: Can you hear me?").waitFor({ state: "attached" });
+  await page.locator(".chat").nth(1).focus();
+  await page.keyboard.press("ArrowUp");
+  await page.keyboard.press("Enter");
+  await message(page, "Can you hear me?").waitFor();
+});
+
+test("a phone shows one pane at a time", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await join(t, browser, demo, "ann", { viewport: PHONE, hasTouch: true, isMobile: true });
+  const [side, talk] = [page.getByRole("navigation", { name: "Chats" }), page.getByRole("region", { name: "everyone" }).first()];
+  assert.ok(await side.isVisible());
+  assert.ok(!(await talk.isVisible()));
+  await demo.push([{ group: "everyone", from: "bob", body: "a word ".repeat(60).trim() }]);
+  await chat(page, "everyone").getByText("1 unread message").waitFor();
+  await checkWidth(page, "the list");
+  await chat(page, "everyone").tap();
+  assert.ok(await talk.isVisible());
+  assert.ok(!(await side.isVisible()));
+  await checkWidth(page, "a chat");
+  await demo.push([{ to: "ann", from: "bob", body: "alone" }]);
+  await page.getByRole("button", { name: "Back to the chats 1 unread" }).tap();
+  assert.ok(await side.isVisible());
+  await chat(page, "everyone").tap();
+  await page.getByRole("button", { name: "Timing" }).tap();
+  await page.getByRole("region", { name: "From push to screen" }).waitFor();
+  await checkWidth(page, "the times");
+  await page.getByRole("button", { name: "Close the timing panel" }).tap();
+  assert.ok(await talk.isVisible());
+});
+
+for (const [where, colorScheme, viewport] of /** @type {const} */ ([
+  ["a light desktop", "light", DESKTOP],
+  ["a dark phone", "dark", PHONE],
+])) {
+  test(`axe finds nothing on ${where}`, async (t) => {
+    const browser = await openBrowser(t);
+    const demo = await startDemo(t);
+    await demo.push([{ group: "everyone", from: "bob", body: "Hello" }]);
+    const page = await openPage(t, browser, { allowed: OFFLINE, colorScheme, viewport, reducedMotion: "reduce" });
+    await page.goto(demo.url);
+    await checkAccess(page, `join, ${where}`);
+    await page.getByLabel("Your name").fill("ann");
+    await page.getByLabel("Your name").press("Enter");
+    await page.locator("#state[data-state=live]").waitFor();
+    await demo.push([{ to: "ann", from: "carol", body: "unread" }]);
+    await chat(page, "carol").getByText("unread message").waitFor();
+    await checkAccess(page, `list, ${where}`);
+    await chat(page, "everyone").click();
+    await write(page, "Mine");
+    await message(page, "Mine").first().waitFor();
+    if (!(await page.locator("#timing").isVisible())) await page.locator("#timing-open").click();
+    await page.locator("#times li").first().waitFor();
+    await checkAccess(page, `chat, ${where}`);
+    await page.locator("#timing-close").click();
+    await page.context().setOffline(true);
+    await page.locator("#banner").waitFor();
+    await checkAccess(page, `offline, ${where}`);
+    await page.context().setOffline(false);
+    if (viewport === PHONE) await page.locator("#back").click();
+    await page.locator("#new-chat").click();
+    await checkAccess(page, `new chat, ${where}`);
+    await page.locator("#new-name").fill("nobody");
+    await page.locator("#new-name").press("Enter");
+    await page.getByText("Nothing here yet").waitFor();
+    await checkAccess(page, `empty chat, ${where}`);
+  });
+}

@@ -1,0 +1,80 @@
+// What the chat page shows of the past: history, and what came while one was away.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { chat, join, message, startDemo, texts, write } from "./pages.mjs";
+import { eventually, openBrowser } from "./support.mjs";
+
+/** What a browser writes when it is offline, by intent. */
+const OFFLINE = /ERR_INTERNET_DISCONNECTED/;
+
+test("a thousand messages are scrolled back through without a gap or a repeat", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const count = 1000;
+  await demo.push(Array.from({ length: count }, (_, index) => ({ to: "ann", from: "bob", body: `message ${index + 1}` })));
+  const page = await join(t, browser, demo, "ann");
+  await chat(page, "bob").getByText("100 unread messages").waitFor();
+  await chat(page, "bob").click();
+  await message(page, `message ${count}`).waitFor();
+
+  const scroll = page.locator("#scroll");
+  for (let known = 0; known < count; ) {
+    const moved = await scroll.evaluate(async (box) => {
+      // A reader goes up a bit more than a screen; what he then reads must not move when more is put above it.
+      const list = /** @type {HTMLElement} */ (box.querySelector("#messages"));
+      const before = list.querySelectorAll(".message").length;
+      box.scrollTop = Math.min(300, box.scrollTop);
+      const first = /** @type {HTMLElement} */ ([...list.querySelectorAll(".message")].find((item) => item.getBoundingClientRect().top > box.getBoundingClientRect().top));
+      const place = () => first.getBoundingClientRect().top - first.offsetHeight;
+      const was = place();
+      for (let waited = 0; waited < 3000 && list.querySelectorAll(".message").length === before; waited += 10) {
+        await new Promise((done) => setTimeout(done, 10));
+      }
+      return Math.abs(place() - was);
+    });
+    assert.ok(moved <= 2, `what is read moved by ${moved} px`);
+    const now = await page.locator("#messages .message").count();
+    assert.ok(now > known || now === count, `stuck at ${now}`);
+    known = now;
+  }
+  assert.deepEqual(await texts(page), Array.from({ length: count }, (_, index) => `message ${index + 1}`));
+  await page.getByText("This is the beginning.").waitFor();
+
+  // Up here, what comes is told and not forced upon the reader.
+  await scroll.evaluate((box) => (box.scrollTop = 0));
+  await demo.push([{ to: "ann", from: "bob", body: "the newest" }]);
+  await page.getByText("1 new message ↓").click();
+  await eventually(() => message(page, "the newest").isVisible());
+  await page.locator("#jump").waitFor({ state: "hidden" });
+});
+
+test("who was offline gets what he missed, and what he wrote is sent", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const ann = await join(t, browser, demo, "ann", { allowed: OFFLINE });
+  const bob = await join(t, browser, demo, "bob");
+  await write(ann, "before");
+  await message(bob, "before").waitFor();
+
+  await ann.context().setOffline(true);
+  await ann.getByText("There is no connection.").waitFor();
+  await write(bob, "meanwhile");
+  await write(ann, "written offline");
+  await ann.locator("#pending").getByText("written offline").waitFor();
+  await ann.context().setOffline(false);
+  await ann.locator("#state[data-state=live]").waitFor();
+  await message(ann, "meanwhile").waitFor();
+  await message(ann, "written offline").waitFor();
+  await message(bob, "written offline").waitFor();
+  assert.equal((await texts(bob)).filter((text) => text === "written offline").length, 1);
+
+  // The same by the button.
+  await ann.getByRole("button", { name: "Go offline" }).click();
+  await ann.getByText("You are offline.").waitFor();
+  await write(bob, "once more");
+  await message(bob, "once more").waitFor();
+  assert.equal(await message(ann, "once more").count(), 0);
+  await ann.getByRole("button", { name: "Go online" }).click();
+  await message(ann, "once more").waitFor();
+});

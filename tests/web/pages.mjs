@@ -1,0 +1,132 @@
+// What the tests of the pages share: a demo server, pages that tell all that goes wrong in them, and axe.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { BINARY, eventually } from "./support.mjs";
+
+/** @typedef {import("playwright-core").Page} Page */
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** `halley demo` on ports of its own, as it says where it is. @param {import("node:test").TestContext} t */
+export async function startDemo(t) {
+  const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+  const child = spawn(BINARY, ["demo", ...listen, "--disk-free-min-bytes", "0", "--log", "warn"]);
+  let shown = "";
+  let log = "";
+  child.stdout.on("data", (text) => (shown += text));
+  child.stderr.on("data", (text) => (log += text));
+  const ended = once(child, "exit");
+  t.after(async () => {
+    child.kill("SIGTERM");
+    await ended;
+  });
+  const told = await eventually(
+    () => /chat +(\S+)\/[^]*admin +(\S+)\/[^]*key: (\w+)[^]*\ncurl .*\n/.exec(shown),
+    `the demo starts: ${log}`,
+    30_000,
+  );
+  const [, url, admin, key] = told;
+  return {
+    url,
+    admin,
+    key,
+    /** A call of the backend. @param {string} method @param {string} path @param {unknown} [body] @returns {Promise<any>} */
+    async call(method, path, body) {
+      const headers = { authorization: `Bearer ${key}` };
+      const reply = await fetch(admin + path, { method, headers, body: JSON.stringify(body) });
+      assert.ok(reply.ok, `${method} ${path}: ${reply.status}`);
+      return reply.json();
+    },
+    /** Pushes any number of messages, in order. @param {object[]} messages */
+    async push(messages) {
+      const { results } = await this.call("POST", "/v1/messages", messages);
+      assert.deepEqual(results.filter((/** @type {any} */ result) => result.error), []);
+    },
+  };
+}
+
+export const DESKTOP = { width: 1280, height: 800 };
+export const PHONE = { width: 360, height: 740 };
+
+/** A page on which nothing may go wrong: errors in the console, exceptions, what the policy forbids. The test
+ * ends with a look at them.
+ * @param {import("node:test").TestContext} t
+ * @param {import("playwright-core").Browser} browser
+ * @param {import("playwright-core").BrowserContextOptions & { allowed?: RegExp }} [options] */
+export async function openPage(t, browser, { allowed, ...options } = {}) {
+  const context = await browser.newContext({ viewport: DESKTOP, ...options });
+  await context.addInitScript(() => {
+    addEventListener("securitypolicyviolation", (event) => {
+      console.error(`forbidden: ${event.violatedDirective} ${event.blockedURI}`);
+    });
+  });
+  const page = await context.newPage();
+  /** @type {string[]} */
+  const wrong = [];
+  page.on("pageerror", (error) => wrong.push(String(error.stack ?? error)));
+  page.on("console", (message) => {
+    if (message.type() === "error" && !allowed?.test(message.text())) wrong.push(message.text());
+  });
+  t.after(() => assert.deepEqual(wrong, [], "nothing went wrong on the page"));
+  page.setDefaultTimeout(15_000);
+  return page;
+}
+
+/** Fails with what axe finds. @param {Page} page @param {string} where */
+export async function checkAccess(page, where) {
+  // Not as a script element, which the page's own policy would forbid.
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const { violations } = await /** @type {any} */ (globalThis).axe.run(document, {
+      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    });
+    return violations.map((/** @type {any} */ rule) => `${rule.id}: ${rule.nodes.map((/** @type {any} */ node) => `${node.html} ${node.failureSummary}`).join("\n")}`);
+  });
+  assert.deepEqual(found, [], where);
+}
+
+/** Nothing is wider than the screen. @param {Page} page @param {string} where */
+export async function checkWidth(page, where) {
+  const [needed, there] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(needed <= there, `${where}: ${needed} px on a screen of ${there}`);
+}
+
+// The chat page
+
+/** The page of a user who has joined.
+ * @param {import("node:test").TestContext} t
+ * @param {import("playwright-core").Browser} browser
+ * @param {{ url: string }} demo
+ * @param {string} user */
+export async function join(t, browser, demo, user, options = {}) {
+  const page = await openPage(t, browser, options);
+  await page.goto(`${demo.url}/?user=${encodeURIComponent(user)}`);
+  await page.locator("#state[data-state=live]").waitFor();
+  return page;
+}
+
+/** @param {Page} page @param {string} name */
+export const chat = (page, name) => page.locator(".chat", { has: page.locator(".chat-name").getByText(name, { exact: true }) });
+
+/** @param {Page} page @param {string} text */
+export const message = (page, text) => page.locator("#messages .text").getByText(text, { exact: true });
+
+/** @param {Page} page */
+export const texts = (page) => page.locator("#messages .text").allTextContents();
+
+/** @param {Page} page @param {string} text */
+export async function write(page, text) {
+  await page.locator("#text").fill(text);
+  await page.locator("#text").press("Enter");
+}
+
+/** @param {Page} page @param {string} name */
+export async function startChat(page, name) {
+  await page.locator("#new-chat").click();
+  await page.locator("#new-name").fill(name);
+  await page.locator("#new-name").press("Enter");
+}
