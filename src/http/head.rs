@@ -26,6 +26,8 @@ const COMMON: [(HeaderName, HeaderValue); 2] = [
 const CORS_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
 const CORS_HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-type, idempotency-key, last-event-id");
+/// What a page may read beside the type: how long to wait before it asks again.
+const CORS_EXPOSED: HeaderValue = HeaderValue::from_static("retry-after");
 const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// What a reply must know of its request. Small: it is kept while a request is held.
@@ -74,7 +76,10 @@ impl Origin {
         match self {
             Self::Closed => return,
             Self::Other => {}
-            Self::Allowed(origin) => put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()),
+            Self::Allowed(origin) => {
+                put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                put(header::ACCESS_CONTROL_EXPOSE_HEADERS, CORS_EXPOSED);
+            }
             Self::Preflight(origin) => {
                 put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
                 put(header::ACCESS_CONTROL_ALLOW_METHODS, CORS_METHODS);

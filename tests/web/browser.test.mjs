@@ -18,10 +18,10 @@ before(async () => (browser = await openBrowser()));
 after(() => browser?.close());
 
 /** A page of an origin that the server knows, and the server.
- * @param {import("node:test").TestContext} t */
-async function stage(t) {
+ * @param {import("node:test").TestContext} t @param {string[]} [args] more flags for it */
+async function stage(t, args = []) {
   const origin = await servePages(t, PAGES);
-  const server = await startServer(t, { args: ["--cors-origin", origin] });
+  const server = await startServer(t, { args: ["--cors-origin", origin, ...args] });
   const context = await browser.newContext();
   t.after(() => context.close());
   const page = await context.newPage();
@@ -169,7 +169,7 @@ describe("in Chromium", { concurrency: 4 }, () => {
     await eventually(async () => (await states()).at(-1)[0] === "waiting");
     await server.push({ to: "bob", from: "ann", body: 1 });
     await context.setOffline(false);
-    await eventually(async () => (await given()).length === 1, "the message", 3000);
+    await eventually(async () => (await given()).length === 1, "the message", 10_000);
     assert.deepEqual(await states(), [
       ["connecting", undefined],
       ["live", undefined],
@@ -207,6 +207,21 @@ describe("in Chromium", { concurrency: 4 }, () => {
       await eventually(async () => (await states()) === "connecting live connecting live");
     });
   }
+
+  test("a page of another origin can read how long it should wait", async (t) => {
+    const { server, page } = await stage(t, ["--waiters-per-user-max", "1"]);
+    const token = await server.token("bob");
+    const [status, after] = await page.evaluate(
+      async ([url, token]) => {
+        const init = { headers: { authorization: `Bearer ${token}` } };
+        await fetch(`${url}/v1/inbox/stream`, init);
+        const reply = await fetch(`${url}/v1/inbox?wait=30`, init);
+        return [reply.status, reply.headers.get("retry-after")];
+      },
+      [server.url, token],
+    );
+    assert.deepEqual([status, after], [429, "1"]);
+  });
 
   test("a page learns why its WebSocket is refused", async (t) => {
     const { server, page } = await stage(t);

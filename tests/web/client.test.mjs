@@ -99,9 +99,10 @@ describe("the client", { concurrency: 6 }, () => {
       test("short tokens are renewed, and nothing is lost or repeated", async (t) => {
         const server = await startServer(t);
         let asked = 0;
+        const begun = Date.now();
         const token = () => {
           asked += 1;
-          return server.token("bob", { ttl_s: 1 });
+          return server.token("bob", { ttl_s: 2 });
         };
         const halley = client(t, { url: server.url, token, transport, wait: 5 });
         const record = recorded(halley);
@@ -113,7 +114,8 @@ describe("the client", { concurrency: 6 }, () => {
         }
         await eventually(() => record.messages.length === 40);
         assertExact(record.messages, await server.inbox("bob"));
-        assert.ok(asked >= 2 && asked < 20, `asked ${asked} times`);
+        const seconds = (Date.now() - begun) / 1000;
+        assert.ok(asked >= 2 && asked <= 2 * seconds, `asked ${asked} times in ${seconds} s`);
         assert.deepEqual(record.errors, []);
       });
 
@@ -187,7 +189,7 @@ describe("the client", { concurrency: 6 }, () => {
         await eventually(() => record.errors.filter(({ code }) => code === "timeout").length > 1);
         const begun = Date.now();
         await halley.stop();
-        assert.ok(Date.now() - begun < 600);
+        assert.ok(Date.now() - begun < 2000);
         assert.equal(halley.state, "stopped");
       });
     });
@@ -242,6 +244,26 @@ describe("the client", { concurrency: 6 }, () => {
     assert.deepEqual(await Promise.all(loops), [wanted, wanted]);
     assert.deepEqual(slow, wanted);
     assert.equal(halley.state, "live");
+  });
+
+  test("messages wait until somebody takes them", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    const token = await server.token("bob");
+    for (const transport of TRANSPORTS) {
+      const halley = client(t, { url: server.url, token, transport });
+      halley.start();
+      await eventually(() => halley.state === "live");
+      await sleep(50);
+      assert.match(halley.cursor ?? "0", /^0/);
+      await halley.stop();
+      halley.start();
+      await sleep(50);
+      const record = recorded(halley);
+      await eventually(() => record.messages.length > 0);
+      await sleep(50);
+      assert.deepEqual(record.bodies, [1]);
+    }
   });
 
   test("listeners that fail are reported, and the others get their message", async (t) => {
@@ -498,7 +520,7 @@ describe("the client", { concurrency: 6 }, () => {
     await Promise.all([halley.stop(), assert.rejects(sending, { code: "stopped" })]);
   });
 
-  test("a program ends by itself after stop(), and says nothing", async (t) => {
+  test("a program ends by itself after stop(), and says nothing", { timeout: 60_000 }, async (t) => {
     const server = await startServer(t);
     await server.push({ to: "bob", from: "ann", body: 1 });
     const program = `
@@ -507,6 +529,17 @@ describe("the client", { concurrency: 6 }, () => {
       const [url, token] = process.argv.slice(1);
       for (const transport of ["socket", "sse", "stream", "poll"]) {
         const halley = new Halley({ url, token, transport, WebSocket: globalThis.WebSocket ?? ws });
+        // Stopped at any point on its way.
+        for (let ms = 0; ms < 60; ms += 3) {
+          halley.start();
+          await new Promise((done) => setTimeout(done, ms));
+          await halley.stop();
+        }
+        for (let turns = 0; turns < 40; turns++) {
+          halley.start();
+          for (let turn = 0; turn < turns; turn++) await undefined;
+          await halley.stop();
+        }
         for await (const { body } of halley.messages()) {
           await halley.send({ to: "ann", body });
           break;
@@ -527,6 +560,6 @@ describe("the client", { concurrency: 6 }, () => {
     child.stdout.once("data", () => (ended = Date.now()));
     const [code] = await once(child, "exit");
     assert.deepEqual([code, shown], [0, "done\n"]);
-    assert.ok(Date.now() - ended < 2000, "nothing holds the program");
+    assert.ok(Date.now() - ended < 5000, "nothing holds the program");
   });
 });

@@ -11,7 +11,7 @@ import { WebSocket } from "./support.mjs";
 export const TRANSPORTS = ["poll", "stream", "sse", "socket"];
 
 /** Times that suit a test. */
-export const QUICK = { backoffMin: 20, backoffMax: 400, connect: 2000, request: 2000, grace: 1000 };
+export const QUICK = { backoffMin: 20, backoffMax: 400, connect: 5000, request: 5000, grace: 1000 };
 
 /** A place for a cursor, as `localStorage`. */
 export class Storage {

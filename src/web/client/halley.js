@@ -663,9 +663,10 @@ class Socket {
       this.#gone();
     };
     link.signal.addEventListener("abort", this.#abort);
-    if (link.signal.aborted) this.#abort();
     this.#watchSoon();
     this.#renewLater();
+    // Last, as it ends what was begun above.
+    if (link.signal.aborted) this.#abort();
   }
 
   get token() {
@@ -1027,6 +1028,8 @@ export class Halley {
   #socket;
   /** @type {Set<Promise<void>>} */
   #closing = new Set();
+  /** Somebody takes messages now. */
+  #joined = () => {};
   /** Listeners that are at work. @type {Promise<void> | undefined} */
   #listening;
   /** Calls that are under way. @type {Set<Limit>} */
@@ -1111,6 +1114,7 @@ export class Halley {
     const listeners = this.#listeners[event];
     if (!listeners) throw new TypeError(`there is no event ${JSON.stringify(event)}`);
     listeners.add(listener);
+    if (event === "message") this.#joined();
     return () => this.off(event, listener);
   }
 
@@ -1130,6 +1134,7 @@ export class Halley {
       else if (this.#run === run) await this.stop();
     });
     run.readers.add(reader);
+    this.#joined();
     return reader;
   }
 
@@ -1342,6 +1347,8 @@ export class Halley {
   /** @param {Run} run @param {Message} message @param {string | undefined} cursor */
   async #handNow(run, message, cursor) {
     const epoch = this.#epoch;
+    await this.#someoneListens(run);
+    if (run.signal.aborted) return;
     this.#listening = this.#tellListeners(message, cursor);
     await this.#listening;
     this.#listening = undefined;
@@ -1355,6 +1362,13 @@ export class Halley {
     const handover = new Handover(readers.length, commit);
     for (const reader of readers) reader.give(message, handover);
     await handover.whole;
+  }
+
+  /** A message that nobody takes would be lost: so it waits. @param {Run} run */
+  async #someoneListens(run) {
+    while (this.#listeners.message.size + run.readers.size === 0 && !run.signal.aborted) {
+      await new Promise((resolve) => (this.#joined = () => resolve(undefined)));
+    }
   }
 
   /** @param {Message} message @param {string | undefined} cursor */
