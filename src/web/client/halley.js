@@ -618,7 +618,7 @@ const CLOSE_CODES = {
   1011: "internal",
   4000: "stream_over",
   4001: "token_expired",
-  4008: "too_slow",
+  4008: "silent",
 };
 
 /** A WebSocket: pages wait in a queue until they are asked for, answers go to who asked. */
