@@ -7,6 +7,8 @@ import { eventually, openBrowser } from "./support.mjs";
 
 /** What a browser writes when it is offline, by intent. */
 const OFFLINE = /ERR_INTERNET_DISCONNECTED/;
+/** And when the server is another one than it was. */
+const OTHER = /ERR_CONNECTION_|ERR_EMPTY_RESPONSE|status of 4\d\d|WebSocket connection to/;
 
 test("a thousand messages are scrolled back through without a gap or a repeat", async (t) => {
   const browser = await openBrowser(t);
@@ -77,4 +79,19 @@ test("who was offline gets what he missed, and what he wrote is sent", async (t)
   assert.equal(await message(ann, "once more").count(), 0);
   await ann.getByRole("button", { name: "Go online" }).click();
   await message(ann, "once more").waitFor();
+});
+
+test("a page that outlives its server goes on with the next one", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await join(t, browser, demo, "ann", { allowed: OTHER });
+  await write(page, "to the first");
+  await message(page, "to the first").waitFor();
+  await demo.restart();
+  await write(page, "to the second");
+  await page.getByRole("alert").getByText("The server was started anew").waitFor();
+  await message(page, "to the second").waitFor();
+  assert.equal(await message(page, "to the first").count(), 0, "which does not know it");
+  await demo.push([{ group: "everyone", from: "bob", body: "to ann" }]);
+  await message(page, "to ann").waitFor();
 });

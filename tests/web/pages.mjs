@@ -5,35 +5,44 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { BINARY, eventually } from "./support.mjs";
+import { BINARY, eventually, freePort } from "./support.mjs";
 
 /** @typedef {import("playwright-core").Page} Page */
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** `halley demo` on ports of its own, as it says where it is. @param {import("node:test").TestContext} t */
+/** `halley demo`, as it says where it is. @param {import("node:test").TestContext} t */
 export async function startDemo(t) {
-  const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-  const child = spawn(BINARY, ["demo", ...listen, "--disk-free-min-bytes", "0", "--log", "warn"]);
-  let shown = "";
-  let log = "";
-  child.stdout.on("data", (text) => (shown += text));
-  child.stderr.on("data", (text) => (log += text));
-  const ended = once(child, "exit");
-  t.after(async () => {
-    child.kill("SIGTERM");
-    await ended;
-  });
-  const told = await eventually(
-    () => /chat +(\S+)\/[^]*admin +(\S+)\/[^]*key: (\w+)[^]*\ncurl .*\n/.exec(shown),
-    `the demo starts: ${log}`,
-    30_000,
-  );
-  const [, url, admin, key] = told;
+  const ports = [await freePort(), await freePort()];
+  const [listen, adminListen] = ports.map((port) => `127.0.0.1:${port}`);
+  const args = ["demo", "--listen", listen, "--admin-listen", adminListen];
+  let stop = async () => {};
+  t.after(() => stop());
+  const start = async () => {
+    const child = spawn(BINARY, [...args, "--disk-free-min-bytes", "0", "--log", "warn"]);
+    const ended = once(child, "exit");
+    stop = async () => {
+      child.kill("SIGTERM");
+      await ended;
+    };
+    let shown = "";
+    let log = "";
+    child.stdout.on("data", (text) => (shown += text));
+    child.stderr.on("data", (text) => (log += text));
+    return eventually(
+      () => /chat +(\S+)\/[^]*admin +(\S+)\/[^]*key: (\w+)[^]*\ncurl .*\n/.exec(shown),
+      `the demo starts: ${log}`,
+      30_000,
+    );
+  };
+  let [, url, admin, key] = await start();
   return {
     url,
-    admin,
-    key,
+    /** Ends it, and starts another one at the same addresses. */
+    async restart() {
+      await stop();
+      [, url, admin, key] = await start();
+    },
     /** A call of the backend. @param {string} method @param {string} path @param {unknown} [body] @returns {Promise<any>} */
     async call(method, path, body) {
       const headers = { authorization: `Bearer ${key}` };
