@@ -98,14 +98,14 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 fn user(number: u8) -> UserName {
     if number == ICOMET {
-        return halley::hub::icomet();
+        return halley::hub::icomet_user();
     }
     UserName::parse(&format!("user-{number}")).unwrap()
 }
 
 fn group(number: u8) -> GroupName {
     if number == ICOMET {
-        return halley::hub::broadcasts();
+        return halley::hub::icomet_group();
     }
     GroupName::parse(&format!("group-{number}")).unwrap()
 }

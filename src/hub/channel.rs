@@ -12,12 +12,12 @@ use crate::model::{Body, Draft, GroupName, Message, Receipt, Receiver, UserName}
 use crate::store::{self, Command, View};
 
 /// The user from whom messages without a sender come.
-pub fn icomet() -> UserName {
+pub fn icomet_user() -> UserName {
     UserName::parse("icomet").expect("it is a name")
 }
 
 /// The group of all that have a channel.
-pub fn broadcasts() -> GroupName {
+pub fn icomet_group() -> GroupName {
     GroupName::parse("icomet").expect("it is a name")
 }
 
@@ -125,8 +125,8 @@ impl Hub {
     /// Sends to all who have a channel. `None`: nobody has one yet.
     pub async fn broadcast(&self, body: Body) -> Result<Option<Receipt>, Error> {
         let draft = Draft {
-            from: icomet(),
-            to: Receiver::Group(broadcasts()),
+            from: icomet_user(),
+            to: Receiver::Group(icomet_group()),
             body,
             key: None,
             by_user: false,

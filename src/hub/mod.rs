@@ -32,7 +32,7 @@ use serde::Serialize;
 use tracing::error;
 
 pub use accept::GroupChange;
-pub use channel::{ChannelPage, broadcasts, icomet};
+pub use channel::{ChannelPage, icomet_group, icomet_user};
 pub use feed::Feed;
 pub use plan::GroupReceipt;
 pub use rebuild::{Rebuilt, rebuild};

@@ -334,8 +334,8 @@ mod tests {
 
     fn to_all() -> Command {
         Command::Message(Draft {
-            from: channel::icomet(),
-            to: Receiver::Group(channel::broadcasts()),
+            from: channel::icomet_user(),
+            to: Receiver::Group(channel::icomet_group()),
             body: Body::from(b"1".to_vec()),
             key: None,
             by_user: false,
@@ -392,7 +392,7 @@ mod tests {
                     change(&["y", "new"], &["b"]),
                     to_team("x", None),
                     Command::DeleteGroup {
-                        group: channel::broadcasts(),
+                        group: channel::icomet_group(),
                     },
                     to_all(),
                 ],

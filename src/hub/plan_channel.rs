@@ -1,6 +1,6 @@
 //! Channels: the part of planning that numbers what is for one user without gaps, as icomet's clients want it.
 
-use super::channel::broadcasts;
+use super::channel::icomet_group;
 use super::plan::Planner;
 use super::state::Members;
 use crate::model::{Sequence, UserName};
@@ -16,7 +16,7 @@ impl Planner<'_> {
         self.state.channels.insert(number, Some(0));
         let row = channel::encode_opened(self.offset, user);
         self.row(key::open_channel(number), row);
-        let group = broadcasts();
+        let group = icomet_group();
         match self.state.groups.get_mut(&group) {
             None => self.make_group(&group, HistoryMode::Member),
             Some(known) if known.deleted => {

@@ -7,7 +7,7 @@ import { openBrowser, servePages, startServer } from "./support.mjs";
 
 const MESSAGES = 50;
 
-const PAGE = `<!doctype html><title>icomet</title><script>
+const PAGE = `<!doctype html><title>icomet</title><link rel="icon" href="data:,"><script>
 var got = [], replays = 0, failures = 0;
 function subscribe(url, cname, token, next) {
   var noop = 0, calls = 0;

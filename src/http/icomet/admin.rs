@@ -82,7 +82,7 @@ async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Refusal> 
     let (user, callback) = (params.channel()?, params.callback()?);
     check_length(app, &body)?;
     let draft = Draft {
-        from: hub::icomet(),
+        from: hub::icomet_user(),
         to: Receiver::User(user.clone()),
         body,
         key: None,

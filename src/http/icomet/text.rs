@@ -73,7 +73,7 @@ pub(super) fn message(channel: &UserName, number: u64, message: &Message) -> Vec
     } else {
         quoted(&body)
     };
-    if message.to == Receiver::Group(hub::broadcasts()) {
+    if message.to == Receiver::Group(hub::icomet_group()) {
         vec![
             object("broadcast", channel, number, &content),
             sign(Kind::NextSeq, channel, number + 1),
@@ -184,7 +184,11 @@ mod tests {
         }
         let team = Receiver::Group(GroupName::parse("team").unwrap());
         assert!(message(&bob, 3, &sent(team, "\"x\""))[0].starts_with(begin));
-        let all = message(&bob, 3, &sent(Receiver::Group(hub::broadcasts()), "\"x\""));
+        let all = message(
+            &bob,
+            3,
+            &sent(Receiver::Group(hub::icomet_group()), "\"x\""),
+        );
         assert_eq!(
             array(&all),
             "[{\"type\":\"broadcast\",\"cname\":\"bo\\\"b\",\"seq\":3,\"content\":\"x\"},\
