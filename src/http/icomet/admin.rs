@@ -214,7 +214,7 @@ pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
         return Ok(said(HTML, json));
     }
     let user = params.channel()?;
-    let (name, subscribers) = (quoted(user.as_str()), live.subscribers(&user));
+    let (name, subscribers) = (quoted(user.as_str()), live.waiting(&user));
     let json = format!(
         "{{\"cname\": {}, \"subscribers\": {subscribers}}}\n",
         page(&name)

@@ -49,7 +49,10 @@ struct Inside {
 struct Channel {
     /// Tells it from one that was closed and begun again.
     life: u64,
+    /// Requests that are open: while there are any, the channel is in use.
     subscribers: usize,
+    /// Those of them that have been told what there was, and wait for more.
+    waiting: usize,
     /// What is left of its time; counts down only while nobody waits.
     left: Duration,
     since: Instant,
@@ -72,16 +75,25 @@ impl Channel {
     }
 }
 
-/// A request that waits for a channel; not any more when it is dropped.
+/// A request for a channel; not any more when it is dropped.
 #[derive(Debug)]
 pub(super) struct Subscribed {
     app: App,
     user: UserName,
     life: u64,
+    waits: bool,
     closed: watch::Receiver<bool>,
 }
 
 impl Subscribed {
+    /// From here on the request waits, and is counted as icomet counts.
+    pub(super) fn waits(&mut self) {
+        if let Some(live) = self.app.live().filter(|_| !self.waits) {
+            self.waits = true;
+            live.change(&self.user, self.life, |channel| channel.waiting += 1);
+        }
+    }
+
     /// Resolves when the channel is closed.
     pub(super) async fn closed(&mut self) {
         // An error is the end of the channel, too.
@@ -96,7 +108,12 @@ impl Subscribed {
 impl Drop for Subscribed {
     fn drop(&mut self) {
         if let Some(live) = self.app.live() {
-            live.unsubscribe(&self.user, self.life);
+            let waited = usize::from(self.waits);
+            live.change(&self.user, self.life, |channel| {
+                channel.subscribers = channel.subscribers.saturating_sub(1);
+                channel.waiting = channel.waiting.saturating_sub(waited);
+                channel.since = now();
+            });
         }
     }
 }
@@ -149,6 +166,7 @@ impl Live {
             let channel = Channel {
                 life: inside.begun,
                 subscribers: 0,
+                waiting: 0,
                 left: Duration::ZERO,
                 since: now(),
                 closed: watch::Sender::new(false),
@@ -161,7 +179,7 @@ impl Live {
         Some(work(channel))
     }
 
-    /// A request begins to wait. None: there are too many channels.
+    /// A request begins. None: there are too many channels.
     pub(super) fn subscribe(&self, app: &App, user: &UserName) -> Option<Subscribed> {
         let (life, closed) = self.begin(user, |channel| {
             channel.subscribers += 1;
@@ -171,16 +189,17 @@ impl Live {
             app: app.clone(),
             user: user.clone(),
             life,
+            waits: false,
             closed,
         })
     }
 
-    fn unsubscribe(&self, user: &UserName, life: u64) {
+    /// Changes a channel, unless it was closed meanwhile.
+    fn change(&self, user: &UserName, life: u64, change: impl FnOnce(&mut Channel)) {
         let mut inside = self.lock();
         let channel = inside.channels.get_mut(user);
         if let Some(channel) = channel.filter(|channel| channel.life == life) {
-            channel.subscribers = channel.subscribers.saturating_sub(1);
-            channel.since = now();
+            change(channel);
         }
     }
 
@@ -240,16 +259,17 @@ impl Live {
     /// Channels in use, and requests that wait.
     pub(super) fn counts(&self) -> (usize, usize) {
         let inside = self.lock();
-        let subscribers = inside.channels.values().map(|channel| channel.subscribers);
-        (inside.channels.len(), subscribers.sum())
+        let waiting = inside.channels.values().map(|channel| channel.waiting);
+        (inside.channels.len(), waiting.sum())
     }
 
-    pub(super) fn subscribers(&self, user: &UserName) -> usize {
+    /// Requests that wait for one channel.
+    pub(super) fn waiting(&self, user: &UserName) -> usize {
         let inside = self.lock();
         inside
             .channels
             .get(user)
-            .map_or(0, |channel| channel.subscribers)
+            .map_or(0, |channel| channel.waiting)
     }
 
     /// All channels in use.

@@ -191,6 +191,7 @@ impl Subscriber {
         shutdown: &mut watch::Receiver<bool>,
         noop: Instant,
     ) -> Event {
+        self.subscribed.waits();
         let until = self.expires.map_or(noop, |expires| expires.min(noop));
         let timed = if until < noop {
             Event::Expired
