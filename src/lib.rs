@@ -38,6 +38,7 @@
 //!
 //! - What is acknowledged or seen is in the journal, on disk. Everything in sled can be made from the journal.
 //! - Planning is pure: no clock, no randomness, no configuration. The same journal gives the same ids.
+//! - A channel's number is given where an id is given, and is as lasting.
 //! - Readers never look above the watermark, and the watermark is raised before anyone is woken. A mailbox is
 //!   registered before its feed reads. So nothing is skipped, whatever the timing.
 //! - After a failed write or sync, nothing more is written until a restart.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
 
-use crate::config::{Config, Durability, KeyError};
+use crate::config::{Config, Durability, IcometRules, KeyError};
 use crate::http::{self, App, Face, Parts, Timeouts};
 use crate::hub::{self, Hub};
 use crate::secret::KeySource;
@@ -72,6 +72,12 @@ impl Server {
     pub fn open(config: &Config, timeouts: Timeouts) -> Result<Self, ServeError> {
         let client = bind(config.listen, Face::Client)?;
         let admin = bind(config.admin_listen, Face::Admin)?;
+        if config.icomet == Some(IcometRules::Open) {
+            warn!(
+                "icomet-open: who reaches {} may read every channel, who reaches {} may publish",
+                config.listen, config.admin_listen
+            );
+        }
         let hub = Hub::open(hub_options(config))?;
         let keys = match config.auth.load_or_create() {
             Ok(keys) => keys,

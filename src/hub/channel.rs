@@ -11,14 +11,17 @@ use crate::error::Error;
 use crate::model::{Body, Draft, GroupName, Message, Receipt, Receiver, UserName};
 use crate::store::{self, Command, View};
 
+/// The name of both.
+pub(super) const ICOMET: &str = "icomet";
+
 /// The user from whom messages without a sender come.
 pub fn icomet_user() -> UserName {
-    UserName::parse("icomet").expect("it is a name")
+    UserName::parse(ICOMET).expect("it is a name")
 }
 
 /// The group of all that have a channel.
 pub fn icomet_group() -> GroupName {
-    GroupName::parse("icomet").expect("it is a name")
+    GroupName::parse(ICOMET).expect("it is a name")
 }
 
 /// Part of a channel.

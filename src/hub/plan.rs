@@ -180,7 +180,8 @@ impl Planner<'_> {
 
     fn group_message(&mut self, draft: &Draft, name: &GroupName) -> Result<Receipt, Error> {
         let group = live(self.state.groups.get(name))?;
-        if draft.by_user && !group.members.contains_key(&draft.from) {
+        let backends = self.is_backends(name);
+        if draft.by_user && (backends || !group.members.contains_key(&draft.from)) {
             return Err(Error::NotMember);
         }
         let (facts, members) = (Arc::clone(&group.facts), Arc::clone(&group.members));

@@ -1,9 +1,9 @@
 //! Channels: the part of planning that numbers what is for one user without gaps, as icomet's clients want it.
 
-use super::channel::icomet_group;
+use super::channel::{ICOMET, icomet_group};
 use super::plan::Planner;
 use super::state::Members;
-use crate::model::{Sequence, UserName};
+use crate::model::{GroupName, Sequence, UserName};
 use crate::store::{HistoryMode, channel, key};
 
 impl Planner<'_> {
@@ -27,6 +27,12 @@ impl Planner<'_> {
         }
         self.join(&group, std::slice::from_ref(user));
         self.plan.opened.push(user.clone());
+    }
+
+    /// Whether only backends may send to a group: all who have a channel are members of one, and could otherwise
+    /// write to each other.
+    pub(super) fn is_backends(&self, group: &GroupName) -> bool {
+        !self.state.channels.is_empty() && group.as_str() == ICOMET
     }
 
     /// Gives a message the next number of a user's channel, if he has one.

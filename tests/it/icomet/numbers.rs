@@ -112,6 +112,14 @@ async fn what_halley_gets_icomet_gives_and_the_other_way_round() {
         .as_admin("DELETE", "/v1/groups/team/members/bob", "")
         .await;
     server.as_admin("POST", messages, &to_team("cyd")).await;
+    // Nobody but a backend writes to all.
+    let refused = server
+        .as_user("bob", "POST", "/v1/groups/icomet/messages", own)
+        .await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (403, "forbidden")
+    );
     bob.poll().await;
     assert_eq!(bob.got[3..], ["own", "from ann", "all"]);
     let mut ann = Client::new(&server, "ann");
@@ -132,6 +140,12 @@ async fn what_halley_gets_icomet_gives_and_the_other_way_round() {
         .map(|message| message["from"].clone())
         .collect();
     assert_eq!(from, ["icomet"]);
+}
+
+#[tokio::test]
+async fn two_transports_get_the_same_message() {
+    let server = server(Strict).await;
+    let mut bob = Client::new(&server, "bob");
     let token = TestServer::token("bob");
     let next = bob.next;
     let mut stream = held(
