@@ -56,6 +56,10 @@ pub struct Timeouts {
     pub noop: Duration,
     /// After so long without a request icomet's channels are not in use.
     pub channel: Duration,
+    /// What a WebSocket's client may be late with its pong, beyond two heartbeats.
+    pub silence: Duration,
+    /// The shortest heartbeat that a client may ask for, in whole seconds.
+    pub heartbeat_s_min: u64,
 }
 
 impl Default for Timeouts {
@@ -69,6 +73,8 @@ impl Default for Timeouts {
             stream: Duration::from_secs(600),
             noop: Duration::from_secs(30),
             channel: Duration::from_secs(30),
+            silence: Duration::from_secs(10),
+            heartbeat_s_min: 5,
         }
     }
 }

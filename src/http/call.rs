@@ -73,7 +73,7 @@ impl Call {
         let Some(value) = self.headers.get("last-event-id") else {
             return Ok(None);
         };
-        match value.to_str().unwrap_or_default() {
+        match String::from_utf8_lossy(value.as_bytes()).as_ref() {
             "" => Ok(None),
             text => Ok(Some(After::parse(text)?)),
         }

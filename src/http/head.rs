@@ -96,9 +96,9 @@ impl Asked {
         let old = request.version() < Version::HTTP_11;
         let headers = request.headers();
         let keep = if old {
-            says(headers, "keep-alive")
+            says(headers, header::CONNECTION, "keep-alive")
         } else {
-            !says(headers, "close")
+            !says(headers, header::CONNECTION, "close")
         };
         let origin = match face {
             Face::Client => Origin::of(headers, &app.shared().origins),
@@ -139,6 +139,7 @@ impl Asked {
                 put(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             StatusCode::UPGRADE_REQUIRED => {
+                put(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 put(header::UPGRADE, HeaderValue::from_static("websocket"));
                 put(
                     header::SEC_WEBSOCKET_VERSION,
@@ -223,9 +224,9 @@ impl Head {
     }
 }
 
-/// Whether the `Connection` headers hold this word.
-pub(super) fn says(headers: &HeaderMap, word: &str) -> bool {
-    let lines = headers.get_all(header::CONNECTION).iter();
+/// Whether the headers of a name, which are lists, hold this word.
+pub(super) fn says(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    let lines = headers.get_all(name).iter();
     lines
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(','))

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use warp::http::{HeaderValue, Method, Request, Response, header};
+use warp::http::{HeaderValue, Method, Request, Response, Version, header};
 
 use super::app::{App, Face};
 use super::head::Asked;
@@ -142,6 +142,10 @@ async fn ask_routes(
     exchange: &Arc<Exchange>,
     mut request: Request<Incoming>,
 ) -> Outcome {
+    if request.version() < Version::HTTP_11 {
+        // An upgrade is to be ignored there (RFC 9110, 7.8).
+        request.headers_mut().remove(header::UPGRADE);
+    }
     if request.method() == Method::HEAD {
         // hyper leaves the body out of the reply, as it has seen the real method.
         *request.method_mut() = Method::GET;

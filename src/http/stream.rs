@@ -31,6 +31,8 @@ use crate::model::{Batch, Cursor, Transport};
 pub(super) const BATCH_MAX: usize = 32;
 /// Seconds between heartbeats when the client does not say.
 const HEARTBEAT_USUAL_S: u64 = 30;
+/// The longest heartbeat that a client may ask for.
+const HEARTBEAT_S_MAX: u64 = 300;
 /// The browser's pause before it connects again, milliseconds.
 const RETRY_MS: std::ops::RangeInclusive<u32> = 1000..=5000;
 
@@ -71,7 +73,8 @@ pub(super) struct Times {
 
 impl Times {
     pub(super) fn of(call: &Call, caller: &Caller) -> Result<Self, Refusal> {
-        let heartbeat = call.query.number("heartbeat", 5..=300)?;
+        let least = call.app.timeouts.heartbeat_s_min;
+        let heartbeat = call.query.number("heartbeat", least..=HEARTBEAT_S_MAX)?;
         Ok(Self {
             heartbeat: Duration::from_secs(heartbeat.unwrap_or(HEARTBEAT_USUAL_S)),
             over: Instant::now() + jittered(call.app.timeouts.stream),
@@ -123,11 +126,11 @@ fn open(call: &Call, form: Form) -> Result<Outcome, Refusal> {
         Form::Lines => None,
     };
     let after = after.map_or_else(|| call.query.after(), Ok)?;
+    let user = caller.user.clone();
+    let feed = call.app.hub.feed(user, after, form.transport())?;
     if !call.may_hold {
         return Ok(Outcome::Reply(Reply::stream(form.content_type())));
     }
-    let user = caller.user.clone();
-    let feed = call.app.hub.feed(user, after, form.transport())?;
     Ok(Outcome::Held(Ticket::Stream(Box::new(Stream {
         told: feed.cursor(),
         feed,

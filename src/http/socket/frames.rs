@@ -25,6 +25,8 @@ pub(super) enum Heard {
     Text(Utf8Bytes),
     /// A ping, or the answer to one.
     Life,
+    /// It wants no more; what is to be said must be said before the next flush, which says good-bye.
+    Close,
 }
 
 /// Why reading ends.
@@ -39,6 +41,8 @@ pub(super) enum Fault {
 pub(super) struct Frames {
     socket: WebSocket<Wire>,
     stall: Duration,
+    /// Nothing was left at the last reading. What tungstenite has read ahead, the kernel does not tell of.
+    dry: bool,
 }
 
 struct Wire(TcpStream);
@@ -70,7 +74,11 @@ impl Frames {
         let wire = Wire(line.stream);
         let front = line.front.to_vec();
         let socket = WebSocket::from_partially_read(wire, front, Role::Server, Some(config));
-        Self { socket, stall }
+        Self {
+            socket,
+            stall,
+            dry: false,
+        }
     }
 
     pub(super) fn into_stream(self) -> TcpStream {
@@ -79,17 +87,23 @@ impl Frames {
 
     /// Resolves when there may be something to read.
     pub(super) async fn readable(&self) {
+        if !self.dry {
+            return;
+        }
         // An error will be met by the reading. As a poll: a small future in a place where many wait.
         drop(poll_fn(|cx| self.stream().poll_read_ready(cx)).await);
     }
 
     /// What has come; none if nothing has.
     pub(super) fn next(&mut self) -> Result<Option<Heard>, Fault> {
-        match self.socket.read() {
+        let read = self.socket.read();
+        self.dry = matches!(&read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock);
+        match read {
             Ok(Message::Text(text)) => Ok(Some(Heard::Text(text))),
             Ok(Message::Binary(_)) => Err(Fault::Ending(Ending::NotText)),
+            Ok(Message::Close(_)) => Ok(Some(Heard::Close)),
             Ok(_) => Ok(Some(Heard::Life)),
-            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(_) if self.dry => Ok(None),
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => Err(Fault::Over(Over::Closed)),
             Err(Error::Capacity(_)) => Err(Fault::Ending(Ending::TooLarge)),
             Err(Error::Utf8(_)) => Err(Fault::Ending(Ending::NotUtf8)),

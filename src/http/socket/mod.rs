@@ -8,7 +8,6 @@ mod request;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -40,8 +39,6 @@ use crate::model::{Batch, Cursor, Transport};
 const SENDS_MAX: usize = 16;
 /// Frames read in one go, so that a client that sends much still receives.
 const FRAMES_MAX: usize = 64;
-/// What a client may be late with its pong, beyond two heartbeats.
-const SILENCE_GRACE: Duration = Duration::from_secs(10);
 /// The length of the key in the base64 that RFC 6455 asks for.
 const KEY_BYTES: usize = 24;
 
@@ -92,13 +89,9 @@ pub(super) fn open(call: &Call) -> Result<Outcome, Refusal> {
 
 /// The client's key, if it asks for a WebSocket of the one version there is.
 fn key(headers: &HeaderMap) -> Option<&str> {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &header::HeaderValue| value.to_str().ok())
-    };
-    let wants = text(header::UPGRADE)?.eq_ignore_ascii_case("websocket")
-        && says(headers, "upgrade")
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let wants = says(headers, header::UPGRADE, "websocket")
+        && says(headers, header::CONNECTION, "upgrade")
         && text(header::SEC_WEBSOCKET_VERSION)? == "13";
     text(header::SEC_WEBSOCKET_KEY).filter(|key| wants && key.len() == KEY_BYTES)
 }
@@ -119,21 +112,22 @@ impl Socket {
         }
         let longest = app.limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES);
         let mut frames = Frames::new(line, longest, stall);
-        let ending = match self.run(app, &mut frames, shutdown).await {
-            Ok(ending) => ending,
-            Err(Over::Closed) => return End::Close(frames.into_stream()),
-            Err(Over::Gone) => return cut(&frames.into_stream()),
-        };
+        let ended = self.run(app, &mut frames, shutdown).await;
+        // What was asked for is done in any case, and answered if somebody listens.
+        let mut gone = matches!(ended, Err(Over::Gone));
         while let Some(answer) = self.sends.next().await {
-            if frames.text(vec![answer.into()]).await.is_err() {
-                return cut(&frames.into_stream());
-            }
+            gone = gone || frames.text(vec![answer.into()]).await.is_err();
         }
         drop(self);
-        if frames.close(&ending, app.timeouts.linger).await.is_err() {
-            return cut(&frames.into_stream());
+        let closed = match ended {
+            _ if gone => Err(Over::Gone),
+            Ok(ending) => frames.close(&ending, app.timeouts.linger).await,
+            Err(_) => frames.flush().await,
+        };
+        match closed {
+            Ok(()) | Err(Over::Closed) => End::Close(frames.into_stream()),
+            Err(Over::Gone) => cut(&frames.into_stream()),
         }
-        End::Close(frames.into_stream())
     }
 
     /// Writes what comes and does what the client asks, until it ends.
@@ -175,7 +169,7 @@ impl Socket {
                 () = sleep_until(heartbeat.min(ends_at)) => {}
             }
             if Instant::now() >= heartbeat {
-                if self.heard.elapsed() > 2 * self.times.heartbeat + SILENCE_GRACE {
+                if self.heard.elapsed() > 2 * self.times.heartbeat + app.timeouts.silence {
                     return Ok(Ending::Silent);
                 }
                 frames.ping().await?;
@@ -200,14 +194,17 @@ impl Socket {
                 Err(frames::Fault::Over(over)) => return Err(over),
             };
             self.heard = Instant::now();
-            if let Heard::Text(text) = heard {
-                // The journal's queue is entered when they are first polled: in the order of the frames.
-                let answer = self.answer(app, text.as_str());
-                self.sends.push_back(answer);
+            match heard {
+                Heard::Text(text) => {
+                    // The journal's queue is entered when they are first polled: in the order of the frames.
+                    let answer = self.answer(app, text.as_str());
+                    self.sends.push_back(answer);
+                }
+                // At once, so that nothing of it is left when something else is written.
+                Heard::Life => frames.flush().await?,
+                Heard::Close => return Err(Over::Closed),
             }
         }
-        // What was read may want an answer: a pong, or the end.
-        frames.flush().await?;
         Ok(None)
     }
 
@@ -237,7 +234,7 @@ impl Socket {
 /// Why there is nothing more to say.
 #[derive(Debug)]
 pub(super) enum Over {
-    /// The client has closed, and was answered.
+    /// The client closes.
     Closed,
     /// The client is gone, or does not read.
     Gone,
