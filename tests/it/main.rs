@@ -9,6 +9,7 @@
 )]
 
 mod connections;
+mod crowd;
 mod device;
 mod hazards;
 mod icomet;
@@ -19,4 +20,6 @@ mod promises;
 mod pushes;
 mod races;
 mod refusals;
+mod sockets;
 mod support;
+mod transports;

@@ -14,7 +14,7 @@ use super::PATIENCE;
 /// One connection.
 pub(crate) struct Http {
     pub(crate) stream: TcpStream,
-    unread: Vec<u8>,
+    pub(super) unread: Vec<u8>,
 }
 
 /// A reply as it came.
@@ -60,8 +60,13 @@ impl Reply {
 
 impl Http {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// On a connection that is there.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         Self {
-            stream: TcpStream::connect(address).await.unwrap(),
+            stream,
             unread: Vec::new(),
         }
     }
@@ -109,6 +114,12 @@ impl Http {
     /// Reads one reply whole.
     pub(crate) async fn reply(&mut self) -> Reply {
         let mut reply = self.head().await;
+        self.body_of(&mut reply).await;
+        reply
+    }
+
+    /// Reads the body that belongs to a head.
+    pub(super) async fn body_of(&mut self, reply: &mut Reply) {
         let length = reply
             .header("content-length")
             .map_or(0, |length| length.parse().unwrap());
@@ -116,25 +127,29 @@ impl Http {
             assert!(self.read_more().await, "the connection ended within a body");
         }
         reply.body = self.unread.drain(..length).collect();
-        reply
     }
 
     /// Reads the head of a reply.
     pub(crate) async fn head(&mut self) -> Reply {
+        let head = self.head_if_any().await;
+        head.expect("the connection ended before a reply")
+    }
+
+    /// None if the connection ends before.
+    pub(crate) async fn head_if_any(&mut self) -> Option<Reply> {
         let end = loop {
             if let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end;
             }
-            assert!(
-                self.read_more().await,
-                "the connection ended before a reply"
-            );
+            if !self.read_more().await {
+                return None;
+            }
         };
         let head: Vec<u8> = self.unread.drain(..end + 4).collect();
         let head = String::from_utf8(head).unwrap();
         let mut lines = head.trim_end().split("\r\n");
         let mut first = lines.next().unwrap().split(' ');
-        Reply {
+        Some(Reply {
             version: first.next().unwrap().to_owned(),
             status: first.next().unwrap().parse().unwrap(),
             headers: lines
@@ -144,7 +159,7 @@ impl Http {
                 })
                 .collect(),
             body: Vec::new(),
-        }
+        })
     }
 
     /// Whether the server ends the connection, without another byte, within a time.
@@ -166,7 +181,8 @@ impl Http {
         self.ends_within(PATIENCE).await
     }
 
-    async fn read_more(&mut self) -> bool {
+    /// Whether more came; not if the connection is over.
+    pub(super) async fn read_more(&mut self) -> bool {
         let mut piece = vec![0; 16 * 1024];
         let length = timeout(PATIENCE, self.stream.read(&mut piece))
             .await

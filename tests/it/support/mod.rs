@@ -1,12 +1,18 @@
 //! A server in this process, and a client that writes and reads HTTP by hand.
 
 mod http;
+mod random;
+mod reader;
 mod server;
+mod socket;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use http::{Http, Reply};
+pub(crate) use random::{Random, rounds};
+pub(crate) use reader::{End, Event, Message, Reader, Way};
 pub(crate) use server::{KEY, TestServer, poll_request};
+pub(crate) use socket::{Frame, Socket, frame};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

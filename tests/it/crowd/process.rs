@@ -1,0 +1,103 @@
+//! The real server as a process of its own, to see what memory it takes.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use halley::clock;
+use halley::token::{Claims, mint};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::device::admin;
+use crate::support::{Http, KEY};
+
+const TOKEN_SECRET: &str = "a token secret of a process, for tests";
+
+/// Killed when dropped.
+pub(super) struct Process {
+    pub(super) client: SocketAddr,
+    pub(super) admin: SocketAddr,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Process {
+    pub(super) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_halley"))
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+            ])
+            .args(["--durability", "interval", "--disk-free-min-bytes", "0"])
+            .args(["--cache-bytes", "8388608", "--data"])
+            .arg(folder.path().join("data"))
+            .env("HALLEY_ADMIN_KEY", KEY)
+            .env("HALLEY_TOKEN_SECRET", TOKEN_SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let said = tokio::task::spawn_blocking(move || addresses(stdout))
+            .await
+            .unwrap();
+        Self {
+            client: said[0],
+            admin: said[1],
+            child,
+            _folder: folder,
+        }
+    }
+
+    pub(super) fn token(user: &str) -> String {
+        let claims = Claims {
+            user: user.to_owned(),
+            send: false,
+            expires_at: clock::now_s() + 3600,
+        };
+        mint(TOKEN_SECRET.as_bytes(), &claims)
+    }
+
+    /// What it has in memory.
+    pub(super) fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+/// The two addresses that it prints when it is ready.
+fn addresses(stdout: impl BufRead) -> Vec<SocketAddr> {
+    let lines = stdout.lines().map(Result::unwrap);
+    let lines = lines.filter(|line| line.starts_with("  for "));
+    let address = |line: String| {
+        let (_, behind) = line.split_once("http://").unwrap();
+        behind.split_once(' ').unwrap().0.parse().unwrap()
+    };
+    lines.map(address).take(2).collect()
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Asks as the backend on a kept connection; it must succeed.
+pub(super) async fn ask(http: &mut Http, method: &str, path: &str, body: &str) -> Value {
+    let reply = admin(http, method, path, "", body).await;
+    assert!(reply.status < 300, "{reply:?}");
+    reply.json()
+}
