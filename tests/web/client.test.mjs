@@ -501,6 +501,19 @@ describe("the client", { concurrency: 6 }, () => {
     assert.throws(() => client(t, /** @type {any} */ ({ url: server.url })), TypeError);
   });
 
+  test("a call takes another token, also after other failures", async (t) => {
+    const server = await startServer(t);
+    const good = await server.token("bob");
+    const tokens = [`${good}x`, good];
+    let broken = 4;
+    /** @type {typeof fetch} */
+    const unsteady = (input, init) => (broken-- > 0 ? Promise.reject(new TypeError("broken")) : fetch(input, init));
+    const halley = client(t, { url: server.url, token: () => tokens.shift() ?? good, fetch: unsteady });
+    assert.equal((await halley.send({ to: "ann", body: 1 })).id, 1);
+    const stubborn = client(t, { url: server.url, token: () => `${good}x` });
+    await assert.rejects(stubborn.send({ to: "ann", body: 1 }), { code: "unauthorized", status: 401 });
+  });
+
   test("calls give up in time, when they are aborted, and when the client stops", async (t) => {
     const server = await startServer(t);
     const token = await server.token("bob");

@@ -1202,11 +1202,11 @@ export class Halley {
           signal?.throwIfAborted();
           if (all.signal.aborted) throw stopped();
           const error = timely(cause, limit);
+          // Another token will be asked for; `Tokens` knows when that has no end.
+          const renewed = error.status === 401 && !error.fatal;
           const pause = Math.max(backoff(failures, this.#timing), (error.retryAfter ?? 0) * 1000);
-          // Another token will be asked for.
-          if (error.status === 401 && !error.fatal && failures < REFUSALS_MAX) continue;
-          if (!mayPass(error) || Date.now() + pause >= deadline) throw error;
-          await sleep(pause, all.signal);
+          if (!(renewed || mayPass(error)) || Date.now() + pause >= deadline) throw error;
+          await sleep(renewed && failures === 0 ? 0 : pause, all.signal);
         } finally {
           limit.close();
         }
