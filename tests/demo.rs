@@ -109,7 +109,7 @@ fn text_at(url: &str) -> String {
 
 #[test]
 fn it_prints_what_works_and_leaves_nothing() {
-    for signal in ["-TERM", "-INT"] {
+    for signal in ["-TERM", "-INT", "-HUP"] {
         let demo = Demo::start(&[]);
         assert!(text_at(demo.address("chat")).contains("<title>Halley demo</title>"));
         assert!(text_at(demo.address("admin")).contains("<title>Halley admin</title>"));
@@ -157,11 +157,22 @@ fn a_demo_that_cannot_start_leaves_nothing() {
     let said = fail(command.env("TMPDIR", folder.path()), 1);
     assert!(said.contains("cannot listen"), "{said}");
 
-    let mut command = halley(&["demo", "--token-public-key-file", "some.pem"]);
-    let said = fail(command.env("TMPDIR", folder.path()), 2);
-    assert!(
-        said.contains("cannot run with token-public-key-file"),
-        "{said}"
-    );
+    // A secret that a real server may have, too: the demo's tokens would be good there.
+    for (option, value) in [
+        ("token-public-key-file", "some.pem"),
+        ("token-secret-file", "some.secret"),
+        ("token-secret", KEY),
+    ] {
+        let mut command = halley(&["demo", &format!("--{option}"), value]);
+        let said = fail(command.env("TMPDIR", folder.path()), 2);
+        assert!(
+            said.ends_with(&format!("cannot run with {option}\n")),
+            "{said}"
+        );
+    }
+    let mut command = halley(&["demo"]);
+    command.env("TMPDIR", folder.path());
+    let said = fail(command.env("HALLEY_TOKEN_SECRET", KEY), 2);
+    assert!(said.contains("cannot run with token-secret"), "{said}");
     assert_eq!(folders(folder.path()), Vec::<PathBuf>::new());
 }
