@@ -29,6 +29,10 @@ struct Demo {
 
 impl Demo {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with_log(arguments, Stdio::inherit())
+    }
+
+    fn start_with_log(arguments: &[&str], log: Stdio) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = halley(&["demo", "--listen", "127.0.0.1:0"])
             .args([
@@ -41,6 +45,7 @@ impl Demo {
             .env("TMPDIR", folder.path())
             .env("HALLEY_DATA", folder.path().join("not-this"))
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -146,6 +151,14 @@ fn a_key_that_was_given_is_not_shown() {
     let demo = Demo::start(&["--admin-key", KEY]);
     assert!(!demo.said.contains(KEY), "{}", demo.said);
     assert!(demo.curl().contains("$HALLEY_ADMIN_KEY"));
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let mut demo = Demo::start_with_log(&["--log", "debug"], Stdio::piped());
+    drop(demo.child.stderr.take());
+    assert!(text_at(demo.address("chat")).contains("<title>Halley demo</title>"));
+    assert_eq!(demo.end("-HUP"), (true, Vec::new()));
 }
 
 #[test]
