@@ -156,13 +156,20 @@ fn command() -> Command {
             let option = arg.get_long().unwrap_or_default();
             match options_used(&name) {
                 Some(used) => !used.contains(&option),
-                // The demo has a directory of its own.
-                None => name == "demo" && option == "data",
+                None => name == "demo" && DEMO_HAS_OWN.contains(&option),
             }
         });
         unused.fold(sub, |sub, arg| sub.arg(arg.clone().hide(true)))
     })
 }
+
+/// What the demo makes for itself.
+const DEMO_HAS_OWN: &[&str] = &[
+    "data",
+    "token-secret",
+    "token-secret-file",
+    "token-public-key-file",
+];
 
 /// `None`: all of them.
 fn options_used(command: &str) -> Option<&'static [&'static str]> {
@@ -197,7 +204,8 @@ mod tests {
             .map(|row| row.name)
             .collect();
         for sub in command().get_subcommands() {
-            for used in options_used(sub.get_name()).unwrap_or_default() {
+            let used = options_used(sub.get_name()).unwrap_or_default();
+            for used in used.iter().chain(DEMO_HAS_OWN) {
                 assert!(names.iter().any(|name| name == used), "{used}");
             }
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
@@ -174,7 +174,8 @@ pub fn serve(
     let _entered = runtime.enter();
     let server = Server::open(&config, Timeouts::default())?;
     // Opening may take long, and may be ended at any time; only what serves has something to end in order.
-    let mut signals = Signals::new().map_err(|e| ServeError::Io("listen for signals", e))?;
+    let mut signals =
+        Signals::new(config.demo).map_err(|e| ServeError::Io("listen for signals", e))?;
     if let Err(e) = ready(&server, &config) {
         server.hub().close();
         return Err(e);
@@ -239,31 +240,42 @@ fn hub_options(config: &Config) -> hub::Options {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT; SIGHUP where what is left behind must be tidied up also when the terminal is closed.
 struct Signals {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
+    term: Signal,
+    int: Signal,
+    hup: Option<Signal>,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(hup: bool) -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            hup: hup.then(|| signal(SignalKind::hangup())).transpose()?,
         })
     }
 
     async fn next(&mut self) -> &'static str {
+        let Self { term, int, hup } = self;
+        let hung_up = async {
+            match hup {
+                Some(hup) => hup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+            _ = hung_up => "SIGHUP",
         }
     }
 }
 
 /// Resolves at the second signal from now.
 async fn signals_twice() {
-    match Signals::new() {
+    // A terminal that is closed may say so twice: that is one wish.
+    match Signals::new(false) {
         Ok(mut signals) => {
             signals.next().await;
             signals.next().await;

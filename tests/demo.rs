@@ -29,6 +29,10 @@ struct Demo {
 
 impl Demo {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with_log(arguments, Stdio::inherit())
+    }
+
+    fn start_with_log(arguments: &[&str], log: Stdio) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = halley(&["demo", "--listen", "127.0.0.1:0"])
             .args([
@@ -41,6 +45,7 @@ impl Demo {
             .env("TMPDIR", folder.path())
             .env("HALLEY_DATA", folder.path().join("not-this"))
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -109,7 +114,7 @@ fn text_at(url: &str) -> String {
 
 #[test]
 fn it_prints_what_works_and_leaves_nothing() {
-    for signal in ["-TERM", "-INT"] {
+    for signal in ["-TERM", "-INT", "-HUP"] {
         let demo = Demo::start(&[]);
         assert!(text_at(demo.address("chat")).contains("<title>Halley demo</title>"));
         assert!(text_at(demo.address("admin")).contains("<title>Halley admin</title>"));
@@ -149,6 +154,14 @@ fn a_key_that_was_given_is_not_shown() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let mut demo = Demo::start_with_log(&["--log", "debug"], Stdio::piped());
+    drop(demo.child.stderr.take());
+    assert!(text_at(demo.address("chat")).contains("<title>Halley demo</title>"));
+    assert_eq!(demo.end("-HUP"), (true, Vec::new()));
+}
+
+#[test]
 fn a_demo_that_cannot_start_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -157,11 +170,22 @@ fn a_demo_that_cannot_start_leaves_nothing() {
     let said = fail(command.env("TMPDIR", folder.path()), 1);
     assert!(said.contains("cannot listen"), "{said}");
 
-    let mut command = halley(&["demo", "--token-public-key-file", "some.pem"]);
-    let said = fail(command.env("TMPDIR", folder.path()), 2);
-    assert!(
-        said.contains("cannot run with token-public-key-file"),
-        "{said}"
-    );
+    // A secret that a real server may have, too: the demo's tokens would be good there.
+    for (option, value) in [
+        ("token-public-key-file", "some.pem"),
+        ("token-secret-file", "some.secret"),
+        ("token-secret", KEY),
+    ] {
+        let mut command = halley(&["demo", &format!("--{option}"), value]);
+        let said = fail(command.env("TMPDIR", folder.path()), 2);
+        assert!(
+            said.ends_with(&format!("cannot run with {option}\n")),
+            "{said}"
+        );
+    }
+    let mut command = halley(&["demo"]);
+    command.env("TMPDIR", folder.path());
+    let said = fail(command.env("HALLEY_TOKEN_SECRET", KEY), 2);
+    assert!(said.contains("cannot run with token-secret"), "{said}");
     assert_eq!(folders(folder.path()), Vec::<PathBuf>::new());
 }

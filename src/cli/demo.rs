@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::Failure;
-use crate::config::{Config, Options};
+use crate::config::{Config, Options, TokenKey};
 use crate::http::EVERYONE;
 use crate::hub::{GroupChange, HistoryMode, Hub};
 use crate::logging;
@@ -54,11 +54,7 @@ pub(super) fn run(mut options: Options, out: &mut dyn Write) -> Result<(), Failu
     let mut config = Config::from_options(options)?;
     config.demo = true;
     logging::start(&config.log);
-    if !config.auth.signs_tokens() {
-        return Err(Failure::Usage(
-            "the demo makes tokens for its users: it cannot run with token-public-key-file".into(),
-        ));
-    }
+    refuse_foreign_tokens(&config.auth.tokens)?;
     config.check_for_server()?;
     server::serve(config, |server, config| {
         Handle::current()
@@ -70,6 +66,19 @@ pub(super) fn run(mut options: Options, out: &mut dyn Write) -> Result<(), Failu
         Ok(())
     })
     .map_err(|error| Failure::Serve(error.into()))
+}
+
+/// Whoever comes is given a token for any user: so nobody but this demo may take it.
+fn refuse_foreign_tokens(tokens: &TokenKey) -> Result<(), Failure> {
+    let option = match tokens {
+        TokenKey::Secret(KeySource::DataFile(_)) => return Ok(()),
+        TokenKey::Secret(KeySource::File(_)) => "token-secret-file",
+        TokenKey::Secret(KeySource::Given(_, option)) => option,
+        TokenKey::PublicKeyFile(_) => "token-public-key-file",
+    };
+    Err(Failure::Usage(format!(
+        "the demo makes a token for any user whom a visitor names, with a secret of its own: it cannot run with {option}"
+    )))
 }
 
 /// The group for everyone, whose history newcomers may read, and a first message in it.

@@ -73,7 +73,10 @@ describe("the client", { concurrency: 6 }, () => {
           ["team / ü", "ann/€"],
         );
         // A body too long for a frame costs no connection.
-        await assert.rejects(halley.send({ to: "ann", body: "x".repeat(70_000) }), { status: 413 });
+        for (const body of ["x".repeat(70_000), "界".repeat(30_000)]) {
+          await assert.rejects(halley.send({ to: "ann", body }), { status: 413 });
+        }
+        assert.deepEqual(record.errors, []);
         await assert.rejects(halley.send({ group: "none", body: 1 }), { code: "group_not_found", status: 404 });
         assert.equal(halley.state, "live");
       });

@@ -39,8 +39,9 @@
 const AUTO = /** @type {const} */ (["socket", "sse", "poll"]);
 const TRANSPORTS = /** @type {const} */ (["socket", "sse", "stream", "poll"]);
 
-/** A frame beyond this goes by POST, where a refusal costs no connection. */
-const SOCKET_SEND_CHARS_MAX = 32 * 1024;
+/** What is longer goes by POST, where a refusal costs no connection. However short the bodies are that a server
+ * takes, its frames have room for this and a `ref`. */
+const SOCKET_SEND_BYTES_MAX = 15 * 1024;
 /** What a socket may hold for an application that is slower than the server. */
 const SOCKET_QUEUE_CHARS_MAX = 8 * 1024 * 1024;
 /** A line longer than this is not Halley's. */
@@ -1148,7 +1149,7 @@ export class Halley {
     const draft = { send: { ...(group === undefined ? { to } : { group }), body, idempotency_key: key } };
     try {
       return await this.#call({ timeout, signal }, async (limit) => {
-        const short = text.length <= SOCKET_SEND_CHARS_MAX;
+        const short = new TextEncoder().encode(JSON.stringify(draft)).length <= SOCKET_SEND_BYTES_MAX;
         const receipt = short ? await this.#sendOverSocket(draft, limit) : undefined;
         return receipt ?? this.#request(limit, path, {}, {
           method: "POST",
