@@ -183,6 +183,8 @@ export class Server {
   async call(method, path, body, headers = {}) {
     const reply = await fetch(this.admin + path, {
       method,
+      // Node 20's own fetch now and then loses a request when the server is killed under it, and never says so.
+      signal: AbortSignal.timeout(10_000),
       headers: { authorization: `Bearer ${this.key}`, ...headers },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
