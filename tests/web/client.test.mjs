@@ -523,7 +523,8 @@ describe("the client", { concurrency: 6 }, () => {
     await server.stop();
     const halley = client(t, { url: server.url, token });
     await assert.rejects(halley.send({ to: "ann", body: 1, timeout: 0.3 }), (/** @type {any} */ error) => {
-      assert.equal(error.code, "network");
+      // The last attempt may have been cut by the time that was given.
+      assert.ok(["network", "timeout"].includes(error.code), error.code);
       assert.match(error.key, /^[0-9a-f]{32}$/);
       return true;
     });
