@@ -480,6 +480,63 @@ describe("the client", { concurrency: 6 }, () => {
     await eventually(() => record.messages.length === 1);
   });
 
+  test("auto does not give the socket up for one failure, as when the server is just starting", async (t) => {
+    const server = await startServer(t);
+    const token = await server.token("bob");
+    let failures = 1;
+    class Late extends WebSocket {
+      /** @param {string} url */
+      constructor(url) {
+        super(failures-- > 0 ? "ws://127.0.0.1:1" : url);
+      }
+    }
+    const halley = client(t, { url: server.url, token, WebSocket: Late });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => halley.state === "live");
+    assert.equal(halley.transport, "socket");
+    assert.deepEqual(record.errors, []);
+  });
+
+  test("a token function that does not answer is given up, and asked again", async (t) => {
+    const server = await startServer(t);
+    let calls = 0;
+    const token = () => (calls++ === 0 ? new Promise(() => {}) : server.token("bob"));
+    const halley = client(t, { url: server.url, token: /** @type {any} */ (token), timing: { request: 300 } });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => halley.state === "live");
+    assert.deepEqual(record.errors.map(({ code, fatal }) => [code, fatal]), [["token_failed", false]]);
+    assert.match(record.errors[0].detail, /not answered within 300 ms/);
+  });
+
+  for (const transport of /** @type {const} */ (["poll", "stream", "sse"])) {
+    for (const part of ["reply", "body"]) {
+      test(`${transport}: a fetch whose ${part} never comes, and that does not hear of its end, stops nothing`, async (t) => {
+        const server = await startServer(t);
+        const token = await server.token("bob");
+        let deaf = true;
+        /** @type {typeof fetch} */
+        const unreliable = async (input, init) => {
+          if (!deaf) return fetch(input, init);
+          if (part === "reply") return new Promise(() => {});
+          const type = { poll: "application/json", stream: "application/x-ndjson", sse: "text/event-stream" }[transport];
+          return new Response(new ReadableStream(), { headers: { "content-type": type } });
+        };
+        const timing = { request: 300, connect: 300 };
+        const halley = client(t, { url: server.url, token, transport, fetch: unreliable, timing });
+        const record = recorded(halley);
+        halley.start();
+        await eventually(() => record.errors.some(({ code }) => code === "timeout"));
+        await eventually(() => halley.state === "connecting");
+        await halley.stop();
+        deaf = false;
+        halley.start();
+        await eventually(() => halley.state === "live");
+      });
+    }
+  }
+
   test("refusals of the program's own faults end it with what the server says", async (t) => {
     const server = await startServer(t);
     const token = await server.token("bob", { send: false });

@@ -1,9 +1,15 @@
 // A TCP proxy that does to connections what networks do to them: cuts them in the middle of bytes, holds
 // bytes back and gives them in one piece, falls silent without a word, refuses, and answers connections in
-// another order than they came. What it does depends on a seed.
+// another order than they came. What it does depends on a seed. It has a process of its own, which is killed:
+// Node 20 can wait, busy and for ever, for the handles of sockets that were reset when it is to end.
 
+import { fork } from "node:child_process";
+import { once } from "node:events";
 import { connect, createServer } from "node:net";
+import { fileURLToPath } from "node:url";
 import { freePort } from "./support.mjs";
+
+const FILE = fileURLToPath(import.meta.url);
 
 /** Numbers from a seed, the same each time: mulberry32. @param {number} seed */
 export function random(seed) {
@@ -30,68 +36,52 @@ export function seedOf(t) {
   return seed;
 }
 
-/** Breaks a connection off. One that is being ended is not reset: Node 20 loses the handle of such a one, and waits for
- * it, busy and for ever, when the process is to end. @param {import("node:net").Socket} socket */
-function reset(socket) {
-  if (socket.writableEnded) socket.destroy();
-  else socket.resetAndDestroy();
+/** A proxy for a test. @param {import("node:test").TestContext} t
+ * @param {number} seed @param {number} target the server's port */
+export async function startFaultProxy(t, seed, target) {
+  const child = fork(FILE, [String(seed), String(target)]);
+  t.after(() => child.kill("SIGKILL"));
+  const [port] = await once(child, "message");
+  return {
+    url: `http://127.0.0.1:${port}`,
+    /** Cuts everything that is open. */
+    cutAll: () => void child.send("cut"),
+    /** How often each fault was done. */
+    async done() {
+      child.send("report");
+      return /** @type {Record<string, number>} */ ((await once(child, "message"))[0]);
+    },
+  };
 }
 
 /** @typedef {"none" | "cut" | "delay" | "buffer" | "silent" | "refuse" | "late"} Fault */
 /** @type {Fault[]} */
 const FAULTS = ["none", "none", "cut", "cut", "delay", "buffer", "silent", "refuse", "late"];
 
-export class FaultProxy {
+class FaultProxy {
   #random;
   #target;
-  /** @type {import("node:net").Server | undefined} */
-  #server;
   /** @type {Set<import("node:net").Socket>} */
   #sockets = new Set();
-  /** @type {Set<ReturnType<typeof setTimeout>>} */
-  #timers = new Set();
-  port = 0;
-  /** While it is set, connections are treated well. */
-  calm = false;
   /** How often each fault was done. @type {Record<string, number>} */
   done = {};
 
-  /** @param {number} seed @param {() => number} target the server's port */
+  /** @param {number} seed @param {number} target */
   constructor(seed, target) {
     this.#random = random(seed);
     this.#target = target;
   }
 
-  get url() {
-    return `http://127.0.0.1:${this.port}`;
-  }
-
+  /** @returns {Promise<number>} its port */
   async listen() {
-    this.port = await freePort();
+    const port = await freePort();
     const server = createServer((client) => this.#accept(client));
-    this.#server = server;
-    await new Promise((done) => server.listen(this.port, "127.0.0.1", () => done(undefined)));
+    await new Promise((done) => server.listen(port, "127.0.0.1", () => done(undefined)));
+    return port;
   }
 
-  /** Cuts everything that is open. */
   cutAll() {
     for (const socket of this.#sockets) socket.destroy();
-  }
-
-  async close() {
-    this.#timers.forEach((timer) => clearTimeout(timer));
-    const closed = new Promise((done) => this.#server?.close(done));
-    this.cutAll();
-    await closed;
-  }
-
-  /** @param {number} ms @param {() => void} then */
-  #later(ms, then) {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      then();
-    }, ms);
-    this.#timers.add(timer);
   }
 
   /** @param {import("node:net").Socket} socket */
@@ -105,21 +95,21 @@ export class FaultProxy {
   /** @param {import("node:net").Socket} client */
   #accept(client) {
     this.#own(client);
-    const fault = this.calm ? "none" : this.#random.pick(FAULTS);
+    const fault = this.#random.pick(FAULTS);
     this.done[fault] = (this.done[fault] ?? 0) + 1;
-    if (fault === "refuse") return reset(client);
+    if (fault === "refuse") return void client.resetAndDestroy();
     // Late ones reach the server after others that came later.
-    if (fault === "late") this.#later(this.#random.below(400), () => this.#join(client, "none"));
+    if (fault === "late") setTimeout(() => this.#join(client, "none"), this.#random.below(400));
     else this.#join(client, fault);
   }
 
   /** @param {import("node:net").Socket} client @param {Fault} fault */
   #join(client, fault) {
     if (client.destroyed) return;
-    const server = this.#own(connect(this.#target(), "127.0.0.1"));
+    const server = this.#own(connect(this.#target, "127.0.0.1"));
     const gone = () => {
       // As a broken connection ends, not as one that was closed in order.
-      if (!client.destroyed) reset(client);
+      if (!client.destroyed) client.resetAndDestroy();
       server.destroy();
     };
     server.on("error", gone);
@@ -143,14 +133,15 @@ export class FaultProxy {
       if (fault === "silent") {
         silent = true;
         // For ever would be longer than the test: but longer than the client's patience.
-        return this.#later(20_000, gone);
+        return void setTimeout(gone, 20_000);
       }
       held = [];
-      this.#later(20 + this.#random.below(fault === "buffer" ? 1500 : 150), () => {
+      const release = () => {
         write(Buffer.concat(held ?? []));
         held = undefined;
         left = this.#random.below(5000);
-      });
+      };
+      setTimeout(release, 20 + this.#random.below(fault === "buffer" ? 1500 : 150));
     };
     from.on("data", (bytes) => {
       if (silent) return;
@@ -171,4 +162,12 @@ export class FaultProxy {
     if (held) to.write(Buffer.concat(held.splice(0)));
     to.end();
   }
+}
+
+if (process.argv[1] === FILE) {
+  const proxy = new FaultProxy(Number(process.argv[2]), Number(process.argv[3]));
+  process.on("message", (wish) => void (wish === "cut" ? proxy.cutAll() : process.send?.(proxy.done)));
+  // Who started it is gone.
+  process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+  process.send?.(await proxy.listen());
 }

@@ -40,6 +40,21 @@ export async function eventually(condition, what = "the condition", ms = 15_000)
   }
 }
 
+/** A promise's outcome, or a failure with `what` when it does not come in time.
+ * @template T @param {Promise<T>} promise @param {string} what @returns {Promise<T>} */
+async function inTime(promise, what, ms = 10_000) {
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not within ${ms} ms: ${what}`)), ms);
+  });
+  try {
+    return await Promise.race([promise, /** @type {Promise<never>} */ (late)]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** A free port below those that the system gives to outgoing connections: a server that restarts finds
  * its port again, and a client that connects meanwhile cannot meet itself. */
 export async function freePort() {
@@ -175,21 +190,22 @@ export class Server {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** A call of the backend. Throws on a refusal.
+  /** A call of the backend. Throws on a refusal, and when there is no answer: Node 20's own fetch now and then loses a
+   * request when the server is killed under it, and never says so.
    * @param {string} method
    * @param {string} path
    * @param {unknown} [body]
    * @param {Record<string, string>} [headers] */
   async call(method, path, body, headers = {}) {
-    const reply = await fetch(this.admin + path, {
+    const what = `${method} ${path}`;
+    const asked = fetch(this.admin + path, {
       method,
-      // Node 20's own fetch now and then loses a request when the server is killed under it, and never says so.
-      signal: AbortSignal.timeout(10_000),
       headers: { authorization: `Bearer ${this.key}`, ...headers },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
-    const text = await reply.text();
-    if (!reply.ok) throw new Error(`${method} ${path}: ${reply.status} ${text}`);
+    const reply = await inTime(asked, what);
+    const text = await inTime(reply.text(), what);
+    if (!reply.ok) throw new Error(`${what}: ${reply.status} ${text}`);
     return text ? JSON.parse(text) : undefined;
   }
 

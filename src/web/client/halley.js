@@ -107,11 +107,11 @@ function problemError(problem, retryAfter) {
   return new HalleyError(code, detail ?? title ?? "", { status, retryAfter, problem });
 }
 
-/** The error that a refusal stands for. @param {Response} reply */
-async function refusal(reply) {
+/** The error that a refusal stands for. @param {Response} reply @param {Limit} limit */
+async function refusal(reply, limit) {
   const seconds = Number(reply.headers.get("retry-after") ?? NaN);
   const retryAfter = Number.isFinite(seconds) ? seconds : undefined;
-  const text = await reply.text();
+  const text = await limit.race(reply.text());
   if (isType(reply, "application/problem+json")) {
     const problem = parseJson(text);
     if (typeof problem?.code === "string") return problemError(problem, retryAfter);
@@ -253,6 +253,13 @@ class Limit {
     return this.#controller.signal;
   }
 
+  /** A promise's outcome, or a rejection when this ends before. `fetch` and what it gives take the signal too, but
+   * Node 20 at times tells them nothing.
+   * @template T @param {Promise<T>} promise @returns {Promise<T>} */
+  race(promise) {
+    return unlessAborted(promise, this.signal);
+  }
+
   /** Something must happen within this time. @param {number} ms */
   expect(ms) {
     this.relax();
@@ -359,6 +366,7 @@ function claims(token) {
 /** The user's token: asked for once for all who need it, and again before it expires. */
 class Tokens {
   #source;
+  #patience;
   /** @type {string | undefined} */
   #token;
   /** @type {string | undefined} */
@@ -368,9 +376,10 @@ class Tokens {
   /** @type {Promise<string> | undefined} */
   #pending;
 
-  /** @param {Options["token"]} source */
-  constructor(source) {
+  /** @param {Options["token"]} source @param {number} patience milliseconds that it may take */
+  constructor(source, patience) {
     this.#source = source;
+    this.#patience = patience;
   }
 
   /** @param {AbortSignal} signal @returns {Promise<string>} */
@@ -408,10 +417,16 @@ class Tokens {
   }
 
   async #askSource() {
+    if (typeof this.#source !== "function") return this.#source;
+    const limit = new Limit();
+    limit.expect(this.#patience);
     try {
-      return typeof this.#source === "function" ? await this.#source() : this.#source;
+      return await limit.race(Promise.resolve(this.#source()));
     } catch (cause) {
-      throw new HalleyError("token_failed", `the token function failed: ${cause}`, { cause });
+      const why = limit.late ? `it has not answered within ${this.#patience} ms` : cause;
+      throw new HalleyError("token_failed", `the token function failed: ${why}`, { cause });
+    } finally {
+      limit.close();
     }
   }
 
@@ -475,15 +490,24 @@ class Tokens {
  * @param {RequestInit} [init] */
 async function ask(link, url, limit, init = {}) {
   link.token = await link.tokens.get(limit.signal);
-  const reply = await link.fetch(url, {
+  const asked = link.fetch(url, {
     ...init,
     headers: { ...init.headers, authorization: `Bearer ${link.token}` },
     cache: "no-store",
     signal: limit.signal,
   });
-  if (!reply.ok) throw await refusal(reply);
+  const reply = await limit.race(asked);
+  if (!reply.ok) throw await refusal(reply, limit);
   link.tokens.accepted();
   return reply;
+}
+
+/** The same, and what the reply holds.
+ * @param {Parameters<typeof ask>} call @returns {Promise<any>} */
+async function askJson(...call) {
+  const [, , limit] = call;
+  const reply = await ask(...call);
+  return parseJson(await limit.race(reply.text()));
 }
 
 /** What went wrong, if it was the time. @param {unknown} error @param {Limit} limit */
@@ -497,9 +521,9 @@ async function pollOnce(link, wait) {
   limit.expect(wait * 1000 + link.timing.request);
   try {
     const url = link.address("v1/inbox", { after: link.now(), wait });
-    const text = await (await ask(link, url, limit)).text();
+    const page = await askJson(link, url, limit);
     link.heardAt = Date.now();
-    return parseJson(text);
+    return page;
   } catch (error) {
     throw timely(error, limit);
   } finally {
@@ -534,7 +558,7 @@ async function* bytes(link, path, type) {
     if (!isType(reply, type) || !reply.body) throw new HalleyError("bad_reply", `the reply is not ${type}`);
     const reader = reply.body.getReader();
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await limit.race(reader.read());
       // While the application works, nobody waits for the server.
       limit.relax();
       if (done) throw lost();
@@ -812,15 +836,21 @@ class Socket {
  * @returns {(link: Link) => AsyncGenerator<Page, void>} */
 function explained(open) {
   return async function* (link) {
-    try {
-      yield* open(link);
-    } catch (error) {
-      const known = asError(error);
-      if (link.spoken || link.signal.aborted || answered(known) || !isOfTheWay(known)) throw known;
-      yield await pollOnce(link, 0);
-      throw new HalleyError("transport_blocked", `polls get through, but not this: ${known.detail}`, {
-        cause: known,
-      });
+    for (let failures = 1; ; failures++) {
+      try {
+        return yield* open(link);
+      } catch (error) {
+        const known = asError(error);
+        if (link.spoken || link.signal.aborted || answered(known) || !isOfTheWay(known)) throw known;
+        yield await pollOnce(link, 0);
+        // A server that was just starting is there by now; what takes its time to fail is not tried again.
+        if (failures === 2 || known.code === "timeout") {
+          throw new HalleyError("transport_blocked", `polls get through, but not this: ${known.detail}`, {
+            cause: known,
+          });
+        }
+        link.cursor = link.now();
+      }
     }
   };
 }
@@ -1046,7 +1076,6 @@ export class Halley {
     this.#url = new URL(String(url), globalThis.location?.href);
     // What is appended would otherwise take the place of the last part.
     if (!this.#url.pathname.endsWith("/")) this.#url.pathname += "/";
-    this.#tokens = new Tokens(token);
     this.#options = { ...options, heartbeat, wait: options.wait ?? 30 };
     this.#timing = {
       backoffMin: 500,
@@ -1058,6 +1087,7 @@ export class Halley {
       grace: 5000,
       ...options.timing,
     };
+    this.#tokens = new Tokens(token, this.#timing.request);
     this.#cursor = after;
     this.#wanted = this.#possible(transport);
   }
@@ -1224,7 +1254,7 @@ export class Halley {
     /** @type {Pick<Link, "tokens" | "fetch" | "token">} */
     const link = { tokens: this.#tokens, fetch: this.#fetch };
     try {
-      return parseJson(await (await ask(link, this.#address(path, query), limit, init)).text());
+      return await askJson(link, this.#address(path, query), limit, init);
     } catch (cause) {
       if (cause instanceof HalleyError && cause.status === 401) this.#tokens.refuse(link.token, cause);
       throw cause;
@@ -1473,7 +1503,7 @@ export class Halley {
     limit.expect(this.#timing.request);
     try {
       const url = this.#address(`v1/${place(where)}/messages`, { after, limit: HISTORY_PAGE });
-      return parseJson(await (await ask(link, url, limit)).text());
+      return await askJson(link, url, limit);
     } catch (cause) {
       const error = timely(cause, limit);
       if (!answered(error) || mayPass(error) || error.status === 401) throw error;

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { assertChains, assertExact, client, Storage, TRANSPORTS } from "./clients.mjs";
-import { FaultProxy, random, seedOf } from "./proxy.mjs";
+import { random, seedOf, startFaultProxy } from "./proxy.mjs";
 import { eventually, sleep, startServer } from "./support.mjs";
 
 const TIMING = { silence: 3000, connect: 1500, request: 1500, backoffMax: 300, better: 500 };
@@ -19,9 +19,7 @@ describe("through faults", { concurrency: 5 }, () => {
       const server = await startServer(t);
       await server.group("team", ["bob", "ann"]);
       await server.group("crew", ["bob"]);
-      const proxy = new FaultProxy(seed + 1, () => server.clientPort);
-      await proxy.listen();
-      t.after(() => proxy.close());
+      const proxy = await startFaultProxy(t, seed + 1, server.clientPort);
 
       const storage = new Storage();
       const options = {
@@ -117,7 +115,7 @@ describe("through faults", { concurrency: 5 }, () => {
       assert.deepEqual(names(receipts), names(stored));
       assertChains(given);
       await halley.stop();
-      t.diagnostic(`faults: ${JSON.stringify(proxy.done)}`);
+      t.diagnostic(`faults: ${JSON.stringify(await proxy.done())}`);
     });
   }
 });
