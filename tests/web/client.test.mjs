@@ -510,6 +510,31 @@ describe("the client", { concurrency: 6 }, () => {
     assert.match(record.errors[0].detail, /not answered within 300 ms/);
   });
 
+  test("a place for the cursor that fails or does not answer is told of, and stops nothing", async (t) => {
+    const server = await startServer(t);
+    const token = await server.token("bob");
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    let failures = 2;
+    const fail = () => {
+      if (failures-- > 0) throw new Error("full");
+    };
+    const halley = client(t, { url: server.url, token, storage: { getItem: async () => (fail(), null), setItem: fail } });
+    const record = recorded(halley);
+    halley.on("message", () => void (failures = 1));
+    halley.start();
+    await eventually(() => record.messages.length === 1 && record.errors.length === 3);
+    for (const error of record.errors) assert.deepEqual([error.code, error.fatal], ["storage_failed", false]);
+    assert.match(record.errors[0].detail, /not read.*full/);
+    assert.match(record.errors[2].detail, /not stored.*full/);
+    /** @type {Promise<null>} */
+    const never = new Promise(() => {});
+    const other = client(t, { url: server.url, token, storage: { getItem: () => never, setItem: fail } });
+    other.start();
+    await sleep(50);
+    await other.stop();
+    assert.equal(other.state, "stopped");
+  });
+
   for (const transport of /** @type {const} */ (["poll", "stream", "sse"])) {
     for (const part of ["reply", "body"]) {
       test(`${transport}: a fetch whose ${part} never comes, and that does not hear of its end, stops nothing`, async (t) => {

@@ -98,7 +98,7 @@ export interface Options {
   /** The client address of the server, such as `https://push.example`. The page's own origin if absent. */
   url?: string | URL;
   /** The user's token, or a function that gets one from your backend: called for the first, before one
-   * expires, and when one was refused. No token (null, "") means that the user is gone: the client stops. */
+   * expires, and when one was refused; it has 15 s. No token (null, "") means that the user is gone: the client stops. */
   token: string | (() => string | null | undefined | Promise<string | null | undefined>);
   /** `auto` (usual): the socket, else SSE, else polls, and better ones again later. */
   transport?: Transport | "auto";
@@ -130,7 +130,7 @@ export interface Timing {
   connect: number;
   /** How long an open connection may be silent: two heartbeats and 5 s. */
   silence: number;
-  /** How long one request may take, beyond the time it is held. */
+  /** How long one request may take, beyond the time it is held; and one call of your token function. */
   request: number;
   /** When `auto` tries a better transport again; it doubles, up to ten times as long. */
   better: number;

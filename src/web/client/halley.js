@@ -1444,10 +1444,19 @@ export class Halley {
     if (storage) {
       // The name of the place has the user's name in it, which is in the token.
       link.token = await this.#tokens.get(link.signal);
-      const stored = await storage.getItem(this.#storageKey());
+      const stored = await this.#stored(storage, link.signal);
       if (stored && parseCursor(stored)) this.#cursor = stored;
     }
     this.#restored = true;
+  }
+
+  /** @param {import("./halley.d.ts").CursorStorage} storage @param {AbortSignal} signal */
+  async #stored(storage, signal) {
+    try {
+      return await unlessAborted(Promise.resolve(storage.getItem(this.#storageKey())), signal);
+    } catch (cause) {
+      throw new HalleyError("storage_failed", `the cursor was not read: ${cause}`, { cause });
+    }
   }
 
   #storageKey() {
