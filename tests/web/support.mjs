@@ -56,10 +56,11 @@ async function inTime(promise, what, ms = 10_000) {
 }
 
 /** A free port below those that the system gives to outgoing connections: a server that restarts finds
- * its port again, and a client that connects meanwhile cannot meet itself. */
+ * its port again, and a client that connects meanwhile cannot meet itself. Above 10080, the last that
+ * browsers and `fetch` refuse. */
 export async function freePort() {
   for (;;) {
-    const port = 10_000 + Math.floor(Math.random() * 22_000);
+    const port = 10_100 + Math.floor(Math.random() * 21_900);
     const probe = createServer();
     const free = await new Promise((done) => {
       probe.once("error", () => done(false));
