@@ -6,7 +6,7 @@ use halley::http::Face;
 
 use crate::support::{Http, KEY, PATIENCE, TestServer, eventually, poll_request};
 
-const SHORT: Duration = Duration::from_millis(60);
+const SHORT: Duration = Duration::from_millis(250);
 
 fn push_head(length: &str) -> String {
     format!(
