@@ -369,6 +369,9 @@ class Tokens {
   #patience;
   /** @type {string | undefined} */
   #token;
+  /** The user whose token it is, or was: while a token is asked for, messages still come.
+   * @type {string | undefined} */
+  user;
   /** @type {string | undefined} */
   #refused;
   #refusals = 0;
@@ -389,11 +392,6 @@ class Tokens {
     return unlessAborted(this.#pending, signal);
   }
 
-  /** The user whose token it is. */
-  get user() {
-    return this.#token === undefined ? undefined : claims(this.#token).sub;
-  }
-
   /** Milliseconds until the next should be asked for. */
   get freshFor() {
     return this.#staleAt - Date.now();
@@ -406,7 +404,8 @@ class Tokens {
     }
     if (token === this.#refused) throw this.#hopeless("the token that was refused is given again");
     this.#token = token;
-    const { exp } = claims(token);
+    const { exp, sub } = claims(token);
+    this.user = sub;
     const lifetime = (exp ?? Infinity) * 1000 - Date.now();
     // A token that is new and expired at once shows that our clock is wrong; then the server will say.
     this.#staleAt =
@@ -999,10 +998,7 @@ class Reader {
 /** From `start()` to `stop()`. */
 class Run {
   #controller = new AbortController();
-  /** @type {() => void} */
-  #release = () => {};
-  /** Resolves when nobody should be waited for any more. */
-  released = new Promise((resolve) => (this.#release = () => resolve(undefined)));
+  #release = new AbortController();
   /** @type {Promise<void>} */
   finished = Promise.resolve();
   failures = 0;
@@ -1013,12 +1009,18 @@ class Run {
     return this.#controller.signal;
   }
 
+  /** Nobody should be waited for any more. A signal, as a promise would keep something of every message that was
+   * raced against it. */
+  get released() {
+    return this.#release.signal;
+  }
+
   stop() {
     this.#controller.abort();
   }
 
   release() {
-    this.#release();
+    this.#release.abort();
   }
 }
 
@@ -1371,8 +1373,7 @@ export class Halley {
   /** Gives a message to all; the cursor moves when they are done.
    * @param {Run} run @param {Message} message @param {string | undefined} cursor */
   async #hand(run, message, cursor) {
-    const handing = this.#handNow(run, message, cursor);
-    await Promise.race([handing, run.released]);
+    await unlessAborted(this.#handNow(run, message, cursor), run.released);
   }
 
   /** @param {Run} run @param {Message} message @param {string | undefined} cursor */
