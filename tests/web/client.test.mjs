@@ -641,6 +641,7 @@ describe("the client", { concurrency: 6 }, () => {
     await assert.rejects(halley.send({ body: 1 }), TypeError);
     await assert.rejects(halley.send({ to: "a", group: "b", body: 1 }), TypeError);
     await assert.rejects(halley.send({ to: "a", body: undefined }), TypeError);
+    await assert.rejects(halley.send({ to: "a", body: () => 1 }), TypeError);
     assert.throws(() => halley.setTransport(/** @type {any} */ ("pigeon")), TypeError);
     assert.throws(() => client(t, /** @type {any} */ ({ url: server.url })), TypeError);
   });

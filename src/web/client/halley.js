@@ -1177,7 +1177,8 @@ export class Halley {
   async send({ to, group, body, key = randomKey(), timeout = 60, signal }) {
     const path = `v1/${place({ user: to, group })}/messages`;
     const text = JSON.stringify({ body });
-    if (body === undefined || text === undefined) throw new TypeError("`body` is missing");
+    // What JSON has no word for, such as a function, would be left out.
+    if (JSON.stringify(body) === undefined) throw new TypeError("`body` is missing");
     const draft = { send: { ...(group === undefined ? { to } : { group }), body, idempotency_key: key } };
     try {
       return await this.#call({ timeout, signal }, async (limit) => {
