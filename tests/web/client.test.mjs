@@ -534,6 +534,36 @@ describe("the client", { concurrency: 6 }, () => {
     await sleep(50);
     await other.stop();
     assert.equal(other.state, "stopped");
+
+    // With `stop()` in the midst, too.
+    const storage = { getItem: () => null, setItem: () => never };
+    for (const transport of TRANSPORTS) {
+      const third = client(t, { url: server.url, token, transport, storage, timing: { request: 1000 } });
+      const told = recorded(third);
+      third.start();
+      await eventually(() => told.messages.length === 1 && told.errors.length > 0);
+      assert.deepEqual([told.errors[0].code, told.errors[0].fatal], ["storage_failed", false]);
+      assert.match(told.errors[0].detail, /not stored.*not answered within 1000 ms/);
+      await third.stop();
+    }
+  });
+
+  test("stop() does not wait for the decision about a reset; one that fails ends the client, and is named", async (t) => {
+    const server = await startServer(t);
+    const options = { url: server.url, token: await server.token("bob"), after: "999.999" };
+    let asked = false;
+    const patient = client(t, { ...options, onReset: () => ((asked = true), new Promise(() => {})) });
+    patient.start();
+    await eventually(() => asked);
+    await patient.stop();
+    assert.equal(patient.state, "stopped");
+    const failing = client(t, { ...options, onReset: () => Promise.reject(new Error("mine")) });
+    const record = recorded(failing);
+    failing.start();
+    await eventually(() => failing.state === "stopped");
+    const [error] = record.errors;
+    assert.deepEqual([error.code, error.fatal], ["listener_failed", true]);
+    assert.match(error.detail, /onReset.*mine/);
   });
 
   for (const transport of /** @type {const} */ (["poll", "stream", "sse"])) {

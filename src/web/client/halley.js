@@ -284,6 +284,20 @@ class Limit {
   }
 }
 
+/** What a function of the application gives, unless it takes longer than that.
+ * @template T @param {() => T | Promise<T>} call @param {number} ms @param {AbortSignal} [signal] @returns {Promise<T>} */
+async function inTime(call, ms, signal) {
+  const limit = new Limit(signal);
+  limit.expect(ms);
+  try {
+    return await limit.race(Promise.resolve(call()));
+  } catch (cause) {
+    throw limit.late ? new Error(`it has not answered within ${ms} ms`) : cause;
+  } finally {
+    limit.close();
+  }
+}
+
 // ---------------------------------------------------------------------------------------------- parsing
 
 /** Cuts bytes into lines; they may be cut anywhere, also within a character or between CR and LF.
@@ -416,16 +430,12 @@ class Tokens {
   }
 
   async #askSource() {
-    if (typeof this.#source !== "function") return this.#source;
-    const limit = new Limit();
-    limit.expect(this.#patience);
+    const source = this.#source;
+    if (typeof source !== "function") return source;
     try {
-      return await limit.race(Promise.resolve(this.#source()));
+      return await inTime(source, this.#patience);
     } catch (cause) {
-      const why = limit.late ? `it has not answered within ${this.#patience} ms` : cause;
-      throw new HalleyError("token_failed", `the token function failed: ${why}`, { cause });
-    } finally {
-      limit.close();
+      throw new HalleyError("token_failed", `the token function failed: ${cause}`, { cause });
     }
   }
 
@@ -1343,7 +1353,7 @@ export class Halley {
       return 0;
     }
     if (error.problem?.restart !== undefined || error.problem?.first !== undefined) {
-      await this.#reset(error);
+      await this.#reset(run, error);
       return backoff(run.failures++, this.#timing);
     }
     if (answered(error) && !mayPass(error)) throw error;
@@ -1433,7 +1443,7 @@ export class Halley {
     const { storage } = this.#options;
     if (!storage) return;
     try {
-      await storage.setItem(this.#storageKey(), cursor);
+      await inTime(() => storage.setItem(this.#storageKey(), cursor), this.#timing.request);
     } catch (cause) {
       this.#emit("error", new HalleyError("storage_failed", `the cursor was not stored: ${cause}`, { cause }));
     }
@@ -1455,7 +1465,7 @@ export class Halley {
   /** @param {import("./halley.d.ts").CursorStorage} storage @param {AbortSignal} signal */
   async #stored(storage, signal) {
     try {
-      return await unlessAborted(Promise.resolve(storage.getItem(this.#storageKey())), signal);
+      return await inTime(() => storage.getItem(this.#storageKey()), this.#timing.request, signal);
     } catch (cause) {
       throw new HalleyError("storage_failed", `the cursor was not read: ${cause}`, { cause });
     }
@@ -1524,17 +1534,25 @@ export class Halley {
     }
   }
 
-  /** The server cannot go on from the cursor. @param {HalleyError} error */
-  async #reset(error) {
+  /** The server cannot go on from the cursor. @param {Run} run @param {HalleyError} error */
+  async #reset(run, error) {
     const restart = String(error.problem?.restart ?? error.problem?.first);
     const code = /** @type {Reset["code"]} */ (error.code);
     const reset = { code, restart, cursor: this.#cursor, detail: error.detail };
     this.#emit("reset", reset);
-    const decision = (await this.#options.onReset?.(reset)) ?? "restart";
-    if (decision === "stop") throw error.with({ fatal: true });
+    if ((await this.#decision(run, reset)) === "stop") throw error.with({ fatal: true });
     this.#epoch += 1;
     this.#chains.cut(code === "log_unknown" ? undefined : parseCursor(restart));
     await this.#move(restart);
+  }
+
+  /** What the application wants then. It may ask its user, who takes his time. @param {Run} run @param {Reset} reset */
+  async #decision(run, reset) {
+    try {
+      return await unlessAborted(Promise.resolve(this.#options.onReset?.(reset)), run.signal);
+    } catch (cause) {
+      throw new HalleyError("listener_failed", `\`onReset\` failed: ${cause}`, { cause });
+    }
   }
 
   // ---- smaller things
