@@ -1,4 +1,4 @@
-// The chat page of `halley demo`. All that it knows of the server it knows through /halley.js.
+// The chat page of `halley demo`. But for joining, all that it knows of the server it knows through /halley.js.
 // Texts of users become text nodes, never markup.
 
 import { Halley } from "./halley.js";
@@ -116,8 +116,13 @@ async function freshToken() {
 
 /** The cursor of now: what comes after it is listened for, what is before it is listed. */
 async function here() {
-  const reply = await fetch("/v1/inbox?after=now&wait=0", { headers: { authorization: `Bearer ${token}` } });
-  return reply.ok ? (await reply.json()).next : "now";
+  try {
+    const reply = await fetch("/v1/inbox?after=now&wait=0", { headers: { authorization: `Bearer ${token}` } });
+    return reply.ok ? (await reply.json()).next : "now";
+  } catch {
+    // The network went just now: the client tells of it, and finds out itself.
+    return "now";
+  }
 }
 
 /** Reads the list of chats, and opens the one that was open, or that of everyone. */
