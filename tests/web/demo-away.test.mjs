@@ -77,8 +77,17 @@ test("who was offline gets what he missed, and what he wrote is sent", async (t)
   await write(bob, "once more");
   await message(bob, "once more").waitFor();
   assert.equal(await message(ann, "once more").count(), 0);
+  await write(ann, "held back");
+  await write(ann, "and held back");
+  await ann.locator("#pending").getByText("Waits until you are online").nth(1).waitFor();
+  await write(bob, "still there");
+  await message(bob, "still there").waitFor();
+  assert.equal(await message(bob, "held back").count(), 0, "offline is offline");
   await ann.getByRole("button", { name: "Go online" }).click();
   await message(ann, "once more").waitFor();
+  await message(bob, "and held back").waitFor();
+  assert.deepEqual((await texts(bob)).slice(-3), ["still there", "held back", "and held back"]);
+  await eventually(async () => (await ann.locator("#pending li").count()) === 0, "nothing waits");
 });
 
 test("a page that outlives its server goes on with the next one", async (t) => {
