@@ -2,6 +2,7 @@
 // (EventSource, fetch, WebSocket), and the client over every transport.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { assertExact, TRANSPORTS } from "./clients.mjs";
@@ -221,6 +222,28 @@ describe("in Chromium", { concurrency: 4 }, () => {
       [server.url, token],
     );
     assert.deepEqual([status, after], [429, "1"]);
+  });
+
+  test("the page of the client's README works as it is written, also when its backend fails for a moment", async (t) => {
+    const { origin, server, page, faults } = await stage(t);
+    const readme = readFileSync(`${CLIENT}/README.md`, "utf8");
+    const text = /** @type {string} */ (/```html\n([^]*?)```/.exec(readme)?.[1]);
+    await server.push({ to: "ann", from: "bob", body: "Hello" });
+    const token = await server.token("ann");
+    let asked = 0;
+    await page.route(`${origin}/halley-token`, (route) =>
+      asked++ < 3 ? route.fulfill({ status: 502, body: "<h1>Bad gateway</h1>" }) : route.fulfill({ body: token }),
+    );
+    const body = text.replace("https://push.example/halley.js", "/halley.js").replaceAll("https://push.example", server.url);
+    /** @type {string[]} */
+    const said = [];
+    page.on("console", (message) => void (message.type() === "log" && said.push(message.text())));
+    await page.setContent(body);
+    await eventually(() => said.length === 2, "both messages", 20_000);
+    assert.deepEqual(said, ["bob Hello", "ann {text: hi}"]);
+    assert.equal(await page.title(), "live");
+    assert.equal((await server.inbox("bob")).length, 2);
+    assert.deepEqual(faults, []);
   });
 
   test("a page learns why its WebSocket is refused", async (t) => {

@@ -1,10 +1,11 @@
 // The JavaScript client against the real server, with Node.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import { assertExact, client, recorded, Storage, TRANSPORTS } from "./clients.mjs";
 import { CLIENT, eventually, sleep, startServer, WebSocket } from "./support.mjs";
 
@@ -533,6 +534,36 @@ describe("the client", { concurrency: 6 }, () => {
     await sleep(50);
     await other.stop();
     assert.equal(other.state, "stopped");
+
+    // With `stop()` in the midst, too.
+    const storage = { getItem: () => null, setItem: () => never };
+    for (const transport of TRANSPORTS) {
+      const third = client(t, { url: server.url, token, transport, storage, timing: { request: 1000 } });
+      const told = recorded(third);
+      third.start();
+      await eventually(() => told.messages.length === 1 && told.errors.length > 0);
+      assert.deepEqual([told.errors[0].code, told.errors[0].fatal], ["storage_failed", false]);
+      assert.match(told.errors[0].detail, /not stored.*not answered within 1000 ms/);
+      await third.stop();
+    }
+  });
+
+  test("stop() does not wait for the decision about a reset; one that fails ends the client, and is named", async (t) => {
+    const server = await startServer(t);
+    const options = { url: server.url, token: await server.token("bob"), after: "999.999" };
+    let asked = false;
+    const patient = client(t, { ...options, onReset: () => ((asked = true), new Promise(() => {})) });
+    patient.start();
+    await eventually(() => asked);
+    await patient.stop();
+    assert.equal(patient.state, "stopped");
+    const failing = client(t, { ...options, onReset: () => Promise.reject(new Error("mine")) });
+    const record = recorded(failing);
+    failing.start();
+    await eventually(() => failing.state === "stopped");
+    const [error] = record.errors;
+    assert.deepEqual([error.code, error.fatal], ["listener_failed", true]);
+    assert.match(error.detail, /onReset.*mine/);
   });
 
   for (const transport of /** @type {const} */ (["poll", "stream", "sse"])) {
@@ -562,6 +593,64 @@ describe("the client", { concurrency: 6 }, () => {
     }
   }
 
+  test("the place for the cursor has the user's name also while another token is asked for", async (t) => {
+    const server = await startServer(t);
+    const good = await server.token("bob");
+    let asked = 0;
+    /** @type {(token: string) => void} */
+    let answer = () => {};
+    /** @type {() => Promise<string>} */
+    const token = async () => (++asked === 1 ? good : new Promise((done) => (answer = done)));
+    /** @type {typeof fetch} */
+    const refusing = async (input, init) => {
+      if (!String(input).includes("/direct/") || asked > 1) return fetch(input, init);
+      const problem = JSON.stringify({ code: "token_expired", detail: "", status: 401 });
+      return new Response(problem, { status: 401, headers: { "content-type": "application/problem+json" } });
+    };
+    const storage = new Storage();
+    const halley = client(t, { url: server.url, token, transport: "stream", storage, fetch: refusing });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => halley.state === "live");
+    const history = halley.history({ with: "ann" });
+    await eventually(() => asked === 2);
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    await eventually(() => record.messages.length === 1);
+    answer(await server.token("bob", { ttl_s: 1800 }));
+    await history;
+    await eventually(() => storage.items.size > 0);
+    assert.deepEqual([...storage.items.keys()], [`halley:${new URL(server.url).host}/:bob`]);
+    assert.match(storage.items.values().next().value ?? "", /^1\.0\./);
+  });
+
+  test("a long life leaves nothing behind in memory", async () => {
+    // In a process of its own, as the others here use memory too.
+    const program = `
+      import { Halley } from ${JSON.stringify(pathToFileURL(`${CLIENT}/halley.js`).href)};
+      let id = 0;
+      const message = () => ({ sequence: "direct", id: ++id, prev: id - 1, from: "ann", to: "bob", at: 1, body: 1 });
+      async function pull(stream) {
+        await new Promise((done) => setImmediate(done));
+        const messages = Array.from({ length: 500 }, message);
+        stream.enqueue(new TextEncoder().encode(JSON.stringify({ messages, next: id + ".0" }) + "\\n"));
+      }
+      const headers = { "content-type": "application/x-ndjson" };
+      const fetch = async () => new Response(new ReadableStream({ pull }), { headers });
+      const halley = new Halley({ url: "http://nowhere", token: "t", transport: "stream", fetch });
+      const used = () => (gc(), process.memoryUsage().heapUsed);
+      let [given, before] = [0, 0];
+      for await (const _ of halley.messages()) {
+        given += 1;
+        if (given === 20_000) before = used();
+        if (given < 100_000) continue;
+        console.log((used() - before) / 80_000);
+        await halley.stop();
+      }
+    `;
+    const { stdout } = await promisify(execFile)(process.execPath, ["--expose-gc", "--input-type=module", "-e", program]);
+    assert.ok(Number(stdout) < 20, `${stdout.trim()} bytes are kept of each message`);
+  });
+
   test("refusals of the program's own faults end it with what the server says", async (t) => {
     const server = await startServer(t);
     const token = await server.token("bob", { send: false });
@@ -582,6 +671,7 @@ describe("the client", { concurrency: 6 }, () => {
     await assert.rejects(halley.send({ body: 1 }), TypeError);
     await assert.rejects(halley.send({ to: "a", group: "b", body: 1 }), TypeError);
     await assert.rejects(halley.send({ to: "a", body: undefined }), TypeError);
+    await assert.rejects(halley.send({ to: "a", body: () => 1 }), TypeError);
     assert.throws(() => halley.setTransport(/** @type {any} */ ("pigeon")), TypeError);
     assert.throws(() => client(t, /** @type {any} */ ({ url: server.url })), TypeError);
   });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chat, join, message, startDemo, texts, write } from "./pages.mjs";
+import { chat, join, message, openPage, startDemo, texts, write } from "./pages.mjs";
 import { eventually, openBrowser } from "./support.mjs";
 
 /** What a browser writes when it is offline, by intent. */
@@ -77,8 +77,17 @@ test("who was offline gets what he missed, and what he wrote is sent", async (t)
   await write(bob, "once more");
   await message(bob, "once more").waitFor();
   assert.equal(await message(ann, "once more").count(), 0);
+  await write(ann, "held back");
+  await write(ann, "and held back");
+  await ann.locator("#pending").getByText("Waits until you are online").nth(1).waitFor();
+  await write(bob, "still there");
+  await message(bob, "still there").waitFor();
+  assert.equal(await message(bob, "held back").count(), 0, "offline is offline");
   await ann.getByRole("button", { name: "Go online" }).click();
   await message(ann, "once more").waitFor();
+  await message(bob, "and held back").waitFor();
+  assert.deepEqual((await texts(bob)).slice(-3), ["still there", "held back", "and held back"]);
+  await eventually(async () => (await ann.locator("#pending li").count()) === 0, "nothing waits");
 });
 
 test("a page that outlives its server goes on with the next one", async (t) => {
@@ -94,4 +103,15 @@ test("a page that outlives its server goes on with the next one", async (t) => {
   assert.equal(await message(page, "to the first").count(), 0, "which does not know it");
   await demo.push([{ group: "everyone", from: "bob", body: "to ann" }]);
   await message(page, "to ann").waitFor();
+});
+
+test("the page comes up also when the network goes while it does", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await openPage(t, browser, { allowed: /ERR_FAILED/ });
+  await page.route("**/v1/inbox?after=now&wait=0", (route) => route.abort(), { times: 1 });
+  await page.goto(`${demo.url}/?user=ann`);
+  await page.locator("#state[data-state=live]").waitFor();
+  await demo.push([{ group: "everyone", from: "bob", body: "Hello" }]);
+  await message(page, "Hello").waitFor();
 });

@@ -82,11 +82,19 @@ export async function startServer(t, { args = [] } = {}) {
   return server;
 }
 
-/** All servers of this process, so that none outlives it. @type {Set<import("node:child_process").ChildProcess>} */
+/** All servers of this process and their folders, so that none outlives it. @type {Set<import("node:child_process").ChildProcess>} */
 const running = new Set();
-process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+/** @type {Set<string>} */
+const folders = new Set();
+process.on("exit", () => {
+  running.forEach((child) => child.kill("SIGKILL"));
+  folders.forEach(removeFolder);
+});
 // So does the test runner end a file that takes too long; without a listener there would be no "exit".
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+
+/** @param {string} folder */
+const removeFolder = (folder) => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
 
 export class Server {
   #args;
@@ -100,6 +108,7 @@ export class Server {
   /** @param {string[]} args */
   constructor(args) {
     this.#args = args;
+    folders.add(this.#folder);
   }
 
   get data() {
@@ -188,7 +197,8 @@ export class Server {
 
   async remove() {
     await this.stop("SIGKILL");
-    rmSync(this.#folder, { recursive: true, force: true });
+    removeFolder(this.#folder);
+    folders.delete(this.#folder);
   }
 
   /** A call of the backend. Throws on a refusal, and when there is no answer: Node 20's own fetch now and then loses a

@@ -1,6 +1,9 @@
 // The tools of these tests work: a server that restarts in place, and a browser.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { test } from "node:test";
 import { openBrowser, servePages, startServer } from "./support.mjs";
 
@@ -16,6 +19,24 @@ test("a server keeps its address and messages over stops and kills", async (t) =
     (await server.inbox("bob")).map((message) => message.body),
     [1, 2],
   );
+});
+
+test("a test file that is ended in the middle leaves neither a server nor its folder", async (t) => {
+  const program = `
+    import { Server } from ${JSON.stringify(new URL("support.mjs", import.meta.url).href)};
+    const server = new Server([]);
+    await server.start();
+    console.log(JSON.stringify([server.data, server.url]));
+    setInterval(() => {}, 1000);
+  `;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: ["ignore", "pipe", "inherit"] });
+  t.after(() => child.kill("SIGKILL"));
+  const [data, url] = JSON.parse(String((await once(child.stdout, "data"))[0]));
+  assert.ok(existsSync(data));
+  child.kill("SIGTERM");
+  await once(child, "exit");
+  assert.ok(!existsSync(data));
+  await assert.rejects(fetch(url));
 });
 
 test("a page in the browser reads an inbox of another origin", async (t) => {

@@ -284,6 +284,20 @@ class Limit {
   }
 }
 
+/** What a function of the application gives, unless it takes longer than that.
+ * @template T @param {() => T | Promise<T>} call @param {number} ms @param {AbortSignal} [signal] @returns {Promise<T>} */
+async function inTime(call, ms, signal) {
+  const limit = new Limit(signal);
+  limit.expect(ms);
+  try {
+    return await limit.race(Promise.resolve(call()));
+  } catch (cause) {
+    throw limit.late ? new Error(`it has not answered within ${ms} ms`) : cause;
+  } finally {
+    limit.close();
+  }
+}
+
 // ---------------------------------------------------------------------------------------------- parsing
 
 /** Cuts bytes into lines; they may be cut anywhere, also within a character or between CR and LF.
@@ -369,6 +383,9 @@ class Tokens {
   #patience;
   /** @type {string | undefined} */
   #token;
+  /** The user whose token it is, or was: while a token is asked for, messages still come.
+   * @type {string | undefined} */
+  user;
   /** @type {string | undefined} */
   #refused;
   #refusals = 0;
@@ -389,11 +406,6 @@ class Tokens {
     return unlessAborted(this.#pending, signal);
   }
 
-  /** The user whose token it is. */
-  get user() {
-    return this.#token === undefined ? undefined : claims(this.#token).sub;
-  }
-
   /** Milliseconds until the next should be asked for. */
   get freshFor() {
     return this.#staleAt - Date.now();
@@ -406,7 +418,8 @@ class Tokens {
     }
     if (token === this.#refused) throw this.#hopeless("the token that was refused is given again");
     this.#token = token;
-    const { exp } = claims(token);
+    const { exp, sub } = claims(token);
+    this.user = sub;
     const lifetime = (exp ?? Infinity) * 1000 - Date.now();
     // A token that is new and expired at once shows that our clock is wrong; then the server will say.
     this.#staleAt =
@@ -417,16 +430,12 @@ class Tokens {
   }
 
   async #askSource() {
-    if (typeof this.#source !== "function") return this.#source;
-    const limit = new Limit();
-    limit.expect(this.#patience);
+    const source = this.#source;
+    if (typeof source !== "function") return source;
     try {
-      return await limit.race(Promise.resolve(this.#source()));
+      return await inTime(source, this.#patience);
     } catch (cause) {
-      const why = limit.late ? `it has not answered within ${this.#patience} ms` : cause;
-      throw new HalleyError("token_failed", `the token function failed: ${why}`, { cause });
-    } finally {
-      limit.close();
+      throw new HalleyError("token_failed", `the token function failed: ${cause}`, { cause });
     }
   }
 
@@ -999,10 +1008,7 @@ class Reader {
 /** From `start()` to `stop()`. */
 class Run {
   #controller = new AbortController();
-  /** @type {() => void} */
-  #release = () => {};
-  /** Resolves when nobody should be waited for any more. */
-  released = new Promise((resolve) => (this.#release = () => resolve(undefined)));
+  #release = new AbortController();
   /** @type {Promise<void>} */
   finished = Promise.resolve();
   failures = 0;
@@ -1013,12 +1019,18 @@ class Run {
     return this.#controller.signal;
   }
 
+  /** Nobody should be waited for any more. A signal, as a promise would keep something of every message that was
+   * raced against it. */
+  get released() {
+    return this.#release.signal;
+  }
+
   stop() {
     this.#controller.abort();
   }
 
   release() {
-    this.#release();
+    this.#release.abort();
   }
 }
 
@@ -1175,7 +1187,8 @@ export class Halley {
   async send({ to, group, body, key = randomKey(), timeout = 60, signal }) {
     const path = `v1/${place({ user: to, group })}/messages`;
     const text = JSON.stringify({ body });
-    if (body === undefined || text === undefined) throw new TypeError("`body` is missing");
+    // What JSON has no word for, such as a function, would be left out.
+    if (JSON.stringify(body) === undefined) throw new TypeError("`body` is missing");
     const draft = { send: { ...(group === undefined ? { to } : { group }), body, idempotency_key: key } };
     try {
       return await this.#call({ timeout, signal }, async (limit) => {
@@ -1340,7 +1353,7 @@ export class Halley {
       return 0;
     }
     if (error.problem?.restart !== undefined || error.problem?.first !== undefined) {
-      await this.#reset(error);
+      await this.#reset(run, error);
       return backoff(run.failures++, this.#timing);
     }
     if (answered(error) && !mayPass(error)) throw error;
@@ -1371,8 +1384,7 @@ export class Halley {
   /** Gives a message to all; the cursor moves when they are done.
    * @param {Run} run @param {Message} message @param {string | undefined} cursor */
   async #hand(run, message, cursor) {
-    const handing = this.#handNow(run, message, cursor);
-    await Promise.race([handing, run.released]);
+    await unlessAborted(this.#handNow(run, message, cursor), run.released);
   }
 
   /** @param {Run} run @param {Message} message @param {string | undefined} cursor */
@@ -1431,7 +1443,7 @@ export class Halley {
     const { storage } = this.#options;
     if (!storage) return;
     try {
-      await storage.setItem(this.#storageKey(), cursor);
+      await inTime(() => storage.setItem(this.#storageKey(), cursor), this.#timing.request);
     } catch (cause) {
       this.#emit("error", new HalleyError("storage_failed", `the cursor was not stored: ${cause}`, { cause }));
     }
@@ -1453,7 +1465,7 @@ export class Halley {
   /** @param {import("./halley.d.ts").CursorStorage} storage @param {AbortSignal} signal */
   async #stored(storage, signal) {
     try {
-      return await unlessAborted(Promise.resolve(storage.getItem(this.#storageKey())), signal);
+      return await inTime(() => storage.getItem(this.#storageKey()), this.#timing.request, signal);
     } catch (cause) {
       throw new HalleyError("storage_failed", `the cursor was not read: ${cause}`, { cause });
     }
@@ -1522,17 +1534,25 @@ export class Halley {
     }
   }
 
-  /** The server cannot go on from the cursor. @param {HalleyError} error */
-  async #reset(error) {
+  /** The server cannot go on from the cursor. @param {Run} run @param {HalleyError} error */
+  async #reset(run, error) {
     const restart = String(error.problem?.restart ?? error.problem?.first);
     const code = /** @type {Reset["code"]} */ (error.code);
     const reset = { code, restart, cursor: this.#cursor, detail: error.detail };
     this.#emit("reset", reset);
-    const decision = (await this.#options.onReset?.(reset)) ?? "restart";
-    if (decision === "stop") throw error.with({ fatal: true });
+    if ((await this.#decision(run, reset)) === "stop") throw error.with({ fatal: true });
     this.#epoch += 1;
     this.#chains.cut(code === "log_unknown" ? undefined : parseCursor(restart));
     await this.#move(restart);
+  }
+
+  /** What the application wants then. It may ask its user, who takes his time. @param {Run} run @param {Reset} reset */
+  async #decision(run, reset) {
+    try {
+      return await unlessAborted(Promise.resolve(this.#options.onReset?.(reset)), run.signal);
+    } catch (cause) {
+      throw new HalleyError("listener_failed", `\`onReset\` failed: ${cause}`, { cause });
+    }
   }
 
   // ---- smaller things

@@ -1,4 +1,4 @@
-// The chat page of `halley demo`. All that it knows of the server it knows through /halley.js.
+// The chat page of `halley demo`. But for joining, all that it knows of the server it knows through /halley.js.
 // Texts of users become text nodes, never markup.
 
 import { Halley } from "./halley.js";
@@ -96,7 +96,10 @@ async function enter(user) {
   }
   halley = new Halley({ url: location.origin, token: freshToken, transport: $("transport").value, after: await here() });
   halley.on("message", receive);
-  halley.on("state", showState);
+  halley.on("state", () => {
+    showState();
+    if (halley.state === "live") void sendHeld();
+  });
   halley.on("reset", startOver);
   halley.on("error", (error) => error.fatal && complain(`The connection has ended: ${reason(error)}`));
   $("me").textContent = chats.user;
@@ -116,8 +119,13 @@ async function freshToken() {
 
 /** The cursor of now: what comes after it is listened for, what is before it is listed. */
 async function here() {
-  const reply = await fetch("/v1/inbox?after=now&wait=0", { headers: { authorization: `Bearer ${token}` } });
-  return reply.ok ? (await reply.json()).next : "now";
+  try {
+    const reply = await fetch("/v1/inbox?after=now&wait=0", { headers: { authorization: `Bearer ${token}` } });
+    return reply.ok ? (await reply.json()).next : "now";
+  } catch {
+    // The network went just now: the client tells of it, and finds out itself.
+    return "now";
+  }
 }
 
 /** Reads the list of chats, and opens the one that was open, or that of everyone. */
@@ -187,7 +195,7 @@ function showState() {
   banner.hidden = live || state === "connecting" || state === "idle";
   banner.textContent =
     state === "stopped"
-      ? "You are offline. What others write comes when you go online."
+      ? "You are offline. What is written, by others and by you, waits until you go online."
       : "There is no connection. Messages come as soon as it is back.";
 }
 
@@ -305,6 +313,12 @@ $("composer").addEventListener("submit", (event) => {
 
 async function deliver(chat, waiting) {
   waiting.failed = "";
+  // The client would send it nevertheless; but who went offline does not mean that.
+  waiting.held = halley.state === "stopped";
+  if (waiting.held) {
+    if (chat === shown) renderPending();
+    return;
+  }
   try {
     const receipt = await halley.send({ ...chat.target, body: waiting.body, key: waiting.body.key });
     const { sequence, id, prev, at } = receipt;
@@ -323,8 +337,16 @@ async function deliver(chat, waiting) {
     keep();
   } catch (error) {
     if (!chat.pending.includes(waiting)) return;
-    waiting.failed = reason(error);
+    waiting.held = error.code === "stopped";
+    waiting.failed = waiting.held ? "" : reason(error);
     if (chat === shown) renderPending();
+  }
+}
+
+/** Sends what was written offline, one after the other, so that it stays in order. */
+async function sendHeld() {
+  for (const chat of chats.sorted()) {
+    for (const waiting of chat.pending.filter(({ held }) => held)) await deliver(chat, waiting);
   }
 }
 
@@ -556,7 +578,7 @@ function pendingNode(waiting) {
   const item = make("li", "message mine waiting");
   const bubble = make("div", "bubble");
   bubble.append(make("p", "text", waiting.body.text));
-  const meta = make("p", "meta", waiting.failed ? `Not sent: ${waiting.failed}` : "Sending…");
+  const meta = make("p", "meta", waiting.failed ? `Not sent: ${waiting.failed}` : waiting.held ? "Waits until you are online" : "Sending…");
   if (waiting.failed) {
     item.classList.add("failed");
     const again = make("button", "small", "Try again");
