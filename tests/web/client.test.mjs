@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
+import { Halley } from "../../src/web/client/halley.js";
 import { assertExact, client, recorded, Storage, TRANSPORTS } from "./clients.mjs";
 import { CLIENT, eventually, sleep, startServer, WebSocket } from "./support.mjs";
 
@@ -509,6 +510,39 @@ describe("the client", { concurrency: 6 }, () => {
     await eventually(() => halley.state === "live");
     assert.deepEqual(record.errors.map(({ code, fatal }) => [code, fatal]), [["token_failed", false]]);
     assert.match(record.errors[0].detail, /not answered within 300 ms/);
+  });
+
+  test("a token of another user ends the client: the cursor is not his", async (t) => {
+    const server = await startServer(t);
+    for (let n = 0; n < 3; n++) await server.push({ to: "bob", from: "ann", body: n }, { to: "cy", from: "ann", body: n });
+    const users = ["bob", "cy"];
+    const storage = new Storage();
+    const token = () => server.token(users.shift() ?? "cy", { ttl_s: 1 });
+    const halley = client(t, { url: server.url, token, storage, transport: "poll", wait: 1 });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => halley.state === "stopped");
+    assert.deepEqual(record.errors.map(({ code, fatal }) => [code, fatal]), [["user_changed", true]]);
+    assert.match(record.errors[0].detail, /of cy.*of bob/);
+    assertExact(record.messages, await server.inbox("bob"));
+    assert.deepEqual([...storage.items.keys()].filter((key) => key.includes("cy")), []);
+  });
+
+  test("who asks for several messages at once gets one after the other", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
+    const messages = client(t, { url: server.url, token: await server.token("bob") }).messages();
+    const three = [messages.next(), messages.next(), messages.next()];
+    assert.deepEqual((await Promise.all(three.slice(0, 2))).map(({ value }) => value.body), [1, 2]);
+    await server.push({ to: "bob", from: "ann", body: 3 });
+    assert.equal((await three[2]).value.body, 3);
+    await messages.return?.();
+    assert.equal((await messages.next()).done, true);
+  });
+
+  test("a client without what it needs says what is missing", () => {
+    assert.throws(() => new Halley(/** @type {any} */ (undefined)), /`url` is missing/);
+    assert.throws(() => new Halley(/** @type {any} */ ({ url: "http://127.0.0.1:1" })), /`token` is missing/);
   });
 
   test("a place for the cursor that fails or does not answer is told of, and stops nothing", async (t) => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -51,6 +51,7 @@ describe("types", { concurrency: true }, () => {
     assert.equal(name, "halley-client");
     assert.match(version, /^\d+\.\d+\.\d+$/);
     const paths = files.map((/** @type {{ path: string }} */ { path }) => path).sort();
-    assert.deepEqual(paths, ["README.md", "halley.d.ts", "halley.js", "package.json"]);
+    assert.deepEqual(paths, ["LICENSE", "README.md", "halley.d.ts", "halley.js", "package.json"]);
+    assert.ok(readFileSync(join(CLIENT, "LICENSE")).equals(readFileSync(join(CLIENT, "../../../LICENSE"))), "one license");
   });
 });

@@ -151,6 +151,7 @@ function onAsk(form, field, goTo) {
   $(form).addEventListener("submit", (event) => {
     event.preventDefault();
     const value = $(field).value.trim();
+    $(field).setAttribute("aria-invalid", String(value === ""));
     if (value === "") return $(field).focus();
     goTo(value);
   });

@@ -114,7 +114,7 @@ async function refusal(reply, limit) {
   const text = await limit.race(reply.text());
   if (isType(reply, "application/problem+json")) {
     const problem = parseJson(text);
-    if (typeof problem?.code === "string") return problemError(problem, retryAfter);
+    if (typeof problem?.code === "string") return problemError({ status: reply.status, ...problem }, retryAfter);
   }
   // Not Halley's: a proxy between, or another server.
   return new HalleyError("http_error", `status ${reply.status} instead of an answer of Halley`, {
@@ -417,9 +417,14 @@ class Tokens {
       throw new HalleyError("no_token", "there is no token for the user", { fatal: true });
     }
     if (token === this.#refused) throw this.#hopeless("the token that was refused is given again");
-    this.#token = token;
     const { exp, sub } = claims(token);
+    // The cursor is that of the first one.
+    if (this.user !== undefined && sub !== this.user) {
+      const detail = `the token is one of ${sub}, but this client is that of ${this.user}: make another for another user`;
+      throw new HalleyError("user_changed", detail, { fatal: true });
+    }
     this.user = sub;
+    this.#token = token;
     const lifetime = (exp ?? Infinity) * 1000 - Date.now();
     // A token that is new and expired at once shows that our clock is wrong; then the server will say.
     this.#staleAt =
@@ -948,6 +953,8 @@ class Reader {
   #over = false;
   /** @type {HalleyError | undefined} */
   #error;
+  /** The last `next`: one begins when the one before it has its message. @type {Promise<unknown>} */
+  #turn = Promise.resolve();
 
   /** @param {(reader: Reader, current: Handover | undefined) => Promise<void>} leave */
   constructor(leave) {
@@ -973,7 +980,14 @@ class Reader {
   }
 
   /** @returns {Promise<IteratorResult<Message, undefined>>} */
-  async next() {
+  next() {
+    const turn = this.#turn.then(() => this.#next());
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** @returns {Promise<IteratorResult<Message, undefined>>} */
+  async #next() {
     // Asking for the next says that the last one is done with; also after the end.
     const current = this.#current;
     this.#current = undefined;
@@ -1081,7 +1095,7 @@ export class Halley {
   #blocked = new Map();
 
   /** @param {Options} options */
-  constructor(options) {
+  constructor(options = /** @type {any} */ ({})) {
     const { url = globalThis.location?.origin, token, heartbeat = 30, transport = "auto", after } = options;
     if (url === undefined) throw new TypeError("`url` is missing");
     if (token === undefined) throw new TypeError("`token` is missing");
