@@ -236,7 +236,10 @@ fn hub_options(config: &Config) -> hub::Options {
         disk_free_min_bytes: config.store.disk_free_min_bytes,
         queue_bytes_max: config.limits.queue_bytes_max,
         waiters_per_user_max: config.limits.waiters_per_user_max,
-        channels: config.icomet.is_some(),
+        channels_max: match config.icomet {
+            Some(_) => config.limits.icomet_channels_max,
+            None => 0,
+        },
     }
 }
 
