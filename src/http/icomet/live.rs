@@ -354,4 +354,17 @@ mod tests {
         assert!(changes.has_changed().unwrap());
         assert_eq!(live.first(&user()), 7);
     }
+
+    #[test]
+    fn all_that_were_cleared_stay_so_however_many_they_are() {
+        let live = Live::new(Duration::from_secs(30));
+        let name = |n: usize| UserName::parse(&format!("user-{n}")).unwrap();
+        for n in 0..=CHANNELS_MAX {
+            live.published(&name(n));
+            assert!(live.clear(&name(n), 7) && live.close(&name(n)));
+        }
+        for n in [0, CHANNELS_MAX] {
+            assert_eq!(live.first(&name(n)), 7);
+        }
+    }
 }

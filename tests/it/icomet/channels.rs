@@ -89,3 +89,29 @@ async fn halleys_own_messages_go_to_whom_they_are_meant_for_without_a_channel_to
     assert_eq!(keyed(&server, "/sign?cname=cyd").await, "");
     assert_eq!(keyed(&server, "/sign?cname=dan").await, "");
 }
+
+#[tokio::test]
+async fn with_a_full_disk_known_channels_go_on_and_new_ones_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = async |disk_free_min_bytes| {
+        TestServer::with_hub(
+            |options| {
+                options.data = folder.path().join("data");
+                options.channels_max = 9;
+                options.disk_free_min_bytes = disk_free_min_bytes;
+            },
+            |parts| parts.icomet = Some(Open),
+        )
+        .await
+    };
+    let server = start(0).await;
+    back(&server, "/push?cname=a&content=x").await;
+    drop(server);
+    let server = start(u64::MAX).await;
+    let (head, body) = front(&server, "/sub?cname=a&seq=1").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(body.contains("\"content\":\"x\""), "{body}");
+    let (head, body) = front(&server, "/sub?cname=b&seq=1").await;
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    assert!(body.contains("\"code\":\"disk_full\""), "{body}");
+}

@@ -327,3 +327,22 @@ async fn what_came_whole_before_the_client_left_is_done() {
         .await;
     }
 }
+
+/// Sixteen wait for their receipts; what else the client has sent waits in the kernel, not in the queue that all
+/// clients share.
+#[tokio::test]
+async fn a_client_that_sends_without_waiting_takes_no_more_of_the_queue_than_sixteen_messages() {
+    const BODY: usize = 2_000;
+    let server = TestServer::with_hub(|options| options.queue_bytes_max = 20 * BODY, |_| {}).await;
+    let mut socket = Socket::open(&server, "bob").await;
+    let send = |number: u64| json!({ "send": { "to": "alice", "body": "x".repeat(BODY - 300) }, "ref": number });
+    let all: Vec<u8> = (0..500)
+        .flat_map(|number| frame(0x81, send(number).to_string().as_bytes()))
+        .collect();
+    socket.put(&all).await;
+    for number in 0..500 {
+        let answer = socket.answer().await;
+        assert!(answer["receipt"]["id"].is_u64(), "{answer}");
+        assert_eq!(answer["ref"], number);
+    }
+}
