@@ -67,7 +67,7 @@ impl Book {
 }
 
 /// The channels that one proposal opens. They count from here on; dropped, only those that are open do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Opening {
     users: Vec<UserName>,
     /// Whether there was no room for others.
