@@ -98,6 +98,8 @@ pub struct Limits {
     pub waiters_per_user_max: usize,
     /// Most connections at once, both listeners together.
     pub connections_max: usize,
+    /// Most channels that icomet's protocol opens.
+    pub icomet_channels_max: usize,
 }
 
 /// The log.
@@ -277,6 +279,7 @@ fn limits(options: &Options) -> Result<Limits, ConfigError> {
         poll_wait_max: Duration::from_secs(options.poll_wait_s_max),
         waiters_per_user_max: options.waiters_per_user_max,
         connections_max: options.connections_max.unwrap_or_else(connections_default),
+        icomet_channels_max: options.icomet_channels_max,
     })
 }
 

@@ -99,6 +99,13 @@ impl KeySource {
     }
 }
 
+/// What a shell is told to read a secret, whatever is in the path: within single quotes only the quote itself ends
+/// them, so it stands outside.
+pub(crate) fn shell_reading(path: &Path) -> String {
+    let path = path.display().to_string().replace('\'', "'\\''");
+    format!("$(cat '{path}')")
+}
+
 /// Why there is no usable secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -194,6 +201,8 @@ fn create(path: &Path) -> Result<Secret, SecretError> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn file_with(text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -276,5 +285,23 @@ mod tests {
     fn debug_output_hides_it() {
         let source = KeySource::Given(Secret::from("very secret indeed".to_owned()), "admin-key");
         assert!(!format!("{source:?}").contains("very"));
+    }
+
+    #[test]
+    fn a_shell_reads_the_file_whatever_its_path_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["it's", "a b", "''", "$HOME `id` \"x\" \\", "a\nb", "*"] {
+            let path = folder.path().join(name);
+            fs::write(&path, "a key of the file\n").unwrap();
+            let read = shell_reading(&path);
+            // As the server says it to be pasted, and as the demo does.
+            let script = format!("KEY={read}\nprintf '%s|%s' \"$KEY\" \"Bearer {read}\"");
+            let said = Command::new("sh").arg("-c").arg(&script).output().unwrap();
+            assert_eq!(
+                String::from_utf8_lossy(&said.stdout),
+                "a key of the file|Bearer a key of the file",
+                "{script}"
+            );
+        }
     }
 }

@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 use crate::config::{Config, Durability, IcometRules, KeyError};
 use crate::http::{self, App, Face, Parts, Timeouts};
 use crate::hub::{self, Hub};
-use crate::secret::KeySource;
+use crate::secret::{self, KeySource};
 use crate::store::{self, SLED_OPEN_THREAD};
 
 /// Reads of the view that are under way at once; more wait their turn. A burst of returning clients must not
@@ -236,7 +236,10 @@ fn hub_options(config: &Config) -> hub::Options {
         disk_free_min_bytes: config.store.disk_free_min_bytes,
         queue_bytes_max: config.limits.queue_bytes_max,
         waiters_per_user_max: config.limits.waiters_per_user_max,
-        channels: config.icomet.is_some(),
+        channels_max: match config.icomet {
+            Some(_) => config.limits.icomet_channels_max,
+            None => 0,
+        },
     }
 }
 
@@ -366,11 +369,11 @@ fn key_place(config: &Config) -> String {
 
 /// Lines to paste: a token for bob, a request that he holds, a message to him.
 fn first_message(text: &mut String, client: SocketAddr, admin: SocketAddr, key: &Path) {
-    let key = key.display();
+    let key = secret::shell_reading(key);
     write!(
         text,
         "\nA first message: paste these lines into another terminal.\n\n\
-         KEY=$(cat '{key}')\n\
+         KEY={key}\n\
          TOKEN=$(curl -s http://{admin}/v1/tokens -H \"Authorization: Bearer $KEY\" -d '{{\"user\":\"bob\",\"ttl_s\":3600}}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')\n\
          curl -sw '\\n' \"http://{client}/v1/inbox?wait=30\" -H \"Authorization: Bearer $TOKEN\" &   # bob waits\n\
          sleep 1; curl -sw '\\n' http://{admin}/v1/direct/bob/messages -H \"Authorization: Bearer $KEY\" -d '{{\"from\":\"alice\",\"body\":\"Hello, Bob\"}}'; wait\n"

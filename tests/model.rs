@@ -286,7 +286,7 @@ fn open(data: &Path) -> Hub {
         disk_free_min_bytes: 0,
         queue_bytes_max: 1 << 20,
         waiters_per_user_max: 10,
-        channels: true,
+        channels_max: usize::MAX,
     })
     .unwrap()
 }

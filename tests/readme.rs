@@ -15,7 +15,7 @@
 mod program;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use program::{halley, succeed};
 use serde_json::Value;
@@ -85,6 +85,36 @@ fn next_address(output: &mut impl BufRead) -> String {
 fn between(begin: &str, end: &str) -> &'static str {
     let (_, rest) = README.split_once(begin).expect("it has a begin");
     rest.split_once(end).expect("it has an end").0
+}
+
+/// What is printed at the first start, up to the end of the lines to paste.
+fn first_lines(output: &mut impl BufRead) -> String {
+    let mut text = String::new();
+    while !text.ends_with("; wait\n") {
+        assert!(output.read_line(&mut text).unwrap() > 0, "{text}");
+    }
+    text
+}
+
+#[test]
+fn the_first_lines_can_be_pasted_whatever_the_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("it's $HOME here");
+    let mut child = halley(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .arg("--data")
+        .arg(&data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = first_lines(&mut BufReader::new(child.stdout.take().unwrap()));
+    let (_, lines) = text.split_once("another terminal.\n").unwrap();
+    let pasted = Command::new("sh").arg("-c").arg(lines).output().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = String::from_utf8(pasted.stdout).unwrap();
+    for part in ["\"duplicate\":false", "\"body\":\"Hello, Bob\""] {
+        assert!(said.contains(part), "{lines}\n{said}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::http::EVERYONE;
 use crate::hub::{GroupChange, HistoryMode, Hub};
 use crate::logging;
 use crate::model::{Body, Draft, GroupName, Receiver, UserName};
-use crate::secret::{KeySource, Secret};
+use crate::secret::{self, KeySource, Secret};
 use crate::server::{self, ServeError, Server};
 
 /// Digits of the directory's name that are drawn at random.
@@ -111,7 +111,7 @@ fn greet(server: &Server, config: &Config, out: &mut dyn Write) -> io::Result<()
             let key = source.load().map_err(io::Error::other)?;
             key.expose().to_owned()
         }
-        KeySource::File(path) => format!("$(cat '{}')", path.display()),
+        KeySource::File(path) => secret::shell_reading(path),
         KeySource::Given(..) => "$HALLEY_ADMIN_KEY".to_owned(),
     };
     writeln!(

@@ -7,13 +7,12 @@ use std::io::Write;
 use super::{Failure, output};
 use crate::clock;
 use crate::config::{Config, TokenKey};
+use crate::model::UserName;
 use crate::secret::{KeySource, SecretError};
 use crate::token::{Claims, mint};
 
 /// A year: a token cannot be called back, so it should end.
 const TTL_S_MAX: u64 = 31_536_000;
-/// The rule for names of users.
-const NAME_BYTES_MAX: usize = 128;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -74,12 +73,10 @@ fn explain(source: &KeySource, error: SecretError) -> Failure {
 }
 
 pub(super) fn parse_user(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > NAME_BYTES_MAX || text.contains(char::is_control) {
-        return Err(format!(
-            "a name is 1 to {NAME_BYTES_MAX} bytes of UTF-8 without control characters"
-        ));
+    match UserName::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
     }
-    Ok(text.to_owned())
 }
 
 fn parse_ttl_s(text: &str) -> Result<u64, String> {
@@ -135,7 +132,7 @@ mod tests {
     #[test]
     fn names_keep_the_rule() {
         assert!(parse_user("Zoë / 1").is_ok());
-        for name in ["", "a\nb", &"é".repeat(65)] {
+        for name in ["", "..", "a\nb", &"é".repeat(65)] {
             assert!(parse_user(name).is_err(), "{name:?}");
         }
     }

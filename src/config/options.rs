@@ -103,6 +103,17 @@ pub struct Options {
     #[arg(help_heading = "Network")]
     pub icomet_open: bool,
 
+    /// With icomet: most channels that are ever opened; beyond it new ones are refused, known ones go on
+    // icomet's own default. A channel is for ever: about 100 bytes of disk and 1 KiB of memory, measured with 100,000.
+    #[arg(
+        long,
+        global = true,
+        env = "HALLEY_ICOMET_CHANNELS_MAX",
+        value_name = "N"
+    )]
+    #[arg(default_value = "100000", value_parser = sized(1..=10_000_000), help_heading = "Network")]
+    pub icomet_channels_max: usize,
+
     /// Most connections at once, both addresses together [default: what the open-file limit allows]
     // Each connection is an open file and some kilobytes; beyond the limit of open files the
     // listeners could not even refuse.

@@ -102,3 +102,43 @@ impl Ending {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{LogId, Position};
+
+    /// As the README says it, and as clients decide by it.
+    #[test]
+    fn every_reason_has_its_code_and_says_whether_to_connect_again() {
+        for (ending, code, close, reconnect) in [
+            (Ending::of(Error::Closing), "closing", 1001, true),
+            (Ending::of(Error::StoreDamaged), "store_damaged", 1011, true),
+            (
+                Ending::of(Error::WritesRefused),
+                "writes_refused",
+                1011,
+                true,
+            ),
+            (Ending::Over, "stream_over", 4000, true),
+            (Ending::TokenExpired, "token_expired", 4001, true),
+            (Ending::Silent, "silent", 4008, true),
+            (Ending::Protocol, "protocol_error", 1002, false),
+            (Ending::NotText, "not_text", 1003, false),
+            (Ending::NotUtf8, "not_utf8", 1007, false),
+            (Ending::TooLarge, "body_too_large", 1009, false),
+        ] {
+            let object = ending.object(Cursor::new(Position::default(), LogId([0; 16])));
+            assert_eq!(object["code"], code);
+            assert_eq!(object["reconnect"], reconnect, "{code}");
+            assert!(
+                object["detail"]
+                    .as_str()
+                    .is_some_and(|text| text.len() > 10),
+                "{code}"
+            );
+            assert_eq!(ending.code(), code);
+            assert_eq!(u16::from(ending.close_code()), close, "{code}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::channel::Opening;
 use super::plan::{GroupReceipt, Outcome};
 use super::{Hub, Inner};
 use crate::error::Error;
@@ -28,6 +29,7 @@ pub(super) struct Waiting {
     pub(super) answer: oneshot::Sender<Result<Vec<Outcome>, Error>>,
     pub(super) commands: usize,
     _queued: Queued,
+    _opening: Opening,
 }
 
 impl Waiting {
@@ -92,14 +94,8 @@ impl Hub {
             Receiver::User(to) => Some(to),
             Receiver::Group(_) => None,
         });
-        let mut commands = self.0.channels.to_open(receivers);
-        commands.extend(drafts.into_iter().map(Command::Message));
-        let outcomes = self
-            .0
-            .propose(commands)?
-            .await
-            .map_err(|_| Error::WritesRefused)??;
-        Ok(outcomes.into_iter().filter_map(Outcome::message).collect())
+        let opening = self.0.channels.to_open(receivers);
+        self.0.commit(opening, drafts).await
     }
 
     /// Changes a group. The change takes its place in the one order of all commands.
@@ -113,8 +109,8 @@ impl Hub {
             GroupChange::Members { add, .. } => add,
             GroupChange::Delete => &[],
         };
-        let mut commands = self.0.channels.to_open(joining);
-        commands.push(match change {
+        let opening = self.0.channels.to_open(joining);
+        let command = match change {
             GroupChange::Set { members, history } => Command::SetGroup {
                 group,
                 members,
@@ -122,10 +118,10 @@ impl Hub {
             },
             GroupChange::Members { add, remove } => Command::ChangeMembers { group, add, remove },
             GroupChange::Delete => Command::DeleteGroup { group },
-        });
+        };
         let outcomes = self
             .0
-            .propose(commands)?
+            .propose(opening, vec![command])?
             .await
             .map_err(|_| Error::WritesRefused)??;
         outcomes
@@ -156,8 +152,25 @@ impl Outcome {
 type Answer = oneshot::Receiver<Result<Vec<Outcome>, Error>>;
 
 impl Inner {
-    pub(super) fn propose(&self, commands: Vec<Command>) -> Result<Answer, Error> {
+    /// Commits drafts, behind the opening of channels.
+    pub(super) async fn commit(
+        &self,
+        opening: Opening,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Result<Receipt, Error>>, Error> {
+        let messages = drafts.into_iter().map(Command::Message).collect();
+        let answer = self.propose(opening, messages)?;
+        let outcomes = answer.await.map_err(|_| Error::WritesRefused)??;
+        Ok(outcomes.into_iter().filter_map(Outcome::message).collect())
+    }
+
+    pub(super) fn propose(
+        &self,
+        opening: Opening,
+        commands: Vec<Command>,
+    ) -> Result<Answer, Error> {
         self.writable()?;
+        let commands: Vec<_> = opening.commands().chain(commands).collect();
         let bytes = commands.iter().map(Command::weight).sum();
         let queued = Queued::new(bytes, &self.queued_bytes, self.options.queue_bytes_max)?;
         let (answer, answered) = oneshot::channel();
@@ -165,6 +178,7 @@ impl Inner {
             answer,
             commands: commands.len(),
             _queued: queued,
+            _opening: opening,
         };
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         let queue: &SyncSender<Proposal> = queue.as_ref().ok_or(Error::Closing)?;

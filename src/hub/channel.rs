@@ -2,8 +2,12 @@
 //! without a gap. Numbering begins when the channel is opened, is part of what applying gives, and never begins
 //! again. What a channel costs: one row more for each message and receiver, also of groups.
 
-use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tracing::warn;
 
 use super::feed::PAGE_BYTES_MAX;
 use super::{Failure, Hub};
@@ -33,60 +37,195 @@ pub struct ChannelPage {
     pub next: u64,
 }
 
-/// The users whose channels are known to be open; nothing where channels are not wanted.
+/// The users whose channels are open or about to be; never more than there may be. How many there may be is a
+/// matter of this process, so what applying does knows nothing of it: a channel too many is not proposed.
 #[derive(Debug)]
-pub(super) struct Channels(Option<RwLock<HashSet<UserName>>>);
+pub(super) struct Channels {
+    max: usize,
+    book: Arc<RwLock<Book>>,
+    /// Whether the log has been told that there is no room.
+    told: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    /// As in the view.
+    open: HashSet<UserName>,
+    /// Proposed, and by how many proposals: opening twice is opening once.
+    opening: HashMap<UserName, usize>,
+}
+
+impl Book {
+    /// Whether a user has a channel, or gets one.
+    fn has(&self, user: &UserName) -> bool {
+        self.open.contains(user) || self.opening.contains_key(user)
+    }
+
+    fn len(&self) -> usize {
+        self.open.len() + self.opening.len()
+    }
+}
+
+/// The channels that one proposal opens. They count from here on; dropped, only those that are open do.
+#[derive(Debug)]
+pub(super) struct Opening {
+    users: Vec<UserName>,
+    /// Whether there was no room for others.
+    refused: bool,
+    book: Arc<RwLock<Book>>,
+}
+
+impl Opening {
+    pub(super) fn commands(&self) -> impl Iterator<Item = Command> {
+        let users = self.users.iter().cloned();
+        users.map(|user| Command::OpenChannel { user })
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if self.users.is_empty() {
+            return;
+        }
+        let mut book = write(&self.book);
+        for user in self.users.drain(..) {
+            if let MapEntry::Occupied(mut proposals) = book.opening.entry(user) {
+                *proposals.get_mut() -= 1;
+                if *proposals.get() == 0 {
+                    proposals.remove();
+                }
+            }
+        }
+    }
+}
+
+fn read(book: &RwLock<Book>) -> RwLockReadGuard<'_, Book> {
+    book.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(book: &RwLock<Book>) -> RwLockWriteGuard<'_, Book> {
+    book.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Channels {
-    /// Reads which are open.
-    pub(super) fn load(view: &View, wanted: bool) -> Result<Self, store::Error> {
-        if !wanted {
-            return Ok(Self(None));
+    /// Reads which are open, unless none is to be opened.
+    pub(super) fn load(view: &View, max: usize) -> Result<Self, store::Error> {
+        let mut book = Book::default();
+        if max > 0 {
+            let names = view
+                .channels()
+                .map(|channel| channel.map(|(_, _, name)| name));
+            book.open = names.collect::<Result<_, _>>()?;
         }
-        let names = view
-            .channels()
-            .map(|channel| channel.map(|(_, _, name)| name));
-        Ok(Self(Some(RwLock::new(names.collect::<Result<_, _>>()?))))
+        Ok(Self {
+            max,
+            book: Arc::new(RwLock::new(book)),
+            told: AtomicBool::new(false),
+        })
     }
 
-    /// Takes over what an entry opened.
+    /// Takes over what an entry opened. Before its proposals are answered, so that none is ever not counted.
     pub(super) fn opened(&self, users: Vec<UserName>) {
-        if let Some(open) = self.0.as_ref().filter(|_| !users.is_empty()) {
-            open.write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(users);
+        if self.max == 0 || users.is_empty() {
+            return;
+        }
+        let mut book = write(&self.book);
+        for user in users {
+            book.opening.remove(&user);
+            book.open.insert(user);
         }
     }
 
-    /// Commands that open the channels of users who have none. Another proposal may say the same: opening twice
-    /// is opening once.
-    pub(super) fn to_open<'a>(
-        &self,
-        users: impl IntoIterator<Item = &'a UserName>,
-    ) -> Vec<Command> {
-        let Some(open) = &self.0 else {
-            return Vec::new();
+    /// The channels of those users who have none, as far as there is room.
+    pub(super) fn to_open<'a>(&self, users: impl IntoIterator<Item = &'a UserName>) -> Opening {
+        let mut opening = Opening {
+            users: Vec::new(),
+            refused: false,
+            book: Arc::clone(&self.book),
         };
-        let open = open.read().unwrap_or_else(PoisonError::into_inner);
+        if self.max == 0 {
+            return opening;
+        }
         let mut seen = HashSet::new();
-        let new = users
-            .into_iter()
-            .filter(|user| !open.contains(*user) && seen.insert(*user));
-        new.map(|user| Command::OpenChannel { user: user.clone() })
-            .collect()
+        let new: Vec<&UserName> = {
+            let book = read(&self.book);
+            let users = users.into_iter();
+            users
+                .filter(|user| !book.open.contains(*user) && seen.insert(*user))
+                .collect()
+        };
+        if new.is_empty() {
+            return opening;
+        }
+        let mut book = write(&self.book);
+        for user in new {
+            if book.open.contains(user) {
+                continue;
+            }
+            if book.has(user) || book.len() < self.max {
+                *book.opening.entry(user.clone()).or_default() += 1;
+                opening.users.push(user.clone());
+            } else {
+                opening.refused = true;
+                self.tell();
+            }
+        }
+        opening
+    }
+
+    /// Whether a user has a channel or may get one.
+    fn room_for(&self, user: &UserName) -> bool {
+        let book = read(&self.book);
+        let room = book.has(user) || book.len() < self.max;
+        if !room {
+            self.tell();
+        }
+        room
+    }
+
+    /// Once: whoever asks for channel after channel must not fill the log.
+    fn tell(&self) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            warn!(
+                limit = self.max,
+                "there are as many icomet channels as may be: new ones are refused, see icomet-channels-max"
+            );
+        }
     }
 }
 
 impl Hub {
-    /// Opens a user's channel. Does nothing if it is open, or if channels are not wanted.
-    pub async fn open_channel(&self, user: &UserName) -> Result<(), Error> {
-        let commands = self.0.channels.to_open([user]);
-        if commands.is_empty() {
-            return Ok(());
+    /// Whether a user has a channel or may get one: if not, there are as many as may be.
+    pub fn channel_fits(&self, user: &UserName) -> bool {
+        self.0.channels.room_for(user)
+    }
+
+    /// Opens a user's channel, and does nothing if it is open. `false`: there are as many as may be.
+    pub async fn open_channel(&self, user: &UserName) -> Result<bool, Error> {
+        let opening = self.0.channels.to_open([user]);
+        if opening.refused {
+            return Ok(false);
         }
-        let answer = self.0.propose(commands)?;
-        answer.await.map_err(|_| Error::WritesRefused)??;
-        Ok(())
+        if !opening.users.is_empty() {
+            let answer = self.0.propose(opening, Vec::new())?;
+            answer.await.map_err(|_| Error::WritesRefused)??;
+        }
+        Ok(true)
+    }
+
+    /// Commits a draft for a user whose channel is open or is opened with it. `None`: there are as many as may be.
+    pub async fn push_to_channel(&self, draft: Draft) -> Result<Option<Receipt>, Error> {
+        let to = match &draft.to {
+            Receiver::User(to) => Some(to),
+            Receiver::Group(_) => None,
+        };
+        let opening = self.0.channels.to_open(to);
+        if opening.refused {
+            return Ok(None);
+        }
+        let receipts = self.0.commit(opening, vec![draft]).await?;
+        let receipt = receipts.into_iter().next().ok_or(Error::WritesRefused)?;
+        receipt.map(Some)
     }
 
     /// What a user's channel holds from a number on, at most `limit` messages and 1 MiB of bodies. To wait for more,
@@ -149,7 +288,7 @@ mod tests {
     use crate::hub::{Durability, GroupChange, Options, rebuild, verify};
     use crate::model::{After, Sequence, Transport};
 
-    fn open(data: &std::path::Path, channels: bool) -> Hub {
+    fn open(data: &std::path::Path, channels_max: usize) -> Hub {
         Hub::open(Options {
             data: data.to_owned(),
             durability: Durability::Always,
@@ -157,7 +296,7 @@ mod tests {
             disk_free_min_bytes: 0,
             queue_bytes_max: 1 << 20,
             waiters_per_user_max: 10,
-            channels,
+            channels_max,
         })
         .unwrap()
     }
@@ -191,12 +330,12 @@ mod tests {
     async fn numbers_begin_with_the_channel_and_outlive_every_start() {
         let data = tempfile::tempdir().unwrap();
         let bob = || Receiver::User(user("bob"));
-        let hub = open(data.path(), false);
+        let hub = open(data.path(), 0);
         push(&hub, "ann", bob()).await;
         hub.open_channel(&user("bob")).await.unwrap();
         assert_eq!(numbers(&hub, "bob", 0, 9).await, (String::new(), 1));
         hub.close();
-        let hub = open(data.path(), true);
+        let hub = open(data.path(), 9);
         assert_eq!(hub.broadcast(Body::from(b"0".to_vec())).await, Ok(None));
         push(&hub, "ann", bob()).await;
         push(&hub, "bob", Receiver::User(user("ann"))).await;
@@ -219,8 +358,8 @@ mod tests {
         for start in 0..4 {
             let hub = match start {
                 0 => hub.clone(),
-                1 => open(data.path(), true),
-                _ => open(data.path(), false),
+                1 => open(data.path(), 9),
+                _ => open(data.path(), 0),
             };
             for (name, all, next) in expected {
                 assert_eq!(numbers(&hub, name, 0, 9).await, (all.to_owned(), next));
@@ -238,7 +377,7 @@ mod tests {
             );
         }
         // Without the option an open channel goes on, and none is opened.
-        let hub = open(data.path(), false);
+        let hub = open(data.path(), 0);
         push(&hub, "ann", bob()).await;
         push(&hub, "ann", Receiver::User(user("dan"))).await;
         assert_eq!(numbers(&hub, "bob", 5, 2).await, ("5=d5".into(), 6));
@@ -250,7 +389,7 @@ mod tests {
     async fn what_wakes_a_feed_is_in_the_channel_and_nothing_is_skipped() {
         const MESSAGES: u64 = 400;
         let data = tempfile::tempdir().unwrap();
-        let hub = open(data.path(), true);
+        let hub = open(data.path(), 9);
         hub.open_channel(&user("bob")).await.unwrap();
         let group = GroupName::parse("team").unwrap();
         let change = GroupChange::Set {
@@ -286,6 +425,84 @@ mod tests {
             writer.await.unwrap();
         }
         drop(feed);
+        hub.close();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn there_are_never_more_channels_than_may_be_also_after_a_start_and_a_rebuild() {
+        let data = tempfile::tempdir().unwrap();
+        let direct = |to: &str| Draft {
+            from: user("ann"),
+            to: Receiver::User(user(to)),
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: false,
+        };
+        let hub = open(data.path(), 3);
+        for name in ["a", "b", "b"] {
+            assert_eq!(hub.open_channel(&user(name)).await, Ok(true));
+        }
+        // In one push there is room for one of two; the messages are stored all the same.
+        let receipts = hub.push(vec![direct("c"), direct("d"), direct("c")]).await;
+        assert!(receipts.unwrap().iter().all(Result::is_ok));
+        hub.close();
+        for (start, max) in [3, 2, 3, 4].into_iter().enumerate() {
+            match start {
+                1 => std::fs::remove_dir_all(data.path().join("sled")).unwrap(),
+                2 => drop(rebuild(data.path(), false, 8 << 20).unwrap()),
+                _ => {}
+            }
+            let hub = open(data.path(), max);
+            assert_eq!(hub.channel_fits(&user("e")), max > 3, "start {start}");
+            if max <= 3 {
+                assert_eq!(hub.open_channel(&user("d")).await, Ok(false));
+                assert_eq!(hub.push_to_channel(direct("d")).await, Ok(None));
+                hub.push(vec![direct("d")])
+                    .await
+                    .unwrap()
+                    .remove(0)
+                    .unwrap();
+            }
+            for name in ["a", "b", "c"] {
+                assert_eq!(hub.open_channel(&user(name)).await, Ok(true));
+                assert!(hub.push_to_channel(direct(name)).await.unwrap().is_some());
+            }
+            hub.close();
+        }
+        let hub = open(data.path(), 4);
+        assert_eq!(numbers(&hub, "d", 0, 9).await, (String::new(), 1));
+        assert!(hub.push_to_channel(direct("d")).await.unwrap().is_some());
+        assert!(!hub.channel_fits(&user("e")));
+        assert_eq!(numbers(&hub, "a", 0, 0).await.1, 5);
+        assert_eq!(numbers(&hub, "c", 0, 0).await.1, 7);
+        assert_eq!(numbers(&hub, "d", 0, 0).await.1, 2);
+        hub.close();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_at_once_get_as_many_channels_as_may_be_and_what_is_not_stored_takes_none() {
+        const MAX: usize = 7;
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(data.path(), MAX);
+        let asking: Vec<_> = (0..64)
+            .map(|n| {
+                let (hub, name) = (hub.clone(), user(&format!("user-{}", n % 32)));
+                tokio::spawn(async move { (hub.open_channel(&name).await, name) })
+            })
+            .collect();
+        let mut opened = HashSet::new();
+        for asked in asking {
+            if let (Ok(true), name) = asked.await.unwrap() {
+                opened.insert(name);
+            }
+        }
+        assert_eq!(opened.len(), MAX);
+        hub.close();
+        // What cannot be written is counted only as long as it is tried.
+        let hub = open(data.path(), MAX + 1);
+        hub.begin_close();
+        assert_eq!(hub.open_channel(&user("x")).await, Err(Error::Closing));
+        assert!(hub.channel_fits(&user("y")));
         hub.close();
     }
 }

@@ -75,8 +75,9 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Feeds that one user may have open.
     pub waiters_per_user_max: usize,
-    /// Whether those whom something is sent to get a channel, which numbers what is for them.
-    pub channels: bool,
+    /// How many users may have a channel, which numbers what is for them. Those whom something is sent to get one
+    /// while there is room; with 0 nobody does.
+    pub channels_max: usize,
 }
 
 /// A group and its members.

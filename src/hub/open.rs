@@ -176,7 +176,7 @@ fn start(
         journal_size: Mutex::new(journal.size()),
         view: RwLock::new(Some(Arc::clone(&view))),
         memberships: Memberships::load(&view, &state)?,
-        channels: Channels::load(&view, options.channels)?,
+        channels: Channels::load(&view, options.channels_max)?,
         recent: Recent::new(applied.heads.direct),
         visible: Watermark::default(),
         woken: Watermark::default(),

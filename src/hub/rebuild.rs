@@ -91,7 +91,7 @@ mod tests {
             disk_free_min_bytes: 0,
             queue_bytes_max: 1 << 20,
             waiters_per_user_max: 10,
-            channels: false,
+            channels_max: 0,
         })
     }
 

@@ -146,7 +146,9 @@ impl State {
                     match &draft.to {
                         Receiver::User(to) => {
                             self.prepare_conversation(view, &draft.from, to)?;
-                            self.prepare_users(view, slice::from_ref(to))?;
+                            if !self.channels.is_empty() {
+                                self.prepare_users(view, slice::from_ref(to))?;
+                            }
                         }
                         Receiver::Group(group) => self.prepare_channels(view, group)?,
                     }

@@ -12,7 +12,8 @@ pub const NAME_BYTES_MAX: usize = 128;
 /// Why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a {what} name is 1 to {NAME_BYTES_MAX} bytes of UTF-8 without control characters; this one {fault}"
+    "a {what} name is 1 to {NAME_BYTES_MAX} bytes of UTF-8 without control characters, and not `.` or `..`; \
+     this one {fault}"
 )]
 pub struct NameError {
     what: &'static str,
@@ -24,6 +25,7 @@ enum NameFault {
     Empty,
     Long(usize),
     Control,
+    Dots,
 }
 
 impl fmt::Display for NameFault {
@@ -32,6 +34,7 @@ impl fmt::Display for NameFault {
             Self::Empty => f.write_str("is empty"),
             Self::Long(bytes) => write!(f, "has {bytes} bytes"),
             Self::Control => f.write_str("has a control character"),
+            Self::Dots => f.write_str("is one that browsers take out of a path"),
         }
     }
 }
@@ -49,7 +52,17 @@ fn check(what: &'static str, text: &str) -> Result<(), NameError> {
     Err(NameError { what, fault })
 }
 
-/// The name of a user: 1 to 128 bytes of UTF-8 without control characters. Cheap to clone.
+/// What may be a name from now on. What was stored before may be `.` or `..`, and stays readable.
+fn check_new(what: &'static str, text: &str) -> Result<(), NameError> {
+    if matches!(text, "." | "..") {
+        let fault = NameFault::Dots;
+        return Err(NameError { what, fault });
+    }
+    check(what, text)
+}
+
+/// The name of a user: 1 to 128 bytes of UTF-8 without control characters, and not `.` or `..`, which browsers
+/// take out of a path, also percent-encoded. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct UserName(Arc<str>);
 
@@ -60,6 +73,11 @@ pub struct GroupName(Arc<str>);
 impl UserName {
     /// Checks the rule for names.
     pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_new("user", text).map(|()| Self(text.into()))
+    }
+
+    /// A name that was stored.
+    pub(crate) fn stored(text: &str) -> Result<Self, NameError> {
         check("user", text).map(|()| Self(text.into()))
     }
 
@@ -72,6 +90,10 @@ impl UserName {
 impl GroupName {
     /// Checks the rule for names.
     pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_new("group", text).map(|()| Self(text.into()))
+    }
+
+    fn stored(text: &str) -> Result<Self, NameError> {
         check("group", text).map(|()| Self(text.into()))
     }
 
@@ -105,15 +127,17 @@ impl fmt::Debug for GroupName {
     }
 }
 
+/// Of what is stored; requests are parsed.
 impl<'de> Deserialize<'de> for UserName {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(from)?).map_err(D::Error::custom)
+        Self::stored(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 
+/// Of what is stored; requests are parsed.
 impl<'de> Deserialize<'de> for GroupName {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(from)?).map_err(D::Error::custom)
+        Self::stored(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 
@@ -126,9 +150,22 @@ mod tests {
         assert!(UserName::parse("bob").is_ok());
         assert!(GroupName::parse("a/b ü 日本").is_ok());
         assert!(UserName::parse(&"x".repeat(128)).is_ok());
-        for wrong in ["", "a\nb", "a\u{0}", "\u{85}", &"x".repeat(129)] {
+        for wrong in ["", ".", "..", "a\nb", "a\u{0}", "\u{85}", &"x".repeat(129)] {
             let error = UserName::parse(wrong).unwrap_err().to_string();
             assert!(error.contains("1 to 128 bytes"), "{error}");
+            assert!(GroupName::parse(wrong).is_err(), "{wrong:?}");
         }
+        assert!(UserName::parse("...").is_ok());
+    }
+
+    #[test]
+    fn names_that_were_stored_before_the_rule_became_stricter_stay_readable() {
+        for dots in [".", ".."] {
+            let json = serde_json::to_string(dots).unwrap();
+            let user: UserName = serde_json::from_str(&json).unwrap();
+            let group: GroupName = serde_json::from_str(&json).unwrap();
+            assert_eq!((user.as_str(), group.as_str()), (dots, dots));
+        }
+        assert!(serde_json::from_str::<UserName>("\"\"").is_err());
     }
 }

@@ -108,3 +108,30 @@ fn numbers_outlive_kills_stops_and_rebuilds() {
     let verified = halley(&[OsStr::new("verify"), OsStr::new("--data"), data.as_os_str()]);
     assert!(verified.status.success(), "{verified:?}");
 }
+
+#[test]
+fn no_kill_makes_room_for_more_channels_than_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let launch = Launch::new(&data)
+        .env("HALLEY_ICOMET", "true")
+        .option("--icomet-channels-max", "2");
+    for round in 0..3 {
+        let mut process = launch.start();
+        let mut backend = process.admin();
+        let mut status = |path: &str| backend.get(path).unwrap().status;
+        for channel in CHANNELS {
+            assert_eq!(status(&format!("/push?cname={channel}&content=1")), 200);
+        }
+        for _ in 0..2 {
+            assert_eq!(status("/push?cname=dan&content=1"), 429, "round {round}");
+            assert_eq!(status("/sign?cname=dan"), 429, "round {round}");
+        }
+        process.kill9();
+        if round == 0 {
+            fs::remove_dir_all(data.join("sled")).unwrap();
+        }
+    }
+    let said = launch.log().matches("as many icomet channels").count();
+    assert_eq!(said, 3, "once in each run: {}", launch.log());
+}

@@ -18,7 +18,7 @@ const READERS: usize = 990;
 const SLOW: usize = 10;
 /// Messages to all, in each of two runs.
 const TO_ALL: u64 = 100;
-/// Long messages to those that do not read. Each of these by itself would take twice what all may.
+/// Long messages to those that do not read: a copy for each of these would take three times what all may.
 const LONG_ONES: usize = 300;
 const LONG: usize = 16 * 1024;
 /// What readers that do not read may add to what writing alone costs.

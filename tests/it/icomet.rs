@@ -1,6 +1,7 @@
 //! icomet's protocol as its clients and backends speak it: the bytes that they send, and the bytes that they get.
 
 mod backends;
+mod channels;
 mod clients;
 mod numbers;
 mod refusals;
@@ -23,7 +24,7 @@ async fn server(rules: IcometRules) -> TestServer {
 
 async fn server_with(rules: IcometRules, change: impl FnOnce(&mut Parts)) -> TestServer {
     TestServer::with_hub(
-        |options| options.channels = true,
+        |options| options.channels_max = 1000,
         |parts| {
             parts.icomet = Some(rules);
             parts.cors_origins.clear();

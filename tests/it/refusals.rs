@@ -87,6 +87,10 @@ const WRONG_REQUESTS: &[Row] = &[
     (Backend, "GET", "/v1/messages/direct/99", "", 404, "message_not_found"),
     (Backend, "GET", "/v1/messages/direct/x", "", 404, "message_not_found"),
     (Backend, "GET", "/v1/users/%0a/presence", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/users/./presence", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/groups/%2E%2e", "", 400, "bad_name"),
+    (User, "GET", "/v1/direct/../messages", "", 400, "bad_name"),
+    (User, "GET", "/v1/direct/%2e/messages", "", 400, "bad_name"),
     (Backend, "GET", "/v1/groups/none", "", 404, "group_not_found"),
     (Backend, "DELETE", "/v1/groups/none", "", 404, "group_not_found"),
     (Backend, "PUT", "/v1/groups/none/members/a", "", 404, "group_not_found"),
@@ -115,11 +119,16 @@ const WRONG_BODIES: &[Row] = &[
     (Backend, "PUT", "/v1/groups/g", "[]", 400, "bad_json"),
     (Backend, "PUT", "/v1/groups/g", "{\"history\":\"some\"}", 400, "bad_json"),
     (Backend, "PUT", "/v1/groups/g", "{\"members\":[\"\"]}", 400, "bad_name"),
+    (Backend, "PUT", "/v1/groups/g", "{\"members\":[\"..\"]}", 400, "bad_name"),
+    (Backend, "PUT", "/v1/groups/%2e%2e", "{}", 400, "bad_name"),
+    (Backend, "POST", "/v1/direct/x/messages", "{\"from\":\".\",\"body\":1}", 400, "bad_name"),
+    (Backend, "POST", "/v1/direct/../messages", "{\"from\":\"a\",\"body\":1}", 400, "bad_name"),
     (Backend, "POST", "/v1/groups/g/members", "{\"add\":\"a\"}", 400, "bad_json"),
     (Backend, "POST", "/v1/tokens", "{}", 400, "bad_json"),
     (Backend, "POST", "/v1/tokens", "{\"user\":\"a\",\"ttl_s\":0}", 400, "bad_json"),
     (Backend, "POST", "/v1/tokens", "{\"user\":\"a\",\"ttl_s\":31536001}", 400, "bad_json"),
     (Backend, "POST", "/v1/tokens", "{\"user\":\"\"}", 400, "bad_name"),
+    (Backend, "POST", "/v1/tokens", "{\"user\":\"..\"}", 400, "bad_name"),
 ];
 
 #[tokio::test]

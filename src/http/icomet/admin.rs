@@ -88,8 +88,9 @@ async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Refusal> 
         key: None,
         by_user: false,
     };
-    let receipts = app.hub.push(vec![draft]).await?;
-    receipts.into_iter().next().ok_or(Refusal::Internal)??;
+    if app.hub.push_to_channel(draft).await?.is_none() {
+        return Ok(too_many_channels());
+    }
     if let Some(live) = app.live() {
         live.published(&user);
     }
@@ -106,6 +107,14 @@ pub(super) async fn broadcast(mut call: Call) -> Result<Reply, Refusal> {
         live.published_to_all();
     }
     Ok(said(HTML_LATIN, "ok\n".to_owned()))
+}
+
+/// As icomet says it.
+fn too_many_channels() -> Reply {
+    Reply {
+        content_type: None,
+        ..Reply::parts(StatusCode::TOO_MANY_REQUESTS, Vec::new())
+    }
 }
 
 fn check_length(app: &App, body: &Body) -> Result<(), Refusal> {
@@ -127,13 +136,15 @@ pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
     let app = &call.app;
     let token = token_for(app, &user)?;
     let live = app.live().ok_or(Refusal::NoRoute)?;
+    if !app.hub.channel_fits(&user) {
+        return Ok(too_many_channels());
+    }
     let Some(expires) = live.signed(&user, params.number("expires")) else {
-        return Ok(Reply {
-            content_type: None,
-            ..Reply::parts(StatusCode::TOO_MANY_REQUESTS, Vec::new())
-        });
+        return Ok(too_many_channels());
     };
-    app.hub.open_channel(&user).await?;
+    if !app.hub.open_channel(&user).await? {
+        return Ok(too_many_channels());
+    }
     let next = next(app, &user).await?;
     let seq = next.saturating_sub(BACK_MAX).max(live.first(&user));
     let json = format!(

@@ -39,7 +39,8 @@ pub(in crate::http) struct Live {
 #[derive(Debug)]
 struct Inside {
     channels: HashMap<UserName, Channel>,
-    /// Numbers below which nothing is given again.
+    /// Numbers below which nothing is given again. Only of channels that are or were in use, so no more than may
+    /// be opened.
     cleared: HashMap<UserName, u64>,
     begun: u64,
     swept: Instant,
@@ -241,7 +242,7 @@ impl Live {
     pub(super) fn clear(&self, user: &UserName, next: u64) -> bool {
         let mut inside = self.lock();
         let used = inside.channels.contains_key(user);
-        if used && (inside.cleared.len() < CHANNELS_MAX || inside.cleared.contains_key(user)) {
+        if used {
             inside.cleared.insert(user.clone(), next);
         }
         used
@@ -352,5 +353,18 @@ mod tests {
         assert!(live.close(&user()));
         assert!(changes.has_changed().unwrap());
         assert_eq!(live.first(&user()), 7);
+    }
+
+    #[test]
+    fn all_that_were_cleared_stay_so_however_many_they_are() {
+        let live = Live::new(Duration::from_secs(30));
+        let name = |n: usize| UserName::parse(&format!("user-{n}")).unwrap();
+        for n in 0..=CHANNELS_MAX {
+            live.published(&name(n));
+            assert!(live.clear(&name(n), 7) && live.close(&name(n)));
+        }
+        for n in [0, CHANNELS_MAX] {
+            assert_eq!(live.first(&name(n)), 7);
+        }
     }
 }

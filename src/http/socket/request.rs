@@ -1,8 +1,10 @@
 //! What a client says on its socket: send a message, or take a fresh token.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 
 use crate::http::app::App;
 use crate::http::auth;
@@ -37,7 +39,7 @@ pub(super) fn take(
     app: &App,
     caller: &mut Caller,
     text: &str,
-) -> (Option<Value>, Result<Doing, Refusal>) {
+) -> (Option<Box<RawValue>>, Result<Doing, Refusal>) {
     let request: RequestIn<'_> = match parse(text.as_bytes()) {
         Ok(request) => request,
         Err(refusal) => return (None, Err(refusal)),
@@ -71,11 +73,12 @@ fn doing(app: &App, caller: &mut Caller, request: &RequestIn<'_>) -> Result<Doin
     }
 }
 
-fn reference(raw: &RawValue) -> Result<Value, Refusal> {
+/// As it was written: a number may have more digits than any type of ours.
+fn reference(raw: &RawValue) -> Result<Box<RawValue>, Refusal> {
     let value: Value = parse(raw.get().as_bytes())?;
     let short = raw.get().len() <= REF_BYTES_MAX;
     match value {
-        Value::Number(_) | Value::String(_) if short => Ok(value),
+        Value::Number(_) | Value::String(_) if short => Ok(raw.to_owned()),
         _ => Err(Refusal::BadJson(format!(
             "`ref` must be a text or a number of at most {REF_BYTES_MAX} bytes"
         ))),
@@ -85,7 +88,7 @@ fn reference(raw: &RawValue) -> Result<Value, Refusal> {
 /// Does it, and gives the text of the answer.
 pub(super) async fn answer(
     app: App,
-    reference: Option<Value>,
+    reference: Option<Box<RawValue>>,
     doing: Result<Doing, Refusal>,
 ) -> String {
     let done = match doing {
@@ -96,10 +99,8 @@ pub(super) async fn answer(
         Err(refusal) => Err(refusal),
     };
     let (name, value) = done.unwrap_or_else(|refusal| ("error", refusal.problem(app.hub.log())));
-    let mut answer = Map::new();
-    if let Some(reference) = reference {
-        answer.insert("ref".to_owned(), reference);
-    }
-    answer.insert(name.to_owned(), value);
-    Value::Object(answer).to_string()
+    let value = to_raw_value(&value).expect("a value is always JSON");
+    let mut answer = BTreeMap::from([(name, value)]);
+    answer.extend(reference.map(|reference| ("ref", reference)));
+    serde_json::to_string(&answer).expect("values with texts as keys are always JSON")
 }

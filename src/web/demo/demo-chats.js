@@ -177,6 +177,7 @@ export function initialsOf(name) {
 export function nameTrouble(name) {
   if (name === "") return "Write a name.";
   if (new TextEncoder().encode(name).length > 128) return "A name has at most 128 bytes.";
+  if (name === "." || name === "..") return "A name is not . or .. alone.";
   if (/\p{Cc}/u.test(name)) return "A name has no control characters.";
   return "";
 }

@@ -287,7 +287,7 @@ async fn wrong_names_callbacks_and_contents_say_what_is_right() {
 async fn too_many_requests_for_one_channel_are_told_so() {
     let server = TestServer::with_hub(
         |options| {
-            options.channels = true;
+            options.channels_max = 1000;
             options.waiters_per_user_max = 2;
         },
         |parts| parts.icomet = Some(Open),

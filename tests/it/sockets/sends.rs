@@ -243,16 +243,23 @@ async fn a_mark_is_a_text_or_a_number_and_what_is_no_json_is_told_so() {
         "\"\u{1f600}\"",
         "18446744073709551615",
         "1.5",
+        // As it was written, also what no number of a programming language holds.
+        "18446744073709551616",
+        "-123456789012345678901234567890",
+        "1.10",
+        "1E2",
+        "\"\\u0041\"",
     ] {
-        let text = format!("{{\"ref\":{reference},\"send\":{{\"to\":\"alice\",\"body\":1}}}}");
+        let text = format!("{{\"ref\": {reference} ,\"send\":{{\"to\":\"alice\",\"body\":1}}}}");
         socket.put(&frame(0x81, text.as_bytes())).await;
-        let answer = socket.answer().await;
-        assert_eq!(answer["ref"].to_string(), reference);
+        let text = socket.answer_text().await;
+        assert!(text.ends_with(&format!(",\"ref\":{reference}}}")), "{text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
         assert!(answer["receipt"]["id"].is_u64(), "{answer}");
     }
     assert_eq!(
         inbox(&server, "alice").await.len(),
-        6,
+        11,
         "and nothing else was stored"
     );
     assert!(inbox(&server, "a").await.is_empty());
@@ -318,5 +325,24 @@ async fn what_came_whole_before_the_client_left_is_done() {
             inbox(&server, &user).await.len() == 9
         })
         .await;
+    }
+}
+
+/// Sixteen wait for their receipts; what else the client has sent waits in the kernel, not in the queue that all
+/// clients share.
+#[tokio::test]
+async fn a_client_that_sends_without_waiting_takes_no_more_of_the_queue_than_sixteen_messages() {
+    const BODY: usize = 2_000;
+    let server = TestServer::with_hub(|options| options.queue_bytes_max = 20 * BODY, |_| {}).await;
+    let mut socket = Socket::open(&server, "bob").await;
+    let send = |number: u64| json!({ "send": { "to": "alice", "body": "x".repeat(BODY - 300) }, "ref": number });
+    let all: Vec<u8> = (0..500)
+        .flat_map(|number| frame(0x81, send(number).to_string().as_bytes()))
+        .collect();
+    socket.put(&all).await;
+    for number in 0..500 {
+        let answer = socket.answer().await;
+        assert!(answer["receipt"]["id"].is_u64(), "{answer}");
+        assert_eq!(answer["ref"], number);
     }
 }

@@ -56,7 +56,7 @@ impl TestServer {
             disk_free_min_bytes: 0,
             queue_bytes_max: 64 << 20,
             waiters_per_user_max: 100,
-            channels: false,
+            channels_max: 0,
         };
         change_hub(&mut options);
         let hub = Hub::open(options).unwrap();
@@ -70,6 +70,7 @@ impl TestServer {
                 poll_wait_max: Duration::from_secs(300),
                 waiters_per_user_max: 100,
                 connections_max: 1000,
+                icomet_channels_max: 1000,
             },
             timeouts: Timeouts::default(),
             admin_key: Secret::from(KEY.to_owned()),

@@ -211,6 +211,17 @@ impl Socket {
         }
     }
 
+    /// The next text that is no page, as it came.
+    pub(crate) async fn answer_text(&mut self) -> String {
+        loop {
+            match self.frame().await {
+                Some(Frame::Text(text)) if !text.contains("\"messages\":") => return text,
+                Some(Frame::Text(_)) => {}
+                other => panic!("no text: {other:?}"),
+            }
+        }
+    }
+
     /// Says something and takes the answer.
     pub(crate) async fn ask(&mut self, text: &Value) -> Value {
         self.say(text).await;

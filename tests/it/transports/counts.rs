@@ -43,6 +43,10 @@ async fn one_limit_counts_what_a_user_holds_by_all_transports() {
     }
     devices.sort_unstable();
     assert_eq!(devices, ["poll", "socket", "sse", "stream"]);
+    // Since it began, not since it was asked for.
+    let asked = halley::clock::now_ms();
+    eventually("time goes on", || async { halley::clock::now_ms() > asked }).await;
+    assert_eq!(presence(&server).await, seen);
     let held = json!({ "poll": 1, "sse": 1, "stream": 1, "socket": 1, "icomet": 0 });
     assert_eq!(server.status().await["held"], held);
 
@@ -66,6 +70,8 @@ async fn one_limit_counts_what_a_user_holds_by_all_transports() {
     for way in Way::OPEN {
         drop(open.remove(0));
         server.wait_held("bob", 3).await;
+        let left = presence(&server).await.to_string();
+        assert!(!left.contains(&format!("\"{}\"", way.name())), "{left}");
         open.push(
             Reader::open(server.client, way, &token, "now")
                 .await

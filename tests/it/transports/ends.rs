@@ -1,13 +1,16 @@
 //! How what is held ends: by time, by its token, with the server.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use halley::clock;
 use halley::token::Claims;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::device::push_many;
-use crate::support::{End, Event, PATIENCE, Reader, TestServer, Way};
+use crate::support::{End, Event, PATIENCE, Reader, TestServer, Way, eventually};
 
 /// Tokens are taken for so long after their end.
 const LEEWAY_S: u64 = 5;
@@ -189,4 +192,61 @@ async fn a_server_that_stops_says_so_to_all() {
             server.ended().await;
         }
     }
+}
+
+/// Far more pages than the smallest cache holds.
+const ROUNDS: usize = 6;
+const BODIES: usize = 1_000;
+const BODY: usize = 1_000;
+
+/// What is on the disk becomes noise, under the open server.
+fn spoil(data: &std::path::Path) {
+    let db = data.join("sled/db");
+    let length = fs::metadata(&db).unwrap().len();
+    fs::write(&db, vec![0xa5; usize::try_from(length).unwrap()]).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_ends_what_is_open_with_its_reason() {
+    let mut data = PathBuf::new();
+    let server = TestServer::with_hub(
+        |options| {
+            options.cache_bytes = 1 << 20;
+            data.clone_from(&options.data);
+        },
+        |_| {},
+    )
+    .await;
+    let item = json!({ "to": "bob", "from": "alice", "body": "x".repeat(BODY) });
+    let items = Value::Array(vec![item; BODIES]).to_string();
+    for _ in 0..ROUNDS {
+        let reply = server.as_admin("POST", "/v1/messages", &items).await;
+        assert_eq!(reply.status, 200);
+    }
+    // What sled still holds back is written soon.
+    eventually("a reading of noise", || async {
+        spoil(&data);
+        let reply = server.as_user("bob", "GET", "/v1/inbox?limit=1", "").await;
+        reply.status != 200 && reply.code() == "store_damaged"
+    })
+    .await;
+    for way in Way::OPEN {
+        let token = TestServer::token("bob");
+        let mut reader = Reader::open(server.client, way, &token, "0").await.unwrap();
+        assert_eq!(
+            reader.end().await,
+            ended("store_damaged", 1011, way),
+            "{way:?}"
+        );
+        let next = reader.cursor.clone();
+        assert!(
+            way == Way::Socket || next.starts_with("0.0."),
+            "{way:?}: {next}"
+        );
+    }
+    let reply = server.as_user("bob", "GET", "/readyz", "").await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (503, "store_damaged")
+    );
 }

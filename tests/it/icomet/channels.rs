@@ -1,0 +1,117 @@
+//! The most channels there may be: new ones are refused in icomet's words, and all else goes on.
+
+use halley::config::IcometRules::{Open, Strict};
+use serde_json::json;
+
+use super::{back, front, keyed};
+use crate::device::inbox;
+use crate::support::{Reply, TestServer};
+
+async fn server(rules: halley::config::IcometRules, channels_max: usize) -> TestServer {
+    TestServer::with_hub(
+        |options| options.channels_max = channels_max,
+        |parts| parts.icomet = Some(rules),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn new_channels_beyond_the_limit_are_refused_as_icomet_does() {
+    let server = server(Open, 3).await;
+    assert!(front(&server, "/sub?cname=a").await.1.contains("next_seq"));
+    assert_eq!(
+        back(&server, "/push?cname=b&content=1").await.1,
+        "{\"type\":\"ok\"}\n"
+    );
+    assert!(back(&server, "/sign?cname=c").await.1.contains("\"seq\":1"));
+
+    let object = "{\"type\":\"429\",\"cname\":\"d\",\"seq\":0,\"content\":\"Too many channels\"}";
+    for (path, body) in [
+        ("/sub?cname=d", format!("{object}\n")),
+        ("/poll?cname=d&cb=f&seq=1", format!("f({object});\n")),
+        ("/stream?cname=d", format!("{object}\n")),
+        ("/sse?cname=d", format!("data: {object}\n\n")),
+    ] {
+        let (head, found) = front(&server, path).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\n"), "{path}: {head}");
+        assert_eq!(found, body, "{path}");
+    }
+    let (_, body) = front(&server, "/iframe?cname=d").await;
+    assert!(body.ends_with(&format!("<script>parent.icomet_cb({object});</script>\n")));
+    for path in [
+        "/push?cname=d&content=x",
+        "/pub?cname=d&content=x&cb=f",
+        "/sign?cname=d",
+    ] {
+        let (head, body) = back(&server, path).await;
+        assert!(head.starts_with("HTTP/1.1 429 "), "{path}: {head}");
+        assert_eq!(body, "", "{path}");
+    }
+    // None of it was stored or is shown as in use.
+    assert!(inbox(&server, "d").await.is_empty());
+    assert_eq!(back(&server, "/check?cname=d").await.1, "{}\n");
+    let (_, info) = back(&server, "/info").await;
+    assert!(info.contains("\"channels\": 3,"), "{info}");
+
+    // The others go on, also one that was closed.
+    assert!(back(&server, "/close?cname=a").await.1.starts_with("ok "));
+    for channel in ["a", "b", "c"] {
+        let path = format!("/push?cname={channel}&content=2");
+        assert_eq!(back(&server, &path).await.1, "{\"type\":\"ok\"}\n");
+    }
+    assert_eq!(back(&server, "/broadcast?content=all").await.1, "ok\n");
+    let (_, body) = front(&server, "/sub?cname=a&seq=1").await;
+    assert!(
+        body.starts_with("[{\"type\":\"data\"") && body.contains("broadcast"),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn halleys_own_messages_go_to_whom_they_are_meant_for_without_a_channel_too() {
+    let server = server(Strict, 1).await;
+    server.push("ann", "bob", "1").await;
+    server.push("ann", "cyd", "1").await;
+    let members = json!({ "members": ["bob", "cyd", "dan"] }).to_string();
+    let reply = server.as_admin("PUT", "/v1/groups/team", &members).await;
+    assert_eq!(reply.json()["members"], 3, "{reply:?}");
+    let text = json!({ "from": "ann", "body": 2 }).to_string();
+    let sent: Reply = server
+        .as_admin("POST", "/v1/groups/team/messages", &text)
+        .await;
+    assert_eq!(sent.status, 201);
+    assert_eq!(inbox(&server, "cyd").await.len(), 2);
+    assert!(
+        keyed(&server, "/sign?cname=bob")
+            .await
+            .contains("\"seq\":1,")
+    );
+    assert_eq!(keyed(&server, "/sign?cname=cyd").await, "");
+    assert_eq!(keyed(&server, "/sign?cname=dan").await, "");
+}
+
+#[tokio::test]
+async fn with_a_full_disk_known_channels_go_on_and_new_ones_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = async |disk_free_min_bytes| {
+        TestServer::with_hub(
+            |options| {
+                options.data = folder.path().join("data");
+                options.channels_max = 9;
+                options.disk_free_min_bytes = disk_free_min_bytes;
+            },
+            |parts| parts.icomet = Some(Open),
+        )
+        .await
+    };
+    let server = start(0).await;
+    back(&server, "/push?cname=a&content=x").await;
+    drop(server);
+    let server = start(u64::MAX).await;
+    let (head, body) = front(&server, "/sub?cname=a&seq=1").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(body.contains("\"content\":\"x\""), "{body}");
+    let (head, body) = front(&server, "/sub?cname=b&seq=1").await;
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    assert!(body.contains("\"code\":\"disk_full\""), "{body}");
+}
