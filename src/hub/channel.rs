@@ -56,11 +56,6 @@ struct Book {
 }
 
 impl Book {
-    /// Whether a user has a channel, or gets one.
-    fn has(&self, user: &UserName) -> bool {
-        self.open.contains(user) || self.opening.contains_key(user)
-    }
-
     fn len(&self) -> usize {
         self.open.len() + self.opening.len()
     }
@@ -162,7 +157,7 @@ impl Channels {
             if book.open.contains(user) {
                 continue;
             }
-            if book.has(user) || book.len() < self.max {
+            if book.opening.contains_key(user) || book.len() < self.max {
                 *book.opening.entry(user.clone()).or_default() += 1;
                 opening.users.push(user.clone());
             } else {
@@ -171,16 +166,6 @@ impl Channels {
             }
         }
         opening
-    }
-
-    /// Whether a user has a channel or may get one.
-    fn room_for(&self, user: &UserName) -> bool {
-        let book = read(&self.book);
-        let room = book.has(user) || book.len() < self.max;
-        if !room {
-            self.tell();
-        }
-        room
     }
 
     /// Once: whoever asks for channel after channel must not fill the log.
@@ -195,11 +180,6 @@ impl Channels {
 }
 
 impl Hub {
-    /// Whether a user has a channel or may get one: if not, there are as many as may be.
-    pub fn channel_fits(&self, user: &UserName) -> bool {
-        self.0.channels.room_for(user)
-    }
-
     /// Opens a user's channel, and does nothing if it is open. `false`: there are as many as may be.
     pub async fn open_channel(&self, user: &UserName) -> Result<bool, Error> {
         let opening = self.0.channels.to_open([user]);
@@ -428,6 +408,11 @@ mod tests {
         hub.close();
     }
 
+    /// Whether there is room for one more, which is not opened.
+    fn fits(hub: &Hub, name: &str) -> bool {
+        !hub.0.channels.to_open([&user(name)]).refused
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn there_are_never_more_channels_than_may_be_also_after_a_start_and_a_rebuild() {
         let data = tempfile::tempdir().unwrap();
@@ -453,7 +438,7 @@ mod tests {
                 _ => {}
             }
             let hub = open(data.path(), max);
-            assert_eq!(hub.channel_fits(&user("e")), max > 3, "start {start}");
+            assert_eq!(fits(&hub, "e"), max > 3, "start {start}");
             if max <= 3 {
                 assert_eq!(hub.open_channel(&user("d")).await, Ok(false));
                 assert_eq!(hub.push_to_channel(direct("d")).await, Ok(None));
@@ -472,7 +457,7 @@ mod tests {
         let hub = open(data.path(), 4);
         assert_eq!(numbers(&hub, "d", 0, 9).await, (String::new(), 1));
         assert!(hub.push_to_channel(direct("d")).await.unwrap().is_some());
-        assert!(!hub.channel_fits(&user("e")));
+        assert!(!fits(&hub, "e"));
         assert_eq!(numbers(&hub, "a", 0, 0).await.1, 5);
         assert_eq!(numbers(&hub, "c", 0, 0).await.1, 7);
         assert_eq!(numbers(&hub, "d", 0, 0).await.1, 2);
@@ -502,7 +487,7 @@ mod tests {
         let hub = open(data.path(), MAX + 1);
         hub.begin_close();
         assert_eq!(hub.open_channel(&user("x")).await, Err(Error::Closing));
-        assert!(hub.channel_fits(&user("y")));
+        assert!(fits(&hub, "y"));
         hub.close();
     }
 }

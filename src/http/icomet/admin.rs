@@ -136,15 +136,10 @@ pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
     let app = &call.app;
     let token = token_for(app, &user)?;
     let live = app.live().ok_or(Refusal::NoRoute)?;
-    if !app.hub.channel_fits(&user) {
-        return Ok(too_many_channels());
-    }
-    let Some(expires) = live.signed(&user, params.number("expires")) else {
-        return Ok(too_many_channels());
-    };
     if !app.hub.open_channel(&user).await? {
         return Ok(too_many_channels());
     }
+    let expires = live.signed(&user, params.number("expires"));
     let next = next(app, &user).await?;
     let seq = next.saturating_sub(BACK_MAX).max(live.first(&user));
     let json = format!(

@@ -37,19 +37,12 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         feed => feed?,
     };
     let live = app.live().ok_or(Refusal::NoRoute)?;
-    // Asked before it is in use, so that one that cannot be opened is not shown as such.
-    if !app.hub.channel_fits(&user) {
-        return refused(Kind::Channels);
-    }
-    let Some(subscribed) = live.subscribe(app, &user) else {
-        return refused(Kind::Channels);
-    };
     if !app.hub.open_channel(&user).await? {
         return refused(Kind::Channels);
     }
     let subscriber = Subscriber {
         feed,
-        subscribed,
+        subscribed: live.subscribe(app, &user),
         form,
         wanted: params.number("seq"),
         next: 0,
