@@ -25,35 +25,31 @@ const README: &str = include_str!("../README.md");
 /// A server of its own, which ends with the test.
 struct Server {
     child: Child,
-    addresses: [String; 2],
-    _output: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
-    fn start() -> Self {
+    fn start(directory: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
+        let data = folder.path().join(directory);
         let mut child = halley(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .arg("--data")
             .arg(&data)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let addresses = std::array::from_fn(|_| next_address(&mut output));
         Self {
+            output: BufReader::new(child.stdout.take().unwrap()),
             child,
-            addresses,
-            _output: output,
             _folder: folder,
         }
     }
 
     /// The document of each listener.
-    fn documents(&self) -> [Value; 2] {
-        self.addresses.each_ref().map(|address| {
-            let url = format!("{address}/openapi.json");
+    fn documents(mut self) -> [Value; 2] {
+        std::array::from_fn(|_| {
+            let url = format!("{}/openapi.json", next_address(&mut self.output));
             let mut reply = ureq::get(&url).call().unwrap();
             serde_json::from_str(&reply.body_mut().read_to_string().unwrap()).unwrap()
         })
@@ -98,19 +94,10 @@ fn first_lines(output: &mut impl BufRead) -> String {
 
 #[test]
 fn the_first_lines_can_be_pasted_whatever_the_path() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("it's $HOME here");
-    let mut child = halley(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-        .arg("--data")
-        .arg(&data)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let text = first_lines(&mut BufReader::new(child.stdout.take().unwrap()));
+    let mut server = Server::start("it's $HOME here");
+    let text = first_lines(&mut server.output);
     let (_, lines) = text.split_once("another terminal.\n").unwrap();
     let pasted = Command::new("sh").arg("-c").arg(lines).output().unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
     let said = String::from_utf8(pasted.stdout).unwrap();
     for part in ["\"duplicate\":false", "\"body\":\"Hello, Bob\""] {
         assert!(said.contains(part), "{lines}\n{said}");
@@ -134,7 +121,7 @@ fn every_endpoint_has_a_heading() {
         between("### For backends", "### On both"),
     ];
     let both = between("### On both", "\n## Errors");
-    for (document, part) in Server::start().documents().iter().zip(parts) {
+    for (document, part) in Server::start("data").documents().iter().zip(parts) {
         for (path, methods) in document["paths"].as_object().unwrap() {
             for method in methods.as_object().unwrap().keys() {
                 let heading = format!("#### `{} {path}", method.to_uppercase());
@@ -153,7 +140,7 @@ fn every_endpoint_has_a_heading() {
 #[test]
 fn every_error_code_is_in_the_table() {
     let table = between("## Errors", "## Options");
-    for document in Server::start().documents() {
+    for document in Server::start("data").documents() {
         let mut codes = 0;
         for operation in operations(&document) {
             for (status, reply) in operation["responses"].as_object().unwrap() {
