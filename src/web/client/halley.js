@@ -517,10 +517,10 @@ async function ask(link, url, limit, init = {}) {
 }
 
 /** The same, and what the reply holds.
- * @param {Parameters<typeof ask>} call @returns {Promise<any>} */
-async function askJson(...call) {
-  const [, , limit] = call;
-  const reply = await ask(...call);
+ * @param {Parameters<typeof ask>[0]} link @param {URL} url @param {Limit} limit @param {RequestInit} [init]
+ * @returns {Promise<any>} */
+async function askJson(link, url, limit, init) {
+  const reply = await ask(link, url, limit, init);
   return parseJson(await limit.race(reply.text()));
 }
 
