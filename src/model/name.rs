@@ -46,19 +46,12 @@ fn check(what: &'static str, text: &str) -> Result<(), NameError> {
         NameFault::Long(text.len())
     } else if text.chars().any(char::is_control) {
         NameFault::Control
+    } else if matches!(text, "." | "..") {
+        NameFault::Dots
     } else {
         return Ok(());
     };
     Err(NameError { what, fault })
-}
-
-/// What may be a name from now on. What was stored before may be `.` or `..`, and stays readable.
-fn check_new(what: &'static str, text: &str) -> Result<(), NameError> {
-    if matches!(text, "." | "..") {
-        let fault = NameFault::Dots;
-        return Err(NameError { what, fault });
-    }
-    check(what, text)
 }
 
 /// The name of a user: 1 to 128 bytes of UTF-8 without control characters, and not `.` or `..`, which browsers
@@ -73,11 +66,6 @@ pub struct GroupName(Arc<str>);
 impl UserName {
     /// Checks the rule for names.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        check_new("user", text).map(|()| Self(text.into()))
-    }
-
-    /// A name that was stored.
-    pub(crate) fn stored(text: &str) -> Result<Self, NameError> {
         check("user", text).map(|()| Self(text.into()))
     }
 
@@ -90,10 +78,6 @@ impl UserName {
 impl GroupName {
     /// Checks the rule for names.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        check_new("group", text).map(|()| Self(text.into()))
-    }
-
-    fn stored(text: &str) -> Result<Self, NameError> {
         check("group", text).map(|()| Self(text.into()))
     }
 
@@ -127,17 +111,15 @@ impl fmt::Debug for GroupName {
     }
 }
 
-/// Of what is stored; requests are parsed.
 impl<'de> Deserialize<'de> for UserName {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Self::stored(&String::deserialize(from)?).map_err(D::Error::custom)
+        Self::parse(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 
-/// Of what is stored; requests are parsed.
 impl<'de> Deserialize<'de> for GroupName {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Self::stored(&String::deserialize(from)?).map_err(D::Error::custom)
+        Self::parse(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 
@@ -156,16 +138,5 @@ mod tests {
             assert!(GroupName::parse(wrong).is_err(), "{wrong:?}");
         }
         assert!(UserName::parse("...").is_ok());
-    }
-
-    #[test]
-    fn names_that_were_stored_before_the_rule_became_stricter_stay_readable() {
-        for dots in [".", ".."] {
-            let json = serde_json::to_string(dots).unwrap();
-            let user: UserName = serde_json::from_str(&json).unwrap();
-            let group: GroupName = serde_json::from_str(&json).unwrap();
-            assert_eq!((user.as_str(), group.as_str()), (dots, dots));
-        }
-        assert!(serde_json::from_str::<UserName>("\"\"").is_err());
     }
 }

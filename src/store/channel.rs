@@ -37,7 +37,7 @@ pub(crate) fn encode_opened(offset: u64, name: &UserName) -> Vec<u8> {
 
 fn decode_opened(value: &[u8]) -> Option<(u64, UserName)> {
     let (offset, name) = value.split_first_chunk()?;
-    let name = UserName::stored(str::from_utf8(name).ok()?).ok()?;
+    let name = UserName::parse(str::from_utf8(name).ok()?).ok()?;
     Some((u64::from_be_bytes(*offset), name))
 }
 

@@ -180,7 +180,7 @@ impl View {
             let (key, value) = row?;
             let name = str::from_utf8(&value)
                 .ok()
-                .and_then(|name| UserName::stored(name).ok());
+                .and_then(|name| UserName::parse(name).ok());
             let both = key::second_number(&key).zip(name);
             both.ok_or_else(|| Error::View("a peer's row is not readable".into()))
         })
