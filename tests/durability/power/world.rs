@@ -1,4 +1,4 @@
-//! What the test pushes, what was acknowledged, and how long the recorder's log was by then.
+//! What the test pushes, what was acknowledged or read, and how long the recorder's log was by then.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -30,7 +30,7 @@ pub(super) struct World {
     known: Known,
 }
 
-/// What was surely acknowledged when the log was `length` long.
+/// What was surely acknowledged, or given to a reader, when the log was `length` long.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
     length: u64,
@@ -122,6 +122,11 @@ impl World {
             }
             let (client, joiner) = (process.admin(), &shared);
             scope.spawn(move || joiner.join(client));
+            for user in ANCHORS {
+                let token = process.admin().token(user);
+                let (client, reader) = (process.user(&token), &shared);
+                scope.spawn(move || reader.read(client));
+            }
             eventually(ending.after, || {
                 samples.push(shared.sample(log));
                 false
@@ -145,7 +150,7 @@ impl World {
 }
 
 impl Shared {
-    /// What is acknowledged now; the log is looked at afterwards, so it holds all of that.
+    /// What is acknowledged or read now; the log is looked at afterwards, so it holds all of that.
     fn sample(&self, log: &Path) -> Known {
         let joined = *self.joined.lock().unwrap();
         let position = self.world.lock().unwrap().ledger.last();
@@ -171,6 +176,24 @@ impl Shared {
             if draft.key.is_some() && rng.percent(5) {
                 world.keyed.push((draft, receipt));
             }
+        }
+    }
+
+    /// Holds polls: what a reader is given must be on the disk by then, acknowledged or not.
+    fn read(&self, mut client: Client) {
+        let mut cursor = "now".to_owned();
+        while !self.down.load(Ordering::SeqCst) {
+            let reply = client.poll(&cursor, 100, 1).ok();
+            let Some(reply) = reply.filter(|reply| reply.status != 503) else {
+                assert!(self.down.load(Ordering::SeqCst), "no answer to a poll");
+                return;
+            };
+            let page = reply.page();
+            let mut world = self.world.lock().unwrap();
+            for message in &page.messages {
+                world.ledger.seen(message);
+            }
+            cursor = page.next;
         }
     }
 
