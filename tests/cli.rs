@@ -124,11 +124,23 @@ fn values_that_do_not_go_together_end_with_2() {
             ],
             "are both set",
         ),
-        (
-            &["serve", "--connections-max", "1000000"],
-            "this process may open",
-        ),
     ]);
+}
+
+#[test]
+fn more_connections_than_files_that_may_be_opened_end_with_2() {
+    let mut limited = Command::new("sh");
+    limited.args([
+        "-c",
+        "ulimit -n 4096; exec \"$@\"",
+        "sh",
+        env!("CARGO_BIN_EXE_halley"),
+        "serve",
+        "--connections-max",
+        "5000",
+    ]);
+    let said = fail(&mut limited, 2);
+    assert!(said.contains("this process may open 4096 files"), "{said}");
 }
 
 #[test]

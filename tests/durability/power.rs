@@ -62,7 +62,13 @@ impl Room {
     }
 
     /// Runs a recorded server until it ends; gives its log and what it acknowledged.
-    fn record(&mut self, world: World, rng: &mut Rng, options: &[(&str, &str)]) -> Recording {
+    fn record(
+        &mut self,
+        world: World,
+        rng: &mut Rng,
+        options: &[(&str, &str)],
+        clean: bool,
+    ) -> Recording {
         let disk = Disk::load(&self.root);
         let path = self.fresh("log");
         let launch = recorded(&self.data(), &self.root, &path);
@@ -71,7 +77,7 @@ impl Room {
             .fold(launch, |launch, (name, value)| launch.option(name, value));
         let ending = Ending {
             after: Duration::from_millis(300) + rng.millis(500),
-            clean: rng.percent(30),
+            clean,
             limit: rng.millis(600),
         };
         let mut process = launch.start();
@@ -178,7 +184,8 @@ fn what_was_acknowledged_survives_a_loss_of_power() {
             // A longer history only takes longer to read.
             (room, world) = (Room::new(), World::default());
         }
-        let mut recording = room.record(world, &mut rng, &[]);
+        let clean = rng.percent(30);
+        let mut recording = room.record(world, &mut rng, &[], clean);
         recording.assert_complete(&room);
         let in_place = rng.percent(70);
         world = World::default();
@@ -206,7 +213,9 @@ fn a_server_that_answers_before_it_syncs_is_found_out() {
     for pages in [0, 0, 0, 30, 70, 95] {
         let mut room = Room::new();
         let options = [("--durability", "interval")];
-        let mut recording = room.record(World::default(), &mut rng, &options);
+        // A clean stop may lose nothing, so most of them are killed.
+        let clean = pages == 95;
+        let mut recording = room.record(World::default(), &mut rng, &options, clean);
         let end = recording.log.events.len();
         recording.disk.advance(&recording.log, end);
         let names = pages > 0;
@@ -289,7 +298,8 @@ fn a_copy_becomes_a_log_of_its_own_though_it_is_killed_while_it_first_opens() {
         };
         let (all, _) = start_copy(None);
         let step = all.div_ceil(10);
-        for events in (1 + rng.index(step)..all).step_by(step) {
+        // What sled writes by itself varies: the last events may not come to pass another time.
+        for events in (1 + rng.index(step)..all - 8).step_by(step) {
             let (_, launch) = start_copy(Some(events));
             let process = launch.start();
             let now = process.admin().status();

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -225,16 +226,31 @@ pub(crate) fn halley(args: &[&OsStr]) -> Output {
         .unwrap()
 }
 
+/// Test processes that may run at once, and the ports that each of them has.
+const BLOCKS: u16 = 100;
+const BLOCK_PORTS: u16 = 200;
+
 /// An address that nothing listens on: below the range from which outgoing connections take theirs.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test processes that start together get blocks of their own.
-    let start = u16::try_from(std::process::id() % 300).unwrap() * 64;
-    (0..20_000)
-        .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
-        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    static BLOCK: OnceLock<(TcpListener, u16)> = OnceLock::new();
+    // Nobody holds the ports of a server that is down, so each test process has a block of its own:
+    // it listens on the block's first port as long as it lives.
+    let (_, first) = BLOCK.get_or_init(|| {
+        let start = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap();
+        let mut blocks = (0..BLOCKS).map(|n| 10_000 + (start + n) % BLOCKS * BLOCK_PORTS);
+        blocks
+            .find_map(|port| Some((TcpListener::bind(local(port)).ok()?, port)))
+            .expect("a block of ports is free")
+    });
+    (1..BLOCK_PORTS)
+        .map(|_| local(first + 1 + NEXT.fetch_add(1, Ordering::Relaxed) % (BLOCK_PORTS - 1)))
         .find(|address| TcpListener::bind(address).is_ok())
         .unwrap()
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 /// Asks again until the condition holds or the time is over; says whether it held.

@@ -111,7 +111,7 @@ async fn h06_a_push_as_a_poll_expires_is_in_this_reply_or_the_next() {
         let mut device = Device::new(&server, &user, "0");
         let mut pusher = server.connect_admin().await;
         // One after the other: each wait begins when it is meant to.
-        device.ask(10, 1).await;
+        device.ask(10, 2).await;
         let name = UserName::parse(&user).unwrap();
         eventually("the poll is held", || async {
             server.hub.devices(&name).len() == 1
@@ -120,7 +120,7 @@ async fn h06_a_push_as_a_poll_expires_is_in_this_reply_or_the_next() {
         let begin = Instant::now();
         devices.spawn(async move {
             // Aimed at the end of the wait, from a little before to a little after it.
-            let aim = begin + Duration::from_micros(990_000 + number * 100);
+            let aim = begin + Duration::from_micros(1_990_000 + number * 100);
             let path = format!("/v1/direct/{user}/messages");
             let push = async {
                 tokio::time::sleep_until(aim.into()).await;

@@ -194,7 +194,7 @@ describe("the client", { concurrency: 6 }, () => {
         await eventually(() => record.errors.filter(({ code }) => code === "timeout").length > 1);
         const begun = Date.now();
         await halley.stop();
-        assert.ok(Date.now() - begun < 2000);
+        assert.ok(Date.now() - begun < 5000);
         assert.equal(halley.state, "stopped");
       });
     });

@@ -55,21 +55,48 @@ async function inTime(promise, what, ms = 10_000) {
   }
 }
 
+/** A listener on a port, or nothing when the port is taken.
+ * @param {number} port @returns {Promise<import("node:net").Server | undefined>} */
+const listener = (port) =>
+  new Promise((done) => {
+    const server = createServer();
+    server.once("error", () => done(undefined));
+    server.listen(port, "127.0.0.1", () => done(server));
+  });
+
+/** Nobody holds the ports of a server that is down, so each process has a block of its own: it listens on
+ * the block's first port as long as it lives. */
+const BLOCKS = 72;
+const BLOCK_PORTS = 300;
+/** @type {Promise<number> | undefined} */
+let block;
+let taken = 0;
+
+async function ownBlock() {
+  for (let number = 0; number < BLOCKS; number++) {
+    const first = 10_100 + ((process.pid + number) % BLOCKS) * BLOCK_PORTS;
+    const guard = await listener(first);
+    if (guard === undefined) continue;
+    guard.unref();
+    return first;
+  }
+  throw new Error("no block of ports is free");
+}
+
 /** A free port below those that the system gives to outgoing connections: a server that restarts finds
  * its port again, and a client that connects meanwhile cannot meet itself. Above 10080, the last that
  * browsers and `fetch` refuse. */
 export async function freePort() {
-  for (;;) {
-    const port = 10_100 + Math.floor(Math.random() * 21_900);
-    const probe = createServer();
-    const free = await new Promise((done) => {
-      probe.once("error", () => done(false));
-      probe.listen(port, "127.0.0.1", () => done(true));
-    });
-    if (!free) continue;
+  block ??= ownBlock();
+  const first = await block;
+  for (let tried = 0; tried < BLOCK_PORTS; tried++) {
+    const port = first + 1 + (taken++ % (BLOCK_PORTS - 1));
+    const probe = await listener(port);
+    if (probe === undefined) continue;
     await new Promise((done) => probe.close(done));
     return port;
   }
+  throw new Error("no port of the block is free");
 }
 
 /** A running server. It is stopped, and its directory removed, when the test ends.

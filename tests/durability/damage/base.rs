@@ -15,7 +15,7 @@ use crate::support::{Launch, Process, Rng, halley, pause};
 pub(super) const USERS: [&str; 8] = ["ann", "bob", "cem", "dan", "eva", "fay", "gus", "hal"];
 pub(super) const GROUPS: [&str; 3] = ["open", "shut", "gone"];
 /// Longer than sled needs to write its log by itself.
-pub(super) const FLUSHED: Duration = Duration::from_millis(400);
+pub(super) const FLUSHED: Duration = Duration::from_secs(2);
 
 /// The replies to all reads, byte for byte.
 pub(super) type Reading = BTreeMap<String, String>;

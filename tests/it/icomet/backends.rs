@@ -156,7 +156,7 @@ async fn a_signed_client_subscribes_with_what_it_was_given() {
 #[tokio::test]
 async fn presence_tells_who_comes_and_goes() {
     let server = server_with(Open, |parts| {
-        parts.timeouts.channel = Duration::from_millis(600);
+        parts.timeouts.channel = Duration::from_secs(2);
     })
     .await;
     push(&server, "early", "x").await;

@@ -143,8 +143,17 @@ async fn a_noop_repeats_the_number_of_its_request_and_comes_at_no_fixed_time() {
         assert_eq!(wire.chunk().await, object("noop", "n1", noop, "") + "\n");
     }
     push(&server, "n1", "x").await;
-    assert_eq!(wire.chunk().await, object("data", "n1", 1, "x") + "\n");
-    assert_eq!(wire.chunk().await, object("noop", "n1", 10, "") + "\n");
+    let mut noop = 10;
+    loop {
+        let chunk = wire.chunk().await;
+        if chunk == object("data", "n1", 1, "x") + "\n" {
+            break;
+        }
+        // A busy machine may be late enough for one more.
+        assert_eq!(chunk, object("noop", "n1", noop, "") + "\n");
+        noop += 1;
+    }
+    assert_eq!(wire.chunk().await, object("noop", "n1", noop, "") + "\n");
 }
 
 /// The bytes of each kind of client, one after the other on a connection where it keeps one.
