@@ -1,6 +1,6 @@
 //! Pushes a second, each on disk before it is acknowledged, and how long one takes: `cargo bench --bench push`.
 //!
-//! Direct messages of 256 bytes to 1,000 users from 1, 32 and 256 connections that each wait for their
+//! Direct messages of 256 bytes to 1,000 users from 1, 32 and 512 connections that each wait for their
 //! receipt. nchan keeps messages in memory only, so the ratio is the price of keeping them.
 
 #![allow(
@@ -73,7 +73,7 @@ fn syncs() -> Latencies {
 
 fn table<S: Server + 'static>() -> Vec<(usize, f64)> {
     let mut rates = Vec::new();
-    for connections in [1, 32, 256] {
+    for connections in [1, 32, 512] {
         run(async {
             rates.push((connections, measure::<S>(connections).await));
         });

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{Client, Endless, Server};
@@ -18,12 +20,12 @@ pub(crate) struct Halley {
     key: String,
     tokens: Mutex<HashMap<String, String>>,
     /// Kept open: the server writes to it.
-    _output: BufReader<ChildStdout>,
-    _folder: TempDir,
+    output: BufReader<ChildStdout>,
+    folder: TempDir,
 }
 
 impl Halley {
-    fn request(&self, method: &str, path: &str, body: &str) -> String {
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> String {
         format!(
             "{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\n\
              content-length: {}\r\n\r\n{body}",
@@ -32,11 +34,35 @@ impl Halley {
         )
     }
 
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         format!(
             "GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\n\r\n",
             self.key
         )
+    }
+
+    /// Its data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Ends it as an operator does.
+    pub(crate) fn stop(&mut self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("it runs");
+        let ended = self.child.wait().expect("it ends");
+        assert!(ended.success(), "{ended}");
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Starts it again on its directory, after it has ended.
+    pub(crate) fn start_again(&mut self) {
+        (self.child, self.output, [self.client, self.admin]) = run_in(self.folder.path());
     }
 
     /// Where clients ask.
@@ -56,39 +82,44 @@ impl Halley {
     }
 }
 
+/// A server on the data directory in this folder, when it has said its addresses: of clients, of the backend.
+fn run_in(folder: &Path) -> (Child, BufReader<ChildStdout>, [SocketAddr; 2]) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_halley"))
+        .env_clear()
+        .arg("--data")
+        .arg(folder.join("data"))
+        .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(["--log", "warn"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let mut output = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut addresses = output.by_ref().lines().filter_map(|line| {
+        let line = line.expect("the server says its addresses");
+        let (_, rest) = line.split_once("http://")?;
+        rest.split_whitespace().next()?.parse().ok()
+    });
+    let client = addresses.next().expect("the client address");
+    let admin = addresses.next().expect("the admin address");
+    (child, output, [client, admin])
+}
+
 impl Server for Halley {
     const NAME: &'static str = "Halley";
 
     fn start() -> Self {
         // Under the build's own folder: the system's may be memory, and then a sync costs nothing.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let data = folder.path().join("data");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_halley"))
-            .env_clear()
-            .arg("--data")
-            .arg(&data)
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--log", "warn"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        let mut output = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        let mut addresses = output.by_ref().lines().filter_map(|line| {
-            let line = line.expect("the server says its addresses");
-            let (_, rest) = line.split_once("http://")?;
-            rest.split_whitespace().next()?.parse().ok()
-        });
-        let client = addresses.next().expect("the client address");
-        let admin = addresses.next().expect("the admin address");
-        let key = std::fs::read_to_string(data.join("admin.key")).expect("the key");
+        let (child, output, [client, admin]) = run_in(folder.path());
+        let key = std::fs::read_to_string(folder.path().join("data/admin.key")).expect("the key");
         Self {
             child,
             client,
             admin,
             key: key.trim().to_owned(),
             tokens: Mutex::default(),
-            _output: output,
-            _folder: folder,
+            output,
+            folder,
         }
     }
 
