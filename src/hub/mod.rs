@@ -6,6 +6,7 @@
 mod accept;
 mod apply;
 mod channel;
+mod conversations;
 mod feed;
 mod flush;
 mod history;
@@ -29,6 +30,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tracing::error;
 
 pub use accept::GroupChange;
@@ -153,6 +155,8 @@ struct Inner {
     /// Up to here all mailboxes have been filled.
     woken: Watermark,
     waiters: Waiters,
+    /// A turn for each list of conversations that may be made at once.
+    lists: Arc<Semaphore>,
     refused: AtomicBool,
     damaged: AtomicBool,
     closing: AtomicBool,

@@ -151,7 +151,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/v1/users/{user}/conversations",
-        |call| later(conversations::list(call)),
+        |call| Box::pin(conversations::list(call)),
         "A user's conversations and groups, for the backend",
     )
     .by(Auth::Key)
