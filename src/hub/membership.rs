@@ -18,11 +18,19 @@ pub(super) struct Interval {
     pub(super) all: bool,
 }
 
+impl Interval {
+    /// Whether there was nothing that could be read.
+    pub(super) fn is_empty(&self) -> bool {
+        let from = if self.all { 0 } else { self.from };
+        self.until.is_some_and(|until| until == from)
+    }
+}
+
 /// A user joined or left.
 #[derive(Debug)]
 pub(super) struct Moved {
     user: UserName,
-    interval: Interval,
+    pub(super) interval: Interval,
 }
 
 impl Moved {
@@ -65,12 +73,13 @@ impl Member {
 }
 
 impl Group {
-    /// Makes a user a member from the group's next message on.
+    /// Makes a user a member from the group's next message on. Who comes again where he left keeps what he could
+    /// read, whatever the group's mode is now.
     pub(super) fn join(&mut self, user: &UserName, number: u32) -> Member {
         let member = Member {
             number,
             from: self.last,
-            all: self.history == HistoryMode::All,
+            all: self.left.remove(user) || self.history == HistoryMode::All,
         };
         Arc::make_mut(&mut self.members).insert(user.clone(), member);
         member
@@ -121,7 +130,7 @@ impl Memberships {
             intervals.retain(|known| {
                 known.group.number != interval.group.number || known.from != interval.from
             });
-            if interval.until.is_none_or(|until| until > interval.from) {
+            if !interval.is_empty() {
                 intervals.push(interval);
             }
         }

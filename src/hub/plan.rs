@@ -3,6 +3,7 @@
 //! No clock, no randomness, no configuration: the same journal gives the same ids on this machine, after a
 //! rebuild, and on another node.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::membership::Moved;
@@ -192,6 +193,7 @@ impl Planner<'_> {
             .get_mut(name)
             .ok_or(Error::GroupNotFound)?;
         let prev = std::mem::replace(&mut group.last, id);
+        group.left = HashSet::new();
         self.row(
             key::with_id(&key::group_messages(facts.number), id),
             Vec::new(),
