@@ -1,5 +1,7 @@
 //! Every way to be wrong, as a table: what is asked, and the status and code of the refusal.
 
+use std::process::Command;
+
 use halley::clock;
 use halley::token::Claims;
 
@@ -336,4 +338,37 @@ async fn other_sites_are_let_in_only_if_they_are_named() {
     let mut http = server.connect_admin().await;
     let reply = http.request("OPTIONS", "/v1/status", &preflight, "").await;
     assert_eq!(reply.header("access-control-allow-origin"), None);
+}
+
+/// `restart` is always a cursor; a history, which has ids, says its last one.
+#[tokio::test]
+async fn a_history_after_its_end_says_where_the_end_is_also_to_the_command_line() {
+    let server = TestServer::start().await;
+    server.push("alice", "bob", "1").await;
+    let path = "/v1/users/bob/direct/alice/messages?after=9";
+    let reply = server.as_admin("GET", path, "").await;
+    assert_eq!((reply.status, reply.code().as_str()), (409, "cursor_ahead"));
+    let problem = reply.json();
+    assert_eq!(
+        (&problem["last"], problem.get("restart")),
+        (&1.into(), None)
+    );
+
+    let admin = format!("http://{}", server.admin);
+    let asking = tokio::task::spawn_blocking(move || {
+        Command::new(env!("CARGO_BIN_EXE_halley"))
+            .args([
+                "history", "--user", "bob", "--peer", "alice", "--after", "9",
+            ])
+            .args(["--server", &admin])
+            .env("HALLEY_ADMIN_KEY", KEY)
+            .output()
+    });
+    let output = asking.await.unwrap().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.contains("`after` is beyond the last direct message, 1 (409 cursor_ahead)"),
+        "{said}"
+    );
 }
