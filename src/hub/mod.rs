@@ -200,20 +200,11 @@ impl Hub {
     /// A group and its members, or [`Error::GroupNotFound`], also when it was deleted.
     pub async fn group(&self, name: GroupName) -> Result<GroupInfo, Error> {
         self.blocking(move |inner, view| {
-            let number = view.group(&name)?.ok_or(Error::GroupNotFound)?;
-            let row = view.group_by_number(number)?.filter(|row| !row.deleted);
-            let row = row.ok_or(Error::GroupNotFound)?;
-            let mut members = Vec::new();
-            for interval in view.intervals_of(number) {
-                let (_, _, _, row) = interval?;
-                if row.until.is_none() {
-                    members.push(row.user);
-                }
-            }
-            members.sort_unstable();
-            let last = view.last_of_group(number, inner.visible.get().group)?;
+            let found = inner.memberships.group(&name);
+            let (group, members) = found.ok_or(Error::GroupNotFound)?;
+            let last = view.last_of_group(group.facts.number, inner.visible.get().group)?;
             Ok(GroupInfo {
-                history: row.history,
+                history: group.history,
                 members,
                 last,
             })

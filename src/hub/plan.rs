@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::membership::Moved;
+use super::membership::{Moved, Present};
 use super::state::{Group, GroupFacts, KEYS_KEPT_MS, Members, State, content_hash, key_hash};
 use crate::error::Error;
 use crate::model::{Draft, GroupName, Message, Position, Receipt, Receiver, Sequence, UserName};
@@ -58,6 +58,8 @@ pub(super) struct Plan {
     /// One for each command.
     pub(super) outcomes: Vec<Outcome>,
     pub(super) deliveries: Vec<Delivery>,
+    /// Groups that were made, changed or deleted.
+    pub(super) changed: Vec<Present>,
     pub(super) moved: Vec<Moved>,
     /// Those whose channel was opened.
     pub(super) opened: Vec<UserName>,

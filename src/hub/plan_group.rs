@@ -117,6 +117,7 @@ impl Planner<'_> {
 
     pub(super) fn group_changed(&mut self, name: &GroupName, known: bool) {
         if let Some(group) = self.state.groups.get(name) {
+            self.plan.changed.push(group.present());
             let (history, deleted) = (group.history, group.deleted);
             let row = GroupRow {
                 name: name.clone(),

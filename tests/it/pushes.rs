@@ -313,3 +313,28 @@ async fn who_leaves_keeps_what_he_could_read_also_without_a_message_meanwhile() 
     assert_eq!(list["conversations"].as_array().unwrap().len(), 1);
     assert_eq!(list["conversations"][0]["last"]["body"], 3);
 }
+
+/// All members of a change are there, or none: a reader never sees a part of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_many_members_is_seen_whole() {
+    const MEMBERS: usize = 3000;
+    let server = TestServer::start().await;
+    let names: Vec<String> = (0..MEMBERS).map(|n| format!("member-{n}")).collect();
+    let all = json!({ "members": names }).to_string();
+    server.as_admin("PUT", "/v1/groups/team", "{}").await;
+    let changes = async {
+        for body in [all.as_str(), "{}", all.as_str(), "{}"] {
+            server.as_admin("PUT", "/v1/groups/team", body).await;
+        }
+    };
+    tokio::pin!(changes);
+    loop {
+        let read = tokio::select! {
+            biased;
+            () = &mut changes => return,
+            read = server.as_admin("GET", "/v1/groups/team", "") => read.json(),
+        };
+        let seen = read["members"].as_array().unwrap().len();
+        assert!(seen == 0 || seen == MEMBERS, "{seen} of {MEMBERS}");
+    }
+}
