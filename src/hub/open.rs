@@ -182,7 +182,7 @@ fn start(
         recent: Recent::new(applied.heads.direct),
         visible: Watermark::default(),
         woken: Watermark::default(),
-        waiters: Waiters::new(options.waiters_per_user_max),
+        waiters: Waiters::new(),
         lists: Arc::new(Semaphore::new(LISTS_MAX)),
         refused: AtomicBool::new(false),
         damaged: AtomicBool::new(false),
