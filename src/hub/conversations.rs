@@ -282,9 +282,9 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_no_more() {
         let mut newest = Newest::new(3);
-        [5, 1, 9, 7, 3]
-            .into_iter()
-            .for_each(|line| newest.add(line));
+        for line in [5, 1, 9, 7, 3] {
+            newest.add(line);
+        }
         assert_eq!(newest.kept.len(), 3);
         assert_eq!(newest.sorted().collect::<Vec<_>>(), [9, 7, 5]);
     }
