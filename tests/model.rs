@@ -149,7 +149,8 @@ impl ModelGroup {
         let intervals = self.intervals.get_mut(&user).unwrap();
         let interval = intervals.last_mut().unwrap();
         interval.until = Some(last);
-        if interval.from == last {
+        // Who could read nothing was never there.
+        if interval.from == last && !(interval.all && last > 0) {
             intervals.pop();
         }
         1
@@ -159,12 +160,14 @@ impl ModelGroup {
         if self.is_member(user) {
             return 0;
         }
-        let interval = Interval {
+        let intervals = self.intervals.entry(user).or_default();
+        // Who comes again where he left goes on with what he could read.
+        let back = intervals.pop_if(|interval| interval.from == last);
+        intervals.push(Interval {
             from: last,
             until: None,
-            all: self.all,
-        };
-        self.intervals.entry(user).or_default().push(interval);
+            all: self.all || back.is_some(),
+        });
         1
     }
 

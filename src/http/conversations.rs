@@ -2,14 +2,17 @@
 
 use warp::http::StatusCode;
 
+use super::app::App;
 use super::call::Call;
+use super::hold::Ticket;
 use super::json::Writer;
+use super::later::Later;
 use super::query;
-use super::reply::{Refusal, Reply};
-use crate::model::{ConversationEntry, ConversationToken, Message, Sequence};
+use super::reply::{Outcome, Refusal, Reply};
+use crate::model::{ConversationEntry, ConversationToken, Message, Sequence, UserName};
 
 /// Newest first, in pages.
-pub(super) async fn list(call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn list(call: Call) -> Result<Outcome, Refusal> {
     let user = call.reader()?;
     let limit = call.query.limit(call.app.limits.page_messages_max)?;
     let before = match call.query.get("before") {
@@ -19,9 +22,22 @@ pub(super) async fn list(call: Call) -> Result<Reply, Refusal> {
                 .ok_or_else(|| query::wrong("before", &text, "the `next` of an earlier page"))?,
         ),
     };
-    let page = call.app.hub.conversations(user, before, limit).await?;
+    let reply = page(call.app, user, before, limit);
+    if call.may_hold {
+        return Ok(Outcome::Held(Ticket::Later(Later::new(reply))));
+    }
+    reply.await.map(Outcome::Reply)
+}
+
+async fn page(
+    app: App,
+    user: UserName,
+    before: Option<ConversationToken>,
+    limit: usize,
+) -> Result<Reply, Refusal> {
+    let page = app.hub.conversations(user, before, limit).await?;
     let mut out = Writer::default();
-    out.page_of(call.app.hub.log());
+    out.page_of(app.hub.log());
     out.raw("\"conversations\":[");
     for (index, entry) in page.entries.iter().enumerate() {
         if index > 0 {

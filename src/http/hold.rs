@@ -14,10 +14,13 @@ use tokio::sync::watch;
 use super::head::Asked;
 use super::icomet;
 use super::io::Line;
+use super::later::Later;
 use super::poll::Poll;
+use super::reply::Reply;
 use super::service::Listener;
 use super::socket::Socket;
 use super::stream::Stream;
+use super::wire::write;
 
 /// What a held request waits for.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub(super) enum Ticket {
     Stream(Box<Stream>),
     /// Messages both ways, as frames of a WebSocket.
     Socket(Box<Socket>),
+    /// One reply that takes its time; who leaves meanwhile gives it up.
+    Later(Later),
     /// What icomet's clients and backends wait for.
     Icomet(icomet::Ticket),
 }
@@ -65,7 +70,27 @@ pub(super) fn wait<'a>(
         Ticket::Poll(poll) => Box::pin(poll.wait(line, asked, listener, shutdown)),
         Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)),
         Ticket::Socket(socket) => Box::pin(socket.wait(line, asked, listener, shutdown)),
+        Ticket::Later(later) => Box::pin(later.wait(line, asked, listener, shutdown)),
         Ticket::Icomet(ticket) => ticket.wait(line, asked, listener, shutdown),
+    }
+}
+
+/// Writes the one reply of a held request.
+pub(super) async fn answer(
+    line: Line,
+    asked: &Asked,
+    reply: Reply,
+    keep: bool,
+    stall: Duration,
+) -> End {
+    let head = asked.raw(&reply, keep);
+    if write(&line.stream, head, reply.body, stall).await.is_err() {
+        return cut(&line.stream);
+    }
+    if keep {
+        End::GoOn(line)
+    } else {
+        End::Close(line.stream)
     }
 }
 

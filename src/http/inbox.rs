@@ -28,7 +28,10 @@ pub(super) async fn poll(call: Call) -> Result<Outcome, Refusal> {
         Some(caller) => deadline.min(caller.ends),
         None => deadline,
     };
-    let mut feed = call.app.hub.feed(user, after, Transport::Poll)?;
+    let mut feed = match call.face {
+        Face::Client => call.app.hub.feed(user, after, Transport::Poll)?,
+        Face::Admin => call.app.hub.backend_feed(user, after)?,
+    };
     if call.may_hold {
         return Ok(Outcome::Held(Ticket::Poll(Poll {
             feed,

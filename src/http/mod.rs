@@ -24,6 +24,7 @@ mod icomet;
 mod inbox;
 mod io;
 mod json;
+mod later;
 mod openapi;
 mod pages;
 mod poll;

@@ -175,19 +175,15 @@ fn codes(endpoint: &Endpoint) -> Vec<Code> {
         Auth::User => codes.extend([Code::Unauthorized, Code::TokenExpired]),
         Auth::Key => codes.push(Code::Unauthorized),
     }
-    if endpoint.path.contains('{') {
+    let mut in_path = endpoint.path.split('/').filter_map(endpoints::parameter);
+    if in_path.any(|name| !matches!(name, "id" | "sequence")) {
         codes.push(Code::BadName);
     }
     if !endpoint.query.is_empty() {
         codes.push(Code::BadQuery);
     }
     if endpoint.takes.is_some() {
-        codes.extend([
-            Code::BadJson,
-            Code::BadName,
-            Code::BodyTooLarge,
-            Code::RequestTimeout,
-        ]);
+        codes.extend([Code::BadJson, Code::BodyTooLarge, Code::RequestTimeout]);
     }
     codes.sort_unstable();
     codes.dedup();

@@ -7,12 +7,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::accept::stopped;
 use super::head::Asked;
-use super::hold::{End, cut};
+use super::hold::{End, answer};
 use super::inbox;
 use super::io::Line;
 use super::reply::{Refusal, Reply};
 use super::service::Listener;
-use super::wire::{left, write};
+use super::wire::left;
 use crate::hub::Feed;
 use crate::model::Batch;
 
@@ -43,18 +43,12 @@ impl Poll {
             Ok(batch) => (inbox::page(app, &batch), batch.messages.len()),
             Err(refusal) => (Reply::refusal(&refusal, app.hub.log()), 0),
         };
-        let head = asked.raw(&reply, keep);
         // Boxed, as is the reading: short, and else a part of every held request.
-        let writing = Box::pin(write(&line.stream, head, reply.body, app.timeouts.write));
-        if writing.await.is_err() {
-            return cut(&line.stream);
+        let end = Box::pin(answer(line, &asked, reply, keep, app.timeouts.write)).await;
+        if !matches!(end, End::Gone) {
+            app.delivered(count);
         }
-        app.delivered(count);
-        if keep {
-            End::GoOn(line)
-        } else {
-            End::Close(line.stream)
-        }
+        end
     }
 
     /// What to answer; none when the peer left.

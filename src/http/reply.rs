@@ -197,7 +197,7 @@ impl Refusal {
                 problem.insert("first".into(), first.to_string().into());
             }
             Self::Hub(Error::AfterAhead { last, .. }) => {
-                problem.insert("restart".into(), json!(last));
+                problem.insert("last".into(), json!(last));
                 problem.insert("log".into(), log.to_string().into());
             }
             Self::Hub(Error::TooManyWaiters { limit } | Error::GroupFull { limit })

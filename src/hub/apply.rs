@@ -123,12 +123,13 @@ impl ApplyStage {
         let Plan {
             outcomes,
             deliveries,
+            changed,
             moved,
             opened,
             writes,
             ..
         } = plan;
-        self.inner.memberships.moved(moved);
+        self.inner.memberships.moved(changed, moved);
         self.inner.channels.opened(opened);
         self.inner.recent.took(&deliveries);
         let heads = self.state.applied.heads;

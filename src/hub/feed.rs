@@ -24,8 +24,24 @@ impl Hub {
     /// Opens a feed of a user's inbox after a cursor: first subscribes, so that nothing is missed, then
     /// checks that this log can go on from there.
     pub fn feed(&self, user: UserName, after: After, transport: Transport) -> Result<Feed, Error> {
+        let most = self.0.options.waiters_per_user_max;
+        self.feed_of(user, after, transport, most)
+    }
+
+    /// The same for the backend, which may read however many feeds the user has open.
+    pub fn backend_feed(&self, user: UserName, after: After) -> Result<Feed, Error> {
+        self.feed_of(user, after, Transport::Poll, usize::MAX)
+    }
+
+    fn feed_of(
+        &self,
+        user: UserName,
+        after: After,
+        transport: Transport,
+        most: usize,
+    ) -> Result<Feed, Error> {
         self.0.open()?;
-        let mailbox = self.0.waiters.register(&user, transport)?;
+        let mailbox = self.0.waiters.register(&user, transport, most)?;
         let mut feed = Feed {
             hub: self.clone(),
             user,

@@ -1,4 +1,4 @@
-//! Reads by id: an inbox after a cursor, pages of a conversation or group both ways, lists of conversations.
+//! Reads by id: an inbox after a cursor, pages of a conversation or group both ways.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,10 +8,7 @@ use super::feed::PAGE_BYTES_MAX;
 use super::membership::Interval;
 use super::{Failure, Hub, Inner};
 use crate::error::Error;
-use crate::model::{
-    Bound, ConversationEntry, ConversationPage, ConversationToken, GroupName, HistoryPage, Message,
-    Position, Sequence, UserName,
-};
+use crate::model::{Bound, GroupName, HistoryPage, Message, Position, Sequence, UserName};
 use crate::store::{self, View};
 
 /// Part of an inbox.
@@ -96,17 +93,6 @@ impl Hub {
         .await
     }
 
-    /// Part of a user's conversations and groups, newest first.
-    pub async fn conversations(
-        &self,
-        user: UserName,
-        before: Option<ConversationToken>,
-        limit: usize,
-    ) -> Result<ConversationPage, Error> {
-        self.blocking(move |inner, view| inner.conversations(view, &user, before, limit))
-            .await
-    }
-
     /// A message by id.
     pub async fn message(&self, sequence: Sequence, id: u64) -> Result<Message, Error> {
         self.blocking(move |inner, view| {
@@ -173,91 +159,10 @@ impl Inner {
             more,
         })
     }
-
-    fn conversations(
-        &self,
-        view: &View,
-        user: &UserName,
-        before: Option<ConversationToken>,
-        limit: usize,
-    ) -> Result<ConversationPage, Failure> {
-        let mut found = self.direct_lines(view, user)?;
-        found.extend(self.group_lines(view, user)?);
-        found.retain(|line| before.is_none_or(|before| line.0 < before));
-        found.sort_unstable_by_key(|line| Reverse(line.0));
-        let more = found.len() > limit;
-        found.truncate(limit);
-        let next = found.last().map(|line| line.0).filter(|_| more);
-        let entries = found.into_iter().map(|(_, entry)| entry).collect();
-        Ok(ConversationPage { entries, next })
-    }
-
-    fn direct_lines(&self, view: &View, user: &UserName) -> Result<Vec<Line>, Failure> {
-        let head = self.visible.get().direct;
-        let Some(number) = view.user(user)? else {
-            return Ok(Vec::new());
-        };
-        let mut lines = Vec::new();
-        for peer in view.peers(number) {
-            let (other, peer) = peer?;
-            let id = view.last_of_conversation((number, other), head)?;
-            if id == 0 {
-                continue;
-            }
-            let last = view.indexed(Sequence::Direct, id)?;
-            let token = ConversationToken {
-                at_ms: last.at_ms,
-                sequence: Sequence::Direct,
-                id,
-            };
-            lines.push((token, ConversationEntry::Direct { peer, last }));
-        }
-        Ok(lines)
-    }
-
-    fn group_lines(&self, view: &View, user: &UserName) -> Result<Vec<Line>, Failure> {
-        let head = self.visible.get().group;
-        let mut intervals = self.memberships.of(user);
-        intervals.sort_by_key(|interval| (interval.group.number, interval.from));
-        let mut lines = Vec::new();
-        for intervals in intervals.chunk_by(|one, other| one.group.number == other.group.number) {
-            let Some(Interval { group, until, .. }) = intervals.last() else {
-                continue;
-            };
-            let mut last = None;
-            for (from, until) in spans(intervals, head).into_iter().rev() {
-                if let Some(id) = view.group_ids(group.number, from, until).next_back() {
-                    last = Some(view.indexed(Sequence::Group, id?)?);
-                    break;
-                }
-            }
-            let id = last
-                .as_ref()
-                .map_or(u64::from(group.number), |last: &Message| last.id);
-            let at_ms = last.as_ref().map_or(0, |last| last.at_ms);
-            let token = ConversationToken {
-                at_ms,
-                sequence: Sequence::Group,
-                id,
-            };
-            let (group, member) = (group.name.clone(), until.is_none());
-            lines.push((
-                token,
-                ConversationEntry::Group {
-                    group,
-                    member,
-                    last,
-                },
-            ));
-        }
-        Ok(lines)
-    }
 }
 
-type Line = (ConversationToken, ConversationEntry);
-
 /// What a user may page through: spans `from < id <= until`, oldest first, apart from each other.
-fn spans(intervals: &[Interval], head: u64) -> Vec<(u64, u64)> {
+pub(super) fn spans(intervals: &[Interval], head: u64) -> Vec<(u64, u64)> {
     let mut spans: Vec<(u64, u64)> = Vec::new();
     for interval in intervals {
         let from = if interval.all { 0 } else { interval.from };

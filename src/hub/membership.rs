@@ -1,7 +1,8 @@
 //! Who was a member of which group when: what readers ask before they read a group's messages.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::state::{Group, GroupFacts, Member, State};
 use crate::model::{GroupName, UserName};
@@ -18,11 +19,19 @@ pub(super) struct Interval {
     pub(super) all: bool,
 }
 
+impl Interval {
+    /// Whether there was nothing that could be read.
+    pub(super) fn is_empty(&self) -> bool {
+        let from = if self.all { 0 } else { self.from };
+        self.until.is_some_and(|until| until == from)
+    }
+}
+
 /// A user joined or left.
 #[derive(Debug)]
 pub(super) struct Moved {
     user: UserName,
-    interval: Interval,
+    pub(super) interval: Interval,
 }
 
 impl Moved {
@@ -65,22 +74,47 @@ impl Member {
 }
 
 impl Group {
-    /// Makes a user a member from the group's next message on.
+    /// For readers.
+    pub(super) fn present(&self) -> Present {
+        Present {
+            facts: Arc::clone(&self.facts),
+            history: self.history,
+            deleted: self.deleted,
+        }
+    }
+
+    /// Makes a user a member from the group's next message on. Who comes again where he left keeps what he could
+    /// read, whatever the group's mode is now.
     pub(super) fn join(&mut self, user: &UserName, number: u32) -> Member {
         let member = Member {
             number,
             from: self.last,
-            all: self.history == HistoryMode::All,
+            all: self.left.remove(user) || self.history == HistoryMode::All,
         };
         Arc::make_mut(&mut self.members).insert(user.clone(), member);
         member
     }
 }
 
-/// The intervals of every user, for readers.
+/// A group as it is now.
+#[derive(Clone, Debug)]
+pub(super) struct Present {
+    pub(super) facts: Arc<GroupFacts>,
+    pub(super) history: HistoryMode,
+    pub(super) deleted: bool,
+}
+
+/// The intervals of every user, and every group with its members, for readers: an entry's changes are seen all
+/// or not at all.
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
-    users: RwLock<HashMap<UserName, Vec<Interval>>>,
+    inside: RwLock<Inside>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    users: HashMap<UserName, Vec<Interval>>,
+    groups: HashMap<GroupName, (Present, BTreeSet<UserName>)>,
 }
 
 impl Memberships {
@@ -91,7 +125,12 @@ impl Memberships {
             .values()
             .map(|group| (group.facts.number, &group.facts))
             .collect();
-        let mut users: HashMap<UserName, Vec<Interval>> = HashMap::new();
+        let mut inside = Inside::default();
+        for group in state.groups.values() {
+            let members = group.members.keys().cloned().collect();
+            let name = group.facts.name.clone();
+            inside.groups.insert(name, (group.present(), members));
+        }
         for row in view.intervals() {
             let (group, _, from, IntervalRow { user, until, all }) = row?;
             let group = groups.get(&group).ok_or_else(|| {
@@ -103,25 +142,39 @@ impl Memberships {
                 until,
                 all,
             };
-            users.entry(user).or_default().push(interval);
+            inside.users.entry(user).or_default().push(interval);
         }
         Ok(Self {
-            users: RwLock::new(users),
+            inside: RwLock::new(inside),
         })
     }
 
     /// Takes over what an entry changed.
-    pub(super) fn moved(&self, moved: Vec<Moved>) {
-        if moved.is_empty() {
+    pub(super) fn moved(&self, changed: Vec<Present>, moved: Vec<Moved>) {
+        if changed.is_empty() && moved.is_empty() {
             return;
         }
-        let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
+        let mut inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
+        let Inside { users, groups } = &mut *inside;
+        for present in changed {
+            let name = present.facts.name.clone();
+            match groups.entry(name) {
+                Entry::Occupied(mut known) => known.get_mut().0 = present,
+                Entry::Vacant(new) => drop(new.insert((present, BTreeSet::new()))),
+            }
+        }
         for Moved { user, interval } in moved {
+            if let Some((_, members)) = groups.get_mut(&interval.group.name) {
+                match interval.until {
+                    None => members.insert(user.clone()),
+                    Some(_) => members.remove(&user),
+                };
+            }
             let intervals = users.entry(user).or_default();
             intervals.retain(|known| {
                 known.group.number != interval.group.number || known.from != interval.from
             });
-            if interval.until.is_none_or(|until| until > interval.from) {
+            if !interval.is_empty() {
                 intervals.push(interval);
             }
         }
@@ -129,8 +182,8 @@ impl Memberships {
 
     /// Whether no group of a user has a message after an id that he may see.
     pub(super) fn none_after(&self, user: &UserName, id: u64) -> bool {
-        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        users.get(user).is_none_or(|intervals| {
+        let inside = self.read();
+        inside.users.get(user).is_none_or(|intervals| {
             intervals.iter().all(|interval| {
                 interval.until.is_some_and(|until| until <= id) || interval.group.last() <= id
             })
@@ -139,8 +192,18 @@ impl Memberships {
 
     /// All intervals of a user.
     pub(super) fn of(&self, user: &UserName) -> Vec<Interval> {
-        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        users.get(user).cloned().unwrap_or_default()
+        self.read().users.get(user).cloned().unwrap_or_default()
+    }
+
+    /// A group and its members, sorted; none if it was never made or is deleted.
+    pub(super) fn group(&self, name: &GroupName) -> Option<(Present, Vec<UserName>)> {
+        let inside = self.read();
+        let (present, members) = inside.groups.get(name)?;
+        (!present.deleted).then(|| (present.clone(), members.iter().cloned().collect()))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inside> {
+        self.inside.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The intervals of a user in one group, oldest first.

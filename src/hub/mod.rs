@@ -6,6 +6,7 @@
 mod accept;
 mod apply;
 mod channel;
+mod conversations;
 mod feed;
 mod flush;
 mod history;
@@ -29,6 +30,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tracing::error;
 
 pub use accept::GroupChange;
@@ -153,6 +155,8 @@ struct Inner {
     /// Up to here all mailboxes have been filled.
     woken: Watermark,
     waiters: Waiters,
+    /// A turn for each list of conversations that may be made at once.
+    lists: Arc<Semaphore>,
     refused: AtomicBool,
     damaged: AtomicBool,
     closing: AtomicBool,
@@ -196,20 +200,11 @@ impl Hub {
     /// A group and its members, or [`Error::GroupNotFound`], also when it was deleted.
     pub async fn group(&self, name: GroupName) -> Result<GroupInfo, Error> {
         self.blocking(move |inner, view| {
-            let number = view.group(&name)?.ok_or(Error::GroupNotFound)?;
-            let row = view.group_by_number(number)?.filter(|row| !row.deleted);
-            let row = row.ok_or(Error::GroupNotFound)?;
-            let mut members = Vec::new();
-            for interval in view.intervals_of(number) {
-                let (_, _, _, row) = interval?;
-                if row.until.is_none() {
-                    members.push(row.user);
-                }
-            }
-            members.sort_unstable();
-            let last = view.last_of_group(number, inner.visible.get().group)?;
+            let found = inner.memberships.group(&name);
+            let (group, members) = found.ok_or(Error::GroupNotFound)?;
+            let last = view.last_of_group(group.facts.number, inner.visible.get().group)?;
             Ok(GroupInfo {
-                history: row.history,
+                history: group.history,
                 members,
                 last,
             })

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::accept::QUEUE_PROPOSALS;
 use super::apply::ApplyStage;
 use super::channel::Channels;
+use super::conversations::LISTS_MAX;
 use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
@@ -180,7 +182,8 @@ fn start(
         recent: Recent::new(applied.heads.direct),
         visible: Watermark::default(),
         woken: Watermark::default(),
-        waiters: Waiters::new(options.waiters_per_user_max),
+        waiters: Waiters::new(),
+        lists: Arc::new(Semaphore::new(LISTS_MAX)),
         refused: AtomicBool::new(false),
         damaged: AtomicBool::new(false),
         closing: AtomicBool::new(false),

@@ -3,9 +3,10 @@
 //! No clock, no randomness, no configuration: the same journal gives the same ids on this machine, after a
 //! rebuild, and on another node.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::membership::Moved;
+use super::membership::{Moved, Present};
 use super::state::{Group, GroupFacts, KEYS_KEPT_MS, Members, State, content_hash, key_hash};
 use crate::error::Error;
 use crate::model::{Draft, GroupName, Message, Position, Receipt, Receiver, Sequence, UserName};
@@ -57,6 +58,8 @@ pub(super) struct Plan {
     /// One for each command.
     pub(super) outcomes: Vec<Outcome>,
     pub(super) deliveries: Vec<Delivery>,
+    /// Groups that were made, changed or deleted.
+    pub(super) changed: Vec<Present>,
     pub(super) moved: Vec<Moved>,
     /// Those whose channel was opened.
     pub(super) opened: Vec<UserName>,
@@ -192,6 +195,7 @@ impl Planner<'_> {
             .get_mut(name)
             .ok_or(Error::GroupNotFound)?;
         let prev = std::mem::replace(&mut group.last, id);
+        group.left = HashSet::new();
         self.row(
             key::with_id(&key::group_messages(facts.number), id),
             Vec::new(),

@@ -109,6 +109,7 @@ impl Planner<'_> {
             deleted: false,
             last: 0,
             members,
+            left: HashSet::new(),
         };
         self.state.groups.insert(name.clone(), group);
         self.group_changed(name, false);
@@ -116,6 +117,7 @@ impl Planner<'_> {
 
     pub(super) fn group_changed(&mut self, name: &GroupName, known: bool) {
         if let Some(group) = self.state.groups.get(name) {
+            self.plan.changed.push(group.present());
             let (history, deleted) = (group.history, group.deleted);
             let row = GroupRow {
                 name: name.clone(),
@@ -167,10 +169,11 @@ impl Planner<'_> {
 
     fn join_one(&mut self, name: &GroupName, user: &UserName, number: u32) -> Option<()> {
         let group = self.state.groups.get_mut(name)?;
+        let known = group.left.contains(user);
         let member = group.join(user, number);
         let moved = Moved::joined(user, &group.facts, member);
         let key = key::interval(group.facts.number, number, member.from);
-        self.change(key, Some(record::encode(&member.row(user, None))), false);
+        self.change(key, Some(record::encode(&member.row(user, None))), known);
         self.plan.moved.push(moved);
         Some(())
     }
@@ -188,8 +191,12 @@ impl Planner<'_> {
         let until = group.last;
         let key = key::interval(group.facts.number, member.number, member.from);
         let moved = Moved::left(user, &group.facts, member, until);
-        // Who saw nothing leaves nothing behind.
-        let row = (until > member.from).then(|| record::encode(&member.row(user, Some(until))));
+        // Who could read nothing leaves nothing behind.
+        let row =
+            (!moved.interval.is_empty()).then(|| record::encode(&member.row(user, Some(until))));
+        if row.is_some() && until == member.from {
+            group.left.insert(user.clone());
+        }
         self.change(key, row, true);
         self.plan.moved.push(moved);
         Some(())

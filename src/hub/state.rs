@@ -2,7 +2,7 @@
 //! conversations and idempotency keys. After an entry it is exactly what a reading of the view would give.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +48,9 @@ pub(super) struct Group {
     pub(super) deleted: bool,
     pub(super) last: u64,
     pub(super) members: Members,
+    /// Who left after the last message and may read back to the beginning: there is a row of him already where he
+    /// would join again.
+    pub(super) left: HashSet<UserName>,
 }
 
 /// The state that entries are applied to.
@@ -89,9 +92,12 @@ impl State {
     pub(super) fn load(view: &View, applied: Applied) -> Result<Self, Error> {
         let mut state = Self::new(applied);
         let mut members: HashMap<u32, BTreeMap<UserName, Member>> = HashMap::new();
+        let mut left: HashMap<u32, Vec<(u64, UserName)>> = HashMap::new();
         for interval in view.intervals() {
             let (group, number, from, row) = interval?;
-            if row.until.is_none() {
+            if row.until == Some(from) {
+                left.entry(group).or_default().push((from, row.user));
+            } else if row.until.is_none() {
                 let member = Member {
                     number,
                     from,
@@ -109,6 +115,9 @@ impl State {
                 last: AtomicU64::new(last),
             };
             let members = Arc::new(members.remove(&number).unwrap_or_default());
+            let left = left.remove(&number).unwrap_or_default();
+            let left = left.into_iter().filter(|(from, _)| *from == last);
+            let left = left.map(|(_, user)| user).collect();
             let (history, deleted) = (row.history, row.deleted);
             let group = Group {
                 facts: Arc::new(facts),
@@ -116,6 +125,7 @@ impl State {
                 deleted,
                 last,
                 members,
+                left,
             };
             state.groups.insert(row.name, group);
         }

@@ -153,18 +153,16 @@ type Shard = HashMap<UserName, Vec<Arc<Mailbox>>>;
 pub(super) struct Waiters {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
-    per_user_max: usize,
     /// By transport.
     counts: [AtomicUsize; Transport::ALL.len()],
 }
 
 impl Waiters {
-    pub(super) fn new(per_user_max: usize) -> Self {
+    pub(super) fn new() -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
         Self {
             shards,
             hasher: RandomState::new(),
-            per_user_max,
             counts: Default::default(),
         }
     }
@@ -176,19 +174,18 @@ impl Waiters {
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a mailbox for one feed of a user.
+    /// Makes a mailbox for one feed of a user, if he has fewer than `most`.
     pub(super) fn register(
         &self,
         user: &UserName,
         transport: Transport,
+        most: usize,
     ) -> Result<Arc<Mailbox>, Error> {
         let mailbox = Arc::new(Mailbox::new(transport));
         let mut shard = self.shard(user);
         let waiting = shard.entry(user.clone()).or_default();
-        if waiting.len() >= self.per_user_max {
-            return Err(Error::TooManyWaiters {
-                limit: self.per_user_max,
-            });
+        if waiting.len() >= most {
+            return Err(Error::TooManyWaiters { limit: most });
         }
         waiting.push(Arc::clone(&mailbox));
         self.counter(transport).fetch_add(1, Ordering::Relaxed);
@@ -345,10 +342,10 @@ mod tests {
 
     #[test]
     fn who_waits_is_woken_by_what_is_beyond_his_position_and_by_the_end() {
-        let waiters = Waiters::new(1);
-        let mailbox = waiters.register(&user(), Transport::Poll).unwrap();
+        let waiters = Waiters::new();
+        let mailbox = waiters.register(&user(), Transport::Poll, 1).unwrap();
         assert!(waiters.any());
-        assert!(waiters.register(&user(), Transport::Poll).is_err());
+        assert!(waiters.register(&user(), Transport::Poll, 1).is_err());
         let mut context = Context::from_waker(Waker::noop());
         assert!(mailbox.poll(at(0), &context).is_ready());
         mailbox.clear();

@@ -127,22 +127,7 @@ impl View {
 
     /// All intervals of membership: group, user, the id after which they begin, and the rest.
     pub fn intervals(&self) -> impl Iterator<Item = Result<Interval, Error>> + use<> {
-        self.intervals_under(b"m")
-    }
-
-    /// All intervals of membership of one group.
-    pub fn intervals_of(
-        &self,
-        group: u32,
-    ) -> impl Iterator<Item = Result<Interval, Error>> + use<> {
-        self.intervals_under(&key::intervals(group))
-    }
-
-    fn intervals_under(
-        &self,
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<Interval, Error>> + use<> {
-        self.index.scan_prefix(prefix).map(|row| {
+        self.index.scan_prefix(b"m").map(|row| {
             let (key, value) = row?;
             let numbers = key::first_number(&key)
                 .zip(key::second_number(&key))
@@ -156,12 +141,6 @@ impl View {
                 decode("an interval of membership", &value)?,
             ))
         })
-    }
-
-    /// What a group is.
-    pub fn group_by_number(&self, number: u32) -> Result<Option<GroupRow>, Error> {
-        let row = self.index.get(key::group_row(number))?;
-        row.map(|bytes| decode("a group", &bytes)).transpose()
     }
 
     /// Whether the index has a row with this value.

@@ -9,6 +9,7 @@
 )]
 
 mod connections;
+mod conversations;
 mod crowd;
 mod device;
 mod hazards;

@@ -6,7 +6,7 @@ use crate::support::TestServer;
 
 const VERBS: [&str; 4] = ["get", "post", "put", "delete"];
 
-async fn operations(server: &TestServer, admin: bool) -> Vec<(String, String, Value)> {
+pub(crate) async fn operations(server: &TestServer, admin: bool) -> Vec<(String, String, Value)> {
     let mut http = if admin {
         server.connect_admin().await
     } else {

@@ -258,3 +258,18 @@ async fn more_held_requests_than_a_user_may_have_are_refused() {
     assert!(reply.header("retry-after").is_some());
     assert_eq!(reply.json()["limit"], 100);
 }
+
+#[tokio::test]
+async fn the_backend_reads_and_waits_however_much_the_user_holds() {
+    let server = TestServer::with_hub(|hub| hub.waiters_per_user_max = 2, |_| {}).await;
+    let _held = [server.poll_held("bob").await, server.poll_held("bob").await];
+    let third = server.as_user("bob", "GET", "/v1/inbox?wait=0", "").await;
+    assert_eq!(
+        (third.status, third.code().as_str()),
+        (429, "too_many_waiters")
+    );
+    for path in ["/v1/users/bob/inbox", "/v1/users/bob/inbox?wait=1"] {
+        let reply = server.as_admin("GET", path, "").await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+    }
+}

@@ -255,3 +255,86 @@ async fn status_counts_connections() {
     assert_eq!(status["connections"]["client"], 1);
     assert!(status["version"].is_string() && status["log"].is_string());
 }
+
+/// With `history: "all"` the past is readable also to who leaves before anything more is sent.
+#[tokio::test]
+async fn who_leaves_keeps_what_he_could_read_also_without_a_message_meanwhile() {
+    let server = TestServer::start().await;
+    let server = &server;
+    let set = |members: &'static str, history: &'static str| async move {
+        let body = format!("{{\"members\":[{members}],\"history\":\"{history}\"}}");
+        server.as_admin("PUT", "/v1/groups/team", &body).await
+    };
+    let history = || server.as_user("zed", "GET", "/v1/groups/team/messages", "");
+    let push = |n: u8| async move {
+        let body = format!("{{\"from\":\"ann\",\"body\":{n}}}");
+        let pushed = server
+            .as_admin("POST", "/v1/groups/team/messages", &body)
+            .await;
+        assert_eq!(pushed.status, 201);
+    };
+    set("\"ann\"", "all").await;
+    server
+        .as_admin("PUT", "/v1/groups/team/members/zed", "")
+        .await;
+    server
+        .as_admin("DELETE", "/v1/groups/team/members/zed", "")
+        .await;
+    assert_eq!(
+        history().await.code(),
+        "group_not_found",
+        "there was nothing to read"
+    );
+    push(1).await;
+    push(2).await;
+    server
+        .as_admin("PUT", "/v1/groups/team/members/zed", "")
+        .await;
+    assert_eq!(history().await.bodies(), [1, 2]);
+    server
+        .as_admin("DELETE", "/v1/groups/team/members/zed", "")
+        .await;
+    assert_eq!(history().await.bodies(), [1, 2], "he left");
+
+    // He comes again where he left, when the group does not show its past any more.
+    set("\"ann\",\"zed\"", "member").await;
+    assert_eq!(history().await.bodies(), [1, 2], "he is back");
+    server.as_admin("DELETE", "/v1/groups/team", "").await;
+    assert_eq!(history().await.bodies(), [1, 2], "the group is deleted");
+    set("\"ann\",\"zed\"", "member").await;
+    push(3).await;
+    assert_eq!(history().await.bodies(), [1, 2, 3]);
+    let inbox = server.as_user("zed", "GET", "/v1/inbox?wait=0", "").await;
+    assert_eq!(inbox.bodies(), [3]);
+    let list = server
+        .as_user("zed", "GET", "/v1/conversations", "")
+        .await
+        .json();
+    assert_eq!(list["conversations"].as_array().unwrap().len(), 1);
+    assert_eq!(list["conversations"][0]["last"]["body"], 3);
+}
+
+/// All members of a change are there, or none: a reader never sees a part of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_many_members_is_seen_whole() {
+    const MEMBERS: usize = 3000;
+    let server = TestServer::start().await;
+    let names: Vec<String> = (0..MEMBERS).map(|n| format!("member-{n}")).collect();
+    let all = json!({ "members": names }).to_string();
+    server.as_admin("PUT", "/v1/groups/team", "{}").await;
+    let changes = async {
+        for body in [all.as_str(), "{}", all.as_str(), "{}"] {
+            server.as_admin("PUT", "/v1/groups/team", body).await;
+        }
+    };
+    tokio::pin!(changes);
+    loop {
+        let read = tokio::select! {
+            biased;
+            () = &mut changes => return,
+            read = server.as_admin("GET", "/v1/groups/team", "") => read.json(),
+        };
+        let seen = read["members"].as_array().unwrap().len();
+        assert!(seen == 0 || seen == MEMBERS, "{seen} of {MEMBERS}");
+    }
+}

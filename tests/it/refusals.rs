@@ -1,17 +1,22 @@
 //! Every way to be wrong, as a table: what is asked, and the status and code of the refusal.
 
+use std::process::Command;
+
 use halley::clock;
 use halley::token::Claims;
 
+use crate::openapi::operations;
 use crate::support::{KEY, TestServer};
 
 /// Who asks on which listener.
 #[derive(Clone, Copy, Debug)]
 enum As {
     User,
+    /// A user whose token has no `send`.
+    Reader,
     Backend,
 }
-use As::{Backend, User};
+use As::{Backend, Reader, User};
 
 type Row = (
     As,
@@ -28,6 +33,16 @@ async fn check(server: &TestServer, rows: &[Row]) {
         let reply = match who {
             User => server.as_user("bob", method, path, body).await,
             Backend => server.as_admin(method, path, body).await,
+            Reader => {
+                let claims = Claims {
+                    user: "bob".to_owned(),
+                    send: false,
+                    expires_at: clock::now_s() + 60,
+                };
+                let bearer = format!("authorization: Bearer {}", TestServer::token_of(&claims));
+                let mut http = server.connect().await;
+                http.request(method, path, &[&bearer], body).await
+            }
         };
         assert_eq!(
             (reply.status, reply.code().as_str()),
@@ -94,6 +109,43 @@ const WRONG_REQUESTS: &[Row] = &[
     (Backend, "GET", "/v1/groups/none", "", 404, "group_not_found"),
     (Backend, "DELETE", "/v1/groups/none", "", 404, "group_not_found"),
     (Backend, "PUT", "/v1/groups/none/members/a", "", 404, "group_not_found"),
+    (Backend, "DELETE", "/v1/groups/%2e", "", 400, "bad_name"),
+    (Backend, "PUT", "/v1/groups/g/members/%00", "", 400, "bad_name"),
+    (Backend, "DELETE", "/v1/groups/none/members/a", "", 404, "group_not_found"),
+    (Backend, "DELETE", "/v1/groups/g/members/%00", "", 400, "bad_name"),
+    (User, "GET", "/v1/inbox/sse?heartbeat=4", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox/sse?after=x", "", 400, "bad_cursor"),
+    (User, "GET", "/v1/inbox/sse?after=9.0", "", 409, "cursor_ahead"),
+    (User, "GET", "/v1/inbox/sse?after=0.0.12345678", "", 409, "log_unknown"),
+    (User, "GET", "/v1/inbox/stream?heartbeat=301", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox/stream?after=x", "", 400, "bad_cursor"),
+    (User, "GET", "/v1/inbox/stream?after=9.0", "", 409, "cursor_ahead"),
+    (User, "GET", "/v1/inbox/stream?after=0.0.12345678", "", 409, "log_unknown"),
+    (User, "GET", "/v1/inbox/ws", "", 426, "upgrade_required"),
+    (User, "GET", "/v1/inbox/ws?heartbeat=4", "", 400, "bad_query"),
+    (User, "GET", "/v1/inbox/ws?after=x", "", 400, "bad_cursor"),
+    (User, "GET", "/v1/groups/%2e/messages", "", 400, "bad_name"),
+    (User, "GET", "/v1/groups/g/messages?limit=0", "", 400, "bad_query"),
+    (User, "GET", "/v1/groups/g/messages?after=99", "", 409, "cursor_ahead"),
+    (User, "GET", "/v1/conversations?limit=1001", "", 400, "bad_query"),
+    (Backend, "GET", "/v1/users/./inbox", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/users/bob/inbox?wait=301", "", 400, "bad_query"),
+    (Backend, "GET", "/v1/users/bob/inbox?after=x", "", 400, "bad_cursor"),
+    (Backend, "GET", "/v1/users/bob/inbox?after=9.0", "", 409, "cursor_ahead"),
+    (Backend, "GET", "/v1/users/bob/inbox?after=0.0.12345678", "", 409, "log_unknown"),
+    (Backend, "GET", "/v1/users/%00/direct/x/messages", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/users/bob/direct/%00/messages", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/users/bob/direct/x/messages?before=a", "", 400, "bad_query"),
+    (Backend, "GET", "/v1/users/bob/direct/x/messages?before=1&after=2", "", 400, "bad_query"),
+    (Backend, "GET", "/v1/users/bob/direct/x/messages?after=99", "", 409, "cursor_ahead"),
+    (Backend, "GET", "/v1/users/%00/groups/g/messages", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/users/bob/groups/../messages", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/users/bob/groups/g/messages?limit=0", "", 400, "bad_query"),
+    (Backend, "GET", "/v1/users/bob/groups/g/messages?after=99", "", 409, "cursor_ahead"),
+    (Backend, "GET", "/v1/users/bob/groups/none/messages", "", 404, "group_not_found"),
+    (Backend, "GET", "/v1/users/%00/conversations", "", 400, "bad_name"),
+    (Backend, "GET", "/v1/users/bob/conversations?limit=0", "", 400, "bad_query"),
+    (Backend, "GET", "/v1/users/bob/conversations?before=1-group", "", 400, "bad_query"),
 ];
 
 #[tokio::test]
@@ -124,6 +176,15 @@ const WRONG_BODIES: &[Row] = &[
     (Backend, "POST", "/v1/direct/x/messages", "{\"from\":\".\",\"body\":1}", 400, "bad_name"),
     (Backend, "POST", "/v1/direct/../messages", "{\"from\":\"a\",\"body\":1}", 400, "bad_name"),
     (Backend, "POST", "/v1/groups/g/members", "{\"add\":\"a\"}", 400, "bad_json"),
+    (Backend, "POST", "/v1/groups/g/members", "{\"add\":[\"\"]}", 400, "bad_name"),
+    (Backend, "POST", "/v1/groups/none/members", "{\"add\":[\"a\"]}", 404, "group_not_found"),
+    (Backend, "POST", "/v1/groups/g/messages", "{\"from\":\"a\"}", 400, "bad_json"),
+    (Backend, "POST", "/v1/groups/g/messages", "{\"from\":\"\",\"body\":1}", 400, "bad_name"),
+    (User, "POST", "/v1/direct/%2e/messages", "{\"body\":1}", 400, "bad_name"),
+    (User, "POST", "/v1/groups/%2e/messages", "{\"body\":1}", 400, "bad_name"),
+    (User, "POST", "/v1/groups/g/messages", "{}", 400, "bad_json"),
+    (Reader, "POST", "/v1/direct/x/messages", "{\"body\":1}", 403, "forbidden"),
+    (Reader, "POST", "/v1/groups/g/messages", "{\"body\":1}", 403, "forbidden"),
     (Backend, "POST", "/v1/tokens", "{}", 400, "bad_json"),
     (Backend, "POST", "/v1/tokens", "{\"user\":\"a\",\"ttl_s\":0}", 400, "bad_json"),
     (Backend, "POST", "/v1/tokens", "{\"user\":\"a\",\"ttl_s\":31536001}", 400, "bad_json"),
@@ -134,6 +195,79 @@ const WRONG_BODIES: &[Row] = &[
 #[tokio::test]
 async fn wrong_bodies() {
     check(&TestServer::start().await, WRONG_BODIES).await;
+}
+
+const WITHOUT_SECRET: &[Row] = &[(
+    Backend,
+    "POST",
+    "/v1/tokens",
+    "{\"user\":\"a\"}",
+    403,
+    "forbidden",
+)];
+
+#[tokio::test]
+async fn a_server_that_only_knows_a_public_key_makes_no_tokens() {
+    let server = TestServer::with(|parts| parts.token_secret = None).await;
+    check(&server, WITHOUT_SECRET).await;
+}
+
+/// What a row of the tables cannot provoke, everywhere or at one path, and why.
+#[rustfmt::skip]
+const NOT_IN_THE_TABLES: &[(&str, &str, &str)] = &[
+    ("", "bad_request", "is found before any route, the same for all"),
+    ("", "unauthorized", "is another bearer, which is looked at before any handler"),
+    ("", "token_expired", "is another bearer, which is looked at before any handler"),
+    ("", "body_too_large", "is too long for a row"),
+    ("", "request_timeout", "is a matter of time"),
+    ("", "idempotency_conflict", "needs a header and an earlier push"),
+    ("", "group_full", "needs 100,000 members"),
+    ("", "cursor_gone", "does not happen yet"),
+    ("", "too_many_waiters", "needs other requests"),
+    ("", "internal", "is the server's state"),
+    ("", "busy", "is the server's state"),
+    ("", "closing", "is the server's state"),
+    ("", "disk_full", "is the server's state"),
+    ("", "writes_refused", "is the server's state"),
+    ("", "store_damaged", "is the server's state"),
+    ("", "too_many_connections", "is the server's state"),
+    ("/v1/inbox/ws", "cursor_ahead", "needs the headers of a WebSocket"),
+    ("/v1/inbox/ws", "log_unknown", "needs the headers of a WebSocket"),
+];
+
+fn is_under(path: &str, template: &str) -> bool {
+    let path = path.split('?').next().unwrap();
+    let (parts, wanted) = (path.split('/'), template.split('/'));
+    parts.clone().count() == wanted.clone().count()
+        && parts
+            .zip(wanted)
+            .all(|(part, wanted)| wanted.starts_with('{') || part == wanted)
+}
+
+#[tokio::test]
+async fn every_code_that_a_request_can_provoke_is_in_the_tables() {
+    let server = TestServer::start().await;
+    let rows = [WRONG_REQUESTS, WRONG_BODIES, WITHOUT_SECRET].concat();
+    for admin in [false, true] {
+        for (verb, path, operation) in operations(&server, admin).await {
+            let replies = operation["responses"].as_object().unwrap().values();
+            let codes = replies
+                .filter_map(|reply| reply["x-codes"].as_array())
+                .flatten();
+            for code in codes.map(|code| code.as_str().unwrap()) {
+                let excepted = NOT_IN_THE_TABLES
+                    .iter()
+                    .any(|(at, known, _)| *known == code && (at.is_empty() || *at == path));
+                let met = rows.iter().any(|(who, method, asked, _, _, met)| {
+                    matches!(who, Backend) == admin
+                        && method.eq_ignore_ascii_case(&verb)
+                        && *met == code
+                        && is_under(asked, &path)
+                });
+                assert!(excepted || met, "{verb} {path}: no row for {code}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -336,4 +470,37 @@ async fn other_sites_are_let_in_only_if_they_are_named() {
     let mut http = server.connect_admin().await;
     let reply = http.request("OPTIONS", "/v1/status", &preflight, "").await;
     assert_eq!(reply.header("access-control-allow-origin"), None);
+}
+
+/// `restart` is always a cursor; a history, which has ids, says its last one.
+#[tokio::test]
+async fn a_history_after_its_end_says_where_the_end_is_also_to_the_command_line() {
+    let server = TestServer::start().await;
+    server.push("alice", "bob", "1").await;
+    let path = "/v1/users/bob/direct/alice/messages?after=9";
+    let reply = server.as_admin("GET", path, "").await;
+    assert_eq!((reply.status, reply.code().as_str()), (409, "cursor_ahead"));
+    let problem = reply.json();
+    assert_eq!(
+        (&problem["last"], problem.get("restart")),
+        (&1.into(), None)
+    );
+
+    let admin = format!("http://{}", server.admin);
+    let asking = tokio::task::spawn_blocking(move || {
+        Command::new(env!("CARGO_BIN_EXE_halley"))
+            .args([
+                "history", "--user", "bob", "--peer", "alice", "--after", "9",
+            ])
+            .args(["--server", &admin])
+            .env("HALLEY_ADMIN_KEY", KEY)
+            .output()
+    });
+    let output = asking.await.unwrap().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.contains("`after` is beyond the last direct message, 1 (409 cursor_ahead)"),
+        "{said}"
+    );
 }

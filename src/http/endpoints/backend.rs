@@ -1,8 +1,8 @@
 //! The endpoints for the backend.
 
 use super::shared::{
-    CHANGE, CONVERSATIONS_QUERY, CURSOR, GROUP_CHANGED, HISTORY_QUERY, INBOX_QUERY, READ,
-    READ_GROUP, READ_HISTORY, RECEIPT, WRITE, WRITE_GROUP,
+    CHANGE, CONVERSATIONS_QUERY, CURSOR_BACKEND, GROUP_CHANGED, HISTORY_QUERY, INBOX_QUERY, READ,
+    READ_GROUP, READ_GROUP_NOW, READ_HISTORY, READ_MESSAGE, RECEIPT, WRITE, WRITE_GROUP,
 };
 use super::{later, now};
 use crate::http::endpoint::{Auth, Endpoint, Verb};
@@ -70,7 +70,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
     )
     .by(Auth::Key)
     .gives(&[(200, "Group")])
-    .refuses(&[Code::GroupNotFound, Code::StoreDamaged]),
+    .refuses(READ_GROUP_NOW),
     Endpoint::new(
         Verb::Delete,
         "/v1/groups/{group}",
@@ -127,7 +127,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
     .by(Auth::Key)
     .query(INBOX_QUERY)
     .gives(&[(200, "InboxPage")])
-    .refuses(CURSOR),
+    .refuses(CURSOR_BACKEND),
     Endpoint::new(
         Verb::Get,
         "/v1/users/{user}/direct/{peer}/messages",
@@ -151,7 +151,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/v1/users/{user}/conversations",
-        |call| later(conversations::list(call)),
+        |call| Box::pin(conversations::list(call)),
         "A user's conversations and groups, for the backend",
     )
     .by(Auth::Key)
@@ -174,7 +174,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
     )
     .by(Auth::Key)
     .gives(&[(200, "Message")])
-    .refuses(&[Code::MessageNotFound, Code::StoreDamaged]),
+    .refuses(READ_MESSAGE),
     Endpoint::new(
         Verb::Get,
         "/v1/status",

@@ -58,6 +58,17 @@ pub(super) const CURSOR: &[Code] = &[
     Code::CursorGone,
     Code::TooManyWaiters,
     Code::Closing,
+    Code::WritesRefused,
+    Code::StoreDamaged,
+];
+/// For the backend, which the limit of a user's requests does not bind.
+pub(super) const CURSOR_BACKEND: &[Code] = &[
+    Code::BadCursor,
+    Code::CursorAhead,
+    Code::LogUnknown,
+    Code::CursorGone,
+    Code::Closing,
+    Code::WritesRefused,
     Code::StoreDamaged,
 ];
 pub(super) const SOCKET: &[Code] = &[
@@ -68,12 +79,36 @@ pub(super) const SOCKET: &[Code] = &[
     Code::UpgradeRequired,
     Code::TooManyWaiters,
     Code::Closing,
+    Code::WritesRefused,
     Code::StoreDamaged,
 ];
-pub(super) const READ: &[Code] = &[Code::StoreDamaged];
-pub(super) const READ_HISTORY: &[Code] = &[Code::CursorAhead, Code::StoreDamaged];
-pub(super) const READ_GROUP: &[Code] =
-    &[Code::GroupNotFound, Code::CursorAhead, Code::StoreDamaged];
+/// Of every read of the store: it may have to write, too.
+pub(super) const READ: &[Code] = &[Code::Closing, Code::WritesRefused, Code::StoreDamaged];
+pub(super) const READ_HISTORY: &[Code] = &[
+    Code::CursorAhead,
+    Code::Closing,
+    Code::WritesRefused,
+    Code::StoreDamaged,
+];
+pub(super) const READ_GROUP: &[Code] = &[
+    Code::GroupNotFound,
+    Code::CursorAhead,
+    Code::Closing,
+    Code::WritesRefused,
+    Code::StoreDamaged,
+];
+pub(super) const READ_GROUP_NOW: &[Code] = &[
+    Code::GroupNotFound,
+    Code::Closing,
+    Code::WritesRefused,
+    Code::StoreDamaged,
+];
+pub(super) const READ_MESSAGE: &[Code] = &[
+    Code::MessageNotFound,
+    Code::Closing,
+    Code::WritesRefused,
+    Code::StoreDamaged,
+];
 pub(super) const WRITE: &[Code] = &[
     Code::IdempotencyConflict,
     Code::Busy,

@@ -93,7 +93,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/v1/conversations",
-        |call| later(conversations::list(call)),
+        |call| Box::pin(conversations::list(call)),
         "Every conversation and group of the user with its last message, newest first",
     )
     .by(Auth::User)

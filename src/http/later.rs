@@ -1,0 +1,49 @@
+//! A reply that takes its time, such as one that waits for its turn.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::head::Asked;
+use super::hold::{End, answer};
+use super::io::Line;
+use super::reply::{Refusal, Reply};
+use super::service::Listener;
+use super::wire::left;
+
+/// The reply in the making. While hyper had the connection, it would be made also when nobody waits for it any more.
+pub(super) struct Later(Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>);
+
+impl Later {
+    pub(super) fn new(
+        reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
+    ) -> Self {
+        Self(Box::pin(reply))
+    }
+
+    pub(super) async fn wait(
+        self,
+        mut line: Line,
+        asked: Asked,
+        listener: &Arc<Listener>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> End {
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.0 => outcome,
+            () = left(&mut line) => return End::Gone,
+        };
+        let app = &listener.app;
+        let reply = outcome.unwrap_or_else(|refusal| Reply::refusal(&refusal, app.hub.log()));
+        let keep = asked.keep && !*shutdown.borrow();
+        answer(line, &asked, reply, keep, app.timeouts.write).await
+    }
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Later")
+    }
+}

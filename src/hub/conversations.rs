@@ -1,0 +1,291 @@
+//! The list of a user's conversations and groups, newest first.
+//!
+//! Within a sequence ids rise with time. So the scan over all peers and groups reads ids only, and keeps no more
+//! of them than the page has lines; messages are read for the page alone.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::feed::PAGE_BYTES_MAX;
+use super::history::spans;
+use super::membership::Interval;
+use super::{Failure, Hub, Inner};
+use crate::error::Error;
+use crate::model::{
+    ConversationEntry, ConversationPage, ConversationToken, GroupName, Message, Position, Sequence,
+    UserName,
+};
+use crate::store::View;
+
+/// Lists that are made at once: each goes through all that a user has, and other readings need threads, too.
+pub(super) const LISTS_MAX: usize = 4;
+
+/// Behind which all lines stand.
+const FIRST: ConversationToken = ConversationToken {
+    at_ms: u64::MAX,
+    sequence: Sequence::Group,
+    id: u64::MAX,
+};
+
+/// A line of the list, and its place.
+type Line = Result<(ConversationToken, ConversationEntry), Failure>;
+/// The last message that the user may see in a group, 0 without one; the group and whether he is in it.
+type GroupLine = (u64, u32, GroupName, bool);
+
+impl Hub {
+    /// Part of a user's conversations and groups, newest first: at most `limit` lines and 1 MiB of bodies. Waits
+    /// for its turn.
+    pub async fn conversations(
+        &self,
+        user: UserName,
+        before: Option<ConversationToken>,
+        limit: usize,
+    ) -> Result<ConversationPage, Error> {
+        let turn = Arc::clone(&self.0.lists).acquire_owned().await;
+        let turn = turn.map_err(|_| Error::Closing)?;
+        self.blocking(move |inner, view| {
+            // Kept to the end of the reading, also when nobody waits for it any more.
+            let _turn = turn;
+            inner.conversations(view, &user, before.unwrap_or(FIRST), limit)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn conversations(
+        &self,
+        view: &View,
+        user: &UserName,
+        before: ConversationToken,
+        limit: usize,
+    ) -> Result<ConversationPage, Failure> {
+        let heads = self.visible.get();
+        let upto = Position {
+            direct: self.last_behind(view, before, Sequence::Direct, heads)?,
+            group: self.last_behind(view, before, Sequence::Group, heads)?,
+        };
+        // One more than the page has, to know whether it is the last.
+        let mut peers = Newest::new(limit + 1);
+        if let Some(number) = view.user(user)? {
+            for peer in view.peers(number) {
+                let (other, peer) = peer?;
+                let id = view.last_of_conversation((number, other), heads.direct)?;
+                if 0 < id && id <= upto.direct {
+                    peers.add((id, peer));
+                }
+            }
+        }
+        let mut groups = Newest::new(limit + 1);
+        let mut intervals = self.memberships.of(user);
+        intervals.sort_by_key(|interval| (interval.group.number, interval.from));
+        for intervals in intervals.chunk_by(|one, other| one.group.number == other.group.number) {
+            let Some(line) = group_line(view, intervals, heads.group)? else {
+                continue;
+            };
+            let (id, number, ..) = line;
+            if id <= upto.group && (id > 0 || place(Sequence::Group, 0, number.into()) < before) {
+                groups.add(line);
+            }
+        }
+        page(view, peers, groups, limit)
+    }
+
+    /// The last id of a sequence whose message stands behind a place in the list.
+    fn last_behind(
+        &self,
+        view: &View,
+        before: ConversationToken,
+        sequence: Sequence,
+        heads: Position,
+    ) -> Result<u64, Failure> {
+        let (mut behind, mut last) = (self.floor.of(sequence), heads.of(sequence));
+        if before == FIRST {
+            return Ok(last);
+        }
+        while behind < last {
+            let id = last - (last - behind) / 2;
+            let at_ms = view.indexed(sequence, id)?.at_ms;
+            if place(sequence, at_ms, id) < before {
+                behind = id;
+            } else {
+                last = id - 1;
+            }
+        }
+        Ok(behind)
+    }
+}
+
+fn place(sequence: Sequence, at_ms: u64, id: u64) -> ConversationToken {
+    ConversationToken {
+        at_ms,
+        sequence,
+        id,
+    }
+}
+
+fn group_line(
+    view: &View,
+    intervals: &[Interval],
+    head: u64,
+) -> Result<Option<GroupLine>, Failure> {
+    let Some(Interval { group, until, .. }) = intervals.last() else {
+        return Ok(None);
+    };
+    let mut last = 0;
+    for (from, until) in spans(intervals, head).into_iter().rev() {
+        if let Some(id) = view.group_ids(group.number, from, until).next_back() {
+            last = id?;
+            break;
+        }
+    }
+    let (name, member) = (group.name.clone(), until.is_none());
+    Ok(Some((last, group.number, name, member)))
+}
+
+/// Reads the messages of a page, the newest first, until one of the limits is reached.
+fn page(
+    view: &View,
+    peers: Newest<(u64, UserName)>,
+    groups: Newest<GroupLine>,
+    limit: usize,
+) -> Result<ConversationPage, Failure> {
+    let mut direct = peers
+        .sorted()
+        .map(|(id, peer)| -> Line {
+            let last = view.indexed(Sequence::Direct, id)?;
+            let place = place(Sequence::Direct, last.at_ms, id);
+            Ok((place, ConversationEntry::Direct { peer, last }))
+        })
+        .peekable();
+    let mut group = groups
+        .sorted()
+        .map(|(id, number, group, member)| -> Line {
+            let read = |id| view.indexed(Sequence::Group, id);
+            let last = (id > 0).then(|| read(id)).transpose()?;
+            let place = match &last {
+                Some(last) => place(Sequence::Group, last.at_ms, id),
+                None => place(Sequence::Group, 0, number.into()),
+            };
+            let entry = ConversationEntry::Group {
+                group,
+                member,
+                last,
+            };
+            Ok((place, entry))
+        })
+        .peekable();
+    let (mut entries, mut next, mut bytes) = (Vec::new(), None, 0);
+    loop {
+        let line = if place_of(direct.peek()) > place_of(group.peek()) {
+            direct.next()
+        } else {
+            group.next()
+        };
+        let Some(line) = line else {
+            return Ok(ConversationPage {
+                entries,
+                next: None,
+            });
+        };
+        let (place, entry) = line?;
+        if entries.len() >= limit || bytes >= PAGE_BYTES_MAX {
+            return Ok(ConversationPage { entries, next });
+        }
+        bytes += last_of(&entry).map_or(0, |last| last.body.as_bytes().len());
+        next = Some(place);
+        entries.push(entry);
+    }
+}
+
+/// What cannot be read comes first, so that it is not passed over.
+fn place_of(line: Option<&Line>) -> Option<ConversationToken> {
+    line.map(|line| line.as_ref().map_or(FIRST, |(place, _)| *place))
+}
+
+fn last_of(entry: &ConversationEntry) -> Option<&Message> {
+    match entry {
+        ConversationEntry::Direct { last, .. } => Some(last),
+        ConversationEntry::Group { last, .. } => last.as_ref(),
+    }
+}
+
+/// The greatest of all that is added, no more than a number of them.
+struct Newest<T> {
+    most: usize,
+    kept: BinaryHeap<Reverse<T>>,
+}
+
+impl<T: Ord> Newest<T> {
+    fn new(most: usize) -> Self {
+        let kept = BinaryHeap::new();
+        Self { most, kept }
+    }
+
+    fn add(&mut self, line: T) {
+        self.kept.push(Reverse(line));
+        if self.kept.len() > self.most {
+            self.kept.pop();
+        }
+    }
+
+    /// The greatest first.
+    fn sorted(self) -> impl Iterator<Item = T> {
+        let lines = self.kept.into_sorted_vec().into_iter();
+        lines.map(|Reverse(line)| line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::hub::{Durability, Options};
+    use crate::model::Bound;
+
+    #[tokio::test]
+    async fn lists_wait_for_their_turn_hold_up_no_other_reading_and_may_be_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Hub::open(Options {
+            data: folder.path().to_owned(),
+            durability: Durability::Interval,
+            cache_bytes: 8 << 20,
+            disk_free_min_bytes: 0,
+            queue_bytes_max: 1 << 20,
+            waiters_per_user_max: 10,
+            channels_max: 0,
+        })
+        .unwrap();
+        let user = |name| UserName::parse(name).unwrap();
+        let list = || hub.conversations(user("bob"), None, 10);
+        let most = LISTS_MAX.try_into().unwrap();
+        let all = Arc::clone(&hub.0.lists).acquire_many_owned(most).await;
+        let soon = Duration::from_millis(20);
+        for _ in 0..10 {
+            // Each of them hangs up.
+            assert!(timeout(soon, list()).await.is_err());
+        }
+        let history = hub.direct_history(user("bob"), user("ann"), Bound::Newest, 10);
+        assert!(history.await.unwrap().messages.is_empty());
+        drop(all);
+        for _ in 0..10 {
+            assert!(list().await.unwrap().entries.is_empty());
+        }
+        assert_eq!(hub.0.lists.available_permits(), LISTS_MAX);
+        hub.close();
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_no_more() {
+        let mut newest = Newest::new(3);
+        for line in [5, 1, 9, 7, 3] {
+            newest.add(line);
+        }
+        assert_eq!(newest.kept.len(), 3);
+        assert_eq!(newest.sorted().collect::<Vec<_>>(), [9, 7, 5]);
+    }
+}
