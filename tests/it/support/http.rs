@@ -162,6 +162,11 @@ impl Http {
         })
     }
 
+    /// Whether something comes within a time; it is not read.
+    pub(crate) async fn ready_within(&self, limit: Duration) -> bool {
+        timeout(limit, self.stream.peek(&mut [0])).await.is_ok()
+    }
+
     /// Whether the server ends the connection, without another byte, within a time.
     pub(crate) async fn ends_within(&mut self, limit: Duration) -> bool {
         assert!(
