@@ -154,6 +154,29 @@ async fn a_peer_that_leaves_frees_its_waiter_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_sent_behind_a_held_poll_is_limited() {
+    let server = TestServer::start().await;
+    let behind = |length: usize| {
+        let request = "GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: \r\n\r\n";
+        request.replace(
+            "long: ",
+            &("long: ".to_owned() + &"y".repeat(length - request.len())),
+        )
+    };
+    let mut http = server.poll_held("bob").await;
+    http.send(&behind(4095)).await;
+    assert!(!http.ends_within(SHORT).await);
+    server.push("alice", "bob", "1").await;
+    assert_eq!(http.reply().await.bodies(), [1]);
+    assert_eq!(http.reply().await.status, 200, "what was sent behind it");
+
+    let mut http = server.poll_held("bob").await;
+    http.send(&behind(4096)).await;
+    assert!(http.ends().await);
+    server.wait_held("bob", 0).await;
+}
+
+#[tokio::test]
 async fn a_pusher_that_ends_its_side_still_gets_the_receipt() {
     let server = TestServer::start().await;
     let mut http = server.connect_admin().await;
