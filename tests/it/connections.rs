@@ -209,6 +209,39 @@ async fn a_long_head_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_not_taken_for_http_is_refused_without_a_body() {
+    let server = TestServer::start().await;
+    let fields = |count: usize| "x: y\r\n".repeat(count - 1);
+    for (request, status) in [
+        ("GET /healthz HTTP/1.1\r\nhost\r\n\r\n".to_owned(), 400),
+        ("hello\r\n\r\n".to_owned(), 400),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n", fields(101)),
+            431,
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "y".repeat(17 << 10)),
+            431,
+        ),
+    ] {
+        let mut http = server.connect().await;
+        http.send(&request).await;
+        let reply = http.reply().await;
+        assert_eq!((reply.status, reply.body.len()), (status, 0), "{reply:?}");
+        assert_eq!(reply.header("content-type"), None);
+        assert_eq!(reply.header("connection"), Some("close"));
+        assert!(http.ends().await);
+    }
+    let mut http = server.connect().await;
+    http.send(&format!(
+        "GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n",
+        fields(100)
+    ))
+    .await;
+    assert_eq!(http.reply().await.status, 200);
+}
+
+#[tokio::test]
 async fn chunked_bodies_are_taken_and_limited() {
     let server = TestServer::start().await;
     let mut http = server.connect_admin().await;
