@@ -179,10 +179,10 @@ fn body(random: &mut Random, right: &str) -> Vec<u8> {
         7 => bytes = json(random, 0).into(),
         8 => {
             bytes = (0..some % 60)
-                .map(|_| random.next().to_le_bytes()[0])
-                .collect()
+                .map(|_| random.next().to_be_bytes()[0])
+                .collect();
         }
-        _ => bytes.insert(at, random.next().to_le_bytes()[0]),
+        _ => bytes.insert(at, random.next().to_be_bytes()[0]),
     }
     bytes
 }
@@ -196,7 +196,7 @@ fn token(random: &mut Random) -> String {
     };
     match random.below(5) {
         0 => TestServer::token_of(&Claims {
-            user: String::from_utf8_lossy(&random.next().to_le_bytes()).into_owned(),
+            user: String::from_utf8_lossy(&random.next().to_be_bytes()).into_owned(),
             send: true,
             expires_at: random.of(&[u64::MAX, u64::MAX / 1000, 1 << 53, clock::now_s() + 60, 0]),
         }),
