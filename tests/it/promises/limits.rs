@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::TestServer;
+use crate::support::{Socket, TestServer};
 
 const POST: &str = "/v1/direct/carol/messages";
 
@@ -110,4 +110,69 @@ async fn every_limit_is_the_configured_one_and_is_named() {
         let reply = server.as_admin(method, path, &body).await;
         assert!(reply.status < 300, "at the limit: {reply:?}");
     }
+}
+
+/// Beyond 1 MiB of bodies a page ends, and says that there is more.
+#[tokio::test]
+async fn a_page_ends_at_a_mebibyte_of_bodies() {
+    const PAGE: usize = 1 << 20;
+    let server = TestServer::start().await;
+    let body = "x".repeat(60_000);
+    let items = vec![json!({ "to": "bob", "from": "ann", "body": body }); 40];
+    let pushed = server
+        .as_admin("POST", "/v1/messages", &Value::from(items).to_string())
+        .await;
+    assert_eq!(pushed.status, 200);
+    for path in [
+        "/v1/inbox?wait=0&limit=1000",
+        "/v1/direct/ann/messages?limit=1000",
+        "/v1/direct/ann/messages?limit=1000&after=0",
+    ] {
+        let reply = server.as_user("bob", "GET", path, "").await;
+        let bytes = reply.bodies().len() * 60_002;
+        assert!((PAGE..PAGE + 60_002).contains(&bytes), "{path}: {bytes}");
+        assert_eq!(reply.json()["more"], true, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_option_is_limited_too() {
+    let server = TestServer::start().await;
+    let token = |blanks: usize| "{\"user\":\"a\"}".to_owned() + &" ".repeat(blanks);
+    let reply = server.as_admin("POST", "/v1/tokens", &token(4084)).await;
+    assert_eq!(reply.status, 201, "{reply:?}");
+    let reply = server.as_admin("POST", "/v1/tokens", &token(4085)).await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (413, "body_too_large")
+    );
+    assert_eq!(reply.json()["limit"], 4096);
+
+    let mut socket = Socket::open(&server, "bob").await;
+    // With its quotes.
+    for (length, taken) in [(126, true), (127, false)] {
+        let reference = "x".repeat(length);
+        let text = json!({ "send": { "to": "ann", "body": 1 }, "ref": reference });
+        let answer = socket.ask(&text).await;
+        assert_eq!(answer.get("receipt").is_some(), taken, "{answer}");
+        assert_eq!(answer["error"]["code"] == "bad_json", !taken, "{answer}");
+    }
+}
+
+/// Users must not shut the backend out.
+#[tokio::test]
+async fn the_last_places_for_connections_are_the_backends() {
+    let server = TestServer::with(|parts| parts.limits.connections_max = 16).await;
+    let mut kept = Vec::new();
+    for _ in 0..14 {
+        let mut http = server.connect().await;
+        assert_eq!(http.request("GET", "/healthz", &[], "").await.status, 200);
+        kept.push(http);
+    }
+    let mut late = server.connect().await;
+    assert_eq!(
+        late.request("GET", "/healthz", &[], "").await.code(),
+        "too_many_connections"
+    );
+    assert_eq!(server.status().await["connections"]["client"], 14);
 }
