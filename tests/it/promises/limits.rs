@@ -1,10 +1,13 @@
 //! Limits: the configured ones are kept, and the reply at each says which it is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use halley::config::Config;
+use halley::http::Timeouts;
+use halley::server::Server;
 use serde_json::{Value, json};
 
-use crate::support::{Socket, TestServer};
+use crate::support::{Http, PATIENCE, Socket, TestServer};
 
 const POST: &str = "/v1/direct/carol/messages";
 
@@ -175,4 +178,39 @@ async fn the_last_places_for_connections_are_the_backends() {
         "too_many_connections"
     );
     assert_eq!(server.status().await["connections"]["client"], 14);
+}
+
+/// Half of the time to stop is for requests under way; then they are cut, and the store is closed in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_does_not_end_is_cut_when_the_server_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut config = Config::default_for(&data);
+    (config.listen, config.admin_listen) = (
+        "127.0.0.1:0".parse().unwrap(),
+        "127.0.0.1:0".parse().unwrap(),
+    );
+    config.shutdown = Duration::from_secs(1);
+    let server = Server::open(&config, Timeouts::default()).unwrap();
+    let (_, admin) = server.addresses().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+    let key = std::fs::read_to_string(data.join("admin.key")).unwrap();
+    let mut http = Http::connect(admin).await;
+    http.send(&format!(
+        "POST {POST} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nexpect: 100-continue\r\n\
+         content-length: 10\r\n\r\n",
+        key.trim()
+    ))
+    .await;
+    assert_eq!(http.head().await.status, 100, "the body is waited for");
+    let begin = Instant::now();
+    stop.send(()).unwrap();
+    assert!(http.ends().await);
+    assert!(begin.elapsed() >= config.shutdown / 2);
+    let ended = tokio::time::timeout(PATIENCE, running).await;
+    ended
+        .unwrap()
+        .unwrap()
+        .expect("the store is closed in time");
 }
