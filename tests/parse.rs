@@ -1,5 +1,9 @@
 //! Whatever comes from outside is parsed into a value that is right, or refused; nothing panics.
 
+use std::fs;
+
+use clap::FromArgMatches;
+use halley::config::{self, Config, Options, options_command};
 use halley::model::{After, GroupName, IdempotencyKey, NAME_BYTES_MAX, UserName};
 use halley::token::Verifier;
 use proptest::prelude::*;
@@ -13,6 +17,23 @@ fn names() -> impl Strategy<Value = String> {
         "[a\u{7f}\u{85}é]{0,4}",
         "\\.{0,4}"
     ]
+}
+
+/// Any text, and often lines that are nearly those of a configuration.
+fn configurations() -> impl Strategy<Value = String> {
+    let key = prop_oneof![
+        "listen|data|cors-origin|icomet|log|log-format|durability|config|help",
+        "cache-bytes|body-bytes-max|page-messages-max|poll-wait-s-max|connections-max",
+        "[a-z.\"-]{0,9}"
+    ];
+    let value = prop_oneof![
+        "-?[0-9]{1,22}|0x[0-9a-f]{1,18}|1e9|inf|true|false|1979-05-27",
+        "\"\\PC{0,12}\"|\"(127.0.0.1:0|always|json|\\*|http://a.b)\"",
+        "\\[(\"a\",?|1,?){0,3}\\]|\\{.{0,9}\\}|\\[{200,400}"
+    ];
+    let line = (key, "( ?= ?)|=|", value).prop_map(|(key, is, value)| key + &is + &value + "\n");
+    let lines = prop::collection::vec(line, 0..4).prop_map(|lines| lines.concat());
+    prop_oneof![1 => any::<String>(), 1 => any::<Vec<u8>>().prop_map(|bytes| String::from_utf8_lossy(&bytes).into()), 6 => lines]
 }
 
 proptest! {
@@ -54,5 +75,22 @@ proptest! {
     #[test]
     fn no_text_is_a_token(text in "\\PC{0,80}|[A-Za-z0-9_-]{1,20}\\.[A-Za-z0-9_-]{1,20}\\.[A-Za-z0-9_-]{0,20}") {
         prop_assert!(Verifier::from_secret(b"a secret of some length").verify(&text, 0).is_err());
+    }
+
+    #[test]
+    fn a_configuration_is_taken_or_its_error_names_the_file(text in configurations()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("halley.toml");
+        fs::write(&path, &text).unwrap();
+        let arguments = ["halley".into(), "--config".into(), path.clone().into_os_string()];
+        match config::load(&options_command(), &arguments) {
+            Ok((matches, _)) => {
+                let options = Options::from_arg_matches(&matches).unwrap();
+                drop(Config::from_options(options));
+            }
+            Err(error) => {
+                prop_assert!(error.to_string().contains(path.to_str().unwrap()), "{}", error);
+            }
+        }
     }
 }

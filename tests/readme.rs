@@ -115,6 +115,17 @@ fn the_options_are_those_of_the_program() {
 }
 
 #[test]
+fn the_option_of_the_client_commands_is_named() {
+    for command in ["push", "tail", "history"] {
+        let help = succeed(&mut halley(&[command, "--help"]));
+        assert!(help.contains("--server <URL>"), "{help}");
+        assert!(help.contains("HALLEY_SERVER"), "{help}");
+    }
+    let options = between("<!-- /options -->", "## The data directory");
+    assert!(options.contains("(`push`, `tail`, `history`) also take `--server` (`HALLEY_SERVER`)"));
+}
+
+#[test]
 fn every_endpoint_has_a_heading() {
     let parts = [
         between("### For clients", "### For backends"),

@@ -42,7 +42,7 @@ impl Face {
 pub struct Timeouts {
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
-    /// Between two pieces of a request's body.
+    /// Between two pieces of a request's body; three times as long for a short body as a whole.
     pub body: Duration,
     /// Between requests.
     pub idle: Duration,

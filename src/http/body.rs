@@ -5,10 +5,15 @@ use std::time::Duration;
 
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use warp::http::{HeaderMap, header};
 
 use super::reply::Refusal;
+
+/// How many of the longest pauses a body may last, beside the time that its bytes take at the lowest rate.
+const PAUSES: u32 = 3;
+/// The lowest rate of a long body: less than the worst line gives.
+const BYTES_PER_S: u64 = 1024;
 
 /// A body as it arrives. The pieces belong to hyper's read buffer, so they are copied out.
 pub(super) type BodyStream = Pin<Box<dyn Stream<Item = Result<Vec<u8>, warp::Error>> + Send>>;
@@ -31,7 +36,7 @@ pub(super) fn none() -> BodyStream {
     Box::pin(futures_util::stream::empty())
 }
 
-/// Reads a body whole: at most `bytes_max`, and no pause longer than `stall`.
+/// Reads a body whole: at most `bytes_max`, no pause longer than `stall`, and no trickle.
 pub(super) async fn read(
     body: &mut BodyStream,
     headers: &HeaderMap,
@@ -49,9 +54,12 @@ pub(super) async fn read(
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(too_large);
     }
+    let begin = Instant::now();
     let mut whole = Vec::new();
     loop {
-        match timeout(stall, body.next()).await {
+        let seconds = u64::try_from(whole.len()).unwrap_or(u64::MAX) / BYTES_PER_S;
+        let due = begin + stall * PAUSES + Duration::from_secs(seconds);
+        match timeout_at(due.min(Instant::now() + stall), body.next()).await {
             Err(_) => return Err(Refusal::Timeout),
             Ok(None) => return Ok(whole),
             Ok(Some(Err(_))) => {

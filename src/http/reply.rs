@@ -125,7 +125,7 @@ pub(super) enum Refusal {
     NoRoute,
     #[error("this path takes {allow}")]
     WrongMethod { allow: String },
-    #[error("the request's body stopped arriving: nothing was stored")]
+    #[error("the request's body stopped arriving, or came too slowly: nothing was stored")]
     Timeout,
     #[error("{what} exceeds {limit}{unit}")]
     TooLarge {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::io::Line;
 
-/// What is kept of a request that was sent behind a held one; then reading stops.
+/// What may be sent behind a held request and is kept; whoever sends so much is cut.
 const FRONT_BYTES_MAX: usize = 4 * 1024;
 /// What one system call writes.
 const SLICES_MAX: usize = 64;
@@ -27,12 +27,12 @@ pub(super) async fn has_byte(stream: &TcpStream) -> bool {
     .await
 }
 
-/// Resolves when the peer has left. Keeps the beginning of a request that it sent ahead.
+/// Resolves when the peer has left, or sent so much ahead that nobody could see it leave. Keeps the beginning of a
+/// request that it sent ahead.
 pub(super) async fn left(line: &mut Line) {
     loop {
         if line.front.len() >= FRONT_BYTES_MAX {
-            // The rest stays in the kernel; that the peer leaves is not seen any more.
-            return std::future::pending().await;
+            return;
         }
         if !has_byte(&line.stream).await {
             return;

@@ -203,3 +203,69 @@ impl Drop for Ending<'_> {
 fn weight(proposal: &Proposal) -> usize {
     proposal.commands.iter().map(Command::weight).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::accept::QUEUE_PROPOSALS;
+    use super::super::{Durability, Hub, Options};
+    use super::*;
+    use crate::model::{Body, Draft, Receiver, UserName};
+
+    /// A push, which is queued when this returns, or refused.
+    fn queue(hub: &Hub) -> impl Future<Output = Result<(), Error>> + use<> {
+        let user = |name| UserName::parse(name).unwrap();
+        let message = Command::Message(Draft {
+            from: user("ann"),
+            to: Receiver::User(user("bob")),
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: false,
+        });
+        let opening = hub.0.channels.to_open(&[]);
+        let answer = hub.0.propose(opening, vec![message]);
+        async move {
+            answer?
+                .await
+                .map_or(Err(Error::Closing), |done| done.map(drop))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_queue_has_room_for_so_many_pushes_then_it_is_busy() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = Hub::open(Options {
+            data: data.path().to_owned(),
+            durability: Durability::Interval,
+            cache_bytes: 8 << 20,
+            disk_free_min_bytes: 0,
+            queue_bytes_max: 64 << 20,
+            waiters_per_user_max: 10,
+            channels_max: 0,
+        })
+        .unwrap();
+        let mut queued = Vec::new();
+        // The stage stops where it notes who waits.
+        let held = hub.0.pending.entries.lock().unwrap();
+        for _ in 0..QUEUE_PROPOSALS {
+            queued.push(queue(&hub));
+        }
+        // What it had taken before makes room for as much again.
+        let more = (0..=ENTRY_COMMANDS).map(|_| queue(&hub));
+        queued.extend(more);
+        drop(held);
+        let mut busy = 0;
+        for (number, answer) in queued.into_iter().enumerate() {
+            match answer.await {
+                Ok(()) => {}
+                Err(error) => {
+                    assert_eq!(error, Error::Busy);
+                    assert!(number >= QUEUE_PROPOSALS, "{number}");
+                    busy += 1;
+                }
+            }
+        }
+        assert!(busy > 0, "one more than the queue and an entry hold");
+        queue(&hub).await.unwrap();
+        hub.close();
+    }
+}

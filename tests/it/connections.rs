@@ -88,6 +88,39 @@ async fn a_body_that_stops_arriving_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_body_that_trickles_is_told_so() {
+    let server = TestServer::with(|parts| parts.timeouts.body = SHORT).await;
+    let mut http = server.connect_admin().await;
+    http.send(&push_head("content-length: 50000")).await;
+    let begin = Instant::now();
+    while !http.ready_within(SHORT / 5).await {
+        assert!(begin.elapsed() < PATIENCE, "nobody cuts it");
+        http.send(" ").await;
+    }
+    assert!(begin.elapsed() >= 2 * SHORT, "longer than one pause");
+    let reply = http.reply().await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (408, "request_timeout")
+    );
+}
+
+/// Three pauses are over, and what came since pays for the rest.
+#[tokio::test]
+async fn a_long_body_on_a_slow_line_is_taken() {
+    let server = TestServer::with(|parts| parts.timeouts.body = SHORT).await;
+    let mut http = server.connect_admin().await;
+    let body = format!("{{\"from\":\"a\",\"body\":\"{}\"}}", "x".repeat(20_000));
+    http.send(&push_head(&format!("content-length: {}", body.len())))
+        .await;
+    for part in body.as_bytes().chunks(2_000) {
+        http.send(std::str::from_utf8(part).unwrap()).await;
+        tokio::time::sleep(SHORT / 2).await;
+    }
+    assert_eq!(http.reply().await.status, 201);
+}
+
+#[tokio::test]
 async fn a_peer_that_leaves_frees_its_waiter_at_once() {
     let server = TestServer::start().await;
     for leave in ["close", "reset", "half", "after another request"] {
@@ -121,6 +154,29 @@ async fn a_peer_that_leaves_frees_its_waiter_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_sent_behind_a_held_poll_is_limited() {
+    let server = TestServer::start().await;
+    let behind = |length: usize| {
+        let request = "GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: \r\n\r\n";
+        request.replace(
+            "long: ",
+            &("long: ".to_owned() + &"y".repeat(length - request.len())),
+        )
+    };
+    let mut http = server.poll_held("bob").await;
+    http.send(&behind(4095)).await;
+    assert!(!http.ends_within(SHORT).await);
+    server.push("alice", "bob", "1").await;
+    assert_eq!(http.reply().await.bodies(), [1]);
+    assert_eq!(http.reply().await.status, 200, "what was sent behind it");
+
+    let mut http = server.poll_held("bob").await;
+    http.send(&behind(4096)).await;
+    assert!(http.ends().await);
+    server.wait_held("bob", 0).await;
+}
+
+#[tokio::test]
 async fn a_pusher_that_ends_its_side_still_gets_the_receipt() {
     let server = TestServer::start().await;
     let mut http = server.connect_admin().await;
@@ -150,6 +206,39 @@ async fn a_long_head_is_refused() {
         http.request("GET", "/healthz", &[&fits], "").await.status,
         200
     );
+}
+
+#[tokio::test]
+async fn what_is_not_taken_for_http_is_refused_without_a_body() {
+    let server = TestServer::start().await;
+    let fields = |count: usize| "x: y\r\n".repeat(count - 1);
+    for (request, status) in [
+        ("GET /healthz HTTP/1.1\r\nhost\r\n\r\n".to_owned(), 400),
+        ("hello\r\n\r\n".to_owned(), 400),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n", fields(101)),
+            431,
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "y".repeat(17 << 10)),
+            431,
+        ),
+    ] {
+        let mut http = server.connect().await;
+        http.send(&request).await;
+        let reply = http.reply().await;
+        assert_eq!((reply.status, reply.body.len()), (status, 0), "{reply:?}");
+        assert_eq!(reply.header("content-type"), None);
+        assert_eq!(reply.header("connection"), Some("close"));
+        assert!(http.ends().await);
+    }
+    let mut http = server.connect().await;
+    http.send(&format!(
+        "GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n",
+        fields(100)
+    ))
+    .await;
+    assert_eq!(http.reply().await.status, 200);
 }
 
 #[tokio::test]

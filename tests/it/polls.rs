@@ -152,25 +152,6 @@ async fn a_request_sent_behind_a_held_one_is_answered_after_it() {
 }
 
 #[tokio::test]
-async fn a_long_request_behind_a_held_one_waits_in_the_kernel() {
-    let server = TestServer::start().await;
-    let mut http = server.connect().await;
-    let body = format!("{{\"body\":\"{}\"}}", "x".repeat(30_000));
-    let token = TestServer::token("bob");
-    let push = format!(
-        "POST /v1/direct/carol/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    http.send(&(poll_request("bob", "after=now&wait=60") + &push))
-        .await;
-    server.wait_held("bob", 1).await;
-    server.push("alice", "bob", "1").await;
-    assert_eq!(http.reply().await.bodies(), [1]);
-    assert_eq!(http.reply().await.status, 201);
-}
-
-#[tokio::test]
 async fn head_of_an_inbox_is_answered_at_once() {
     let server = TestServer::start().await;
     let bearer = format!("authorization: Bearer {}", TestServer::token("bob"));

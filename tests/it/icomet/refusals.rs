@@ -318,3 +318,19 @@ async fn under_open_rules_a_signature_opens_nothing_of_halleys_own() {
     let (head, _) = back(&server, "/v1/status").await;
     assert!(head.starts_with("HTTP/1.1 401"), "{head}");
 }
+
+#[tokio::test]
+async fn a_callbacks_name_and_an_array_have_their_limits() {
+    let server = server(Open).await;
+    for (length, status) in [(128, "200"), (129, "400")] {
+        let (head, _) = front(&server, &format!("/ping?cb={}", "x".repeat(length))).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
+    }
+    for n in 0..101 {
+        back(&server, &format!("/push?cname=a&content={n}")).await;
+    }
+    let (_, array) = front(&server, "/sub?cname=a&seq=1").await;
+    assert_eq!(array.matches("\"type\":\"data\"").count(), 100, "{array}");
+    let (_, rest) = front(&server, "/sub?cname=a&seq=101").await;
+    assert_eq!(rest.matches("\"type\":\"data\"").count(), 1, "{rest}");
+}

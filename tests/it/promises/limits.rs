@@ -1,10 +1,13 @@
 //! Limits: the configured ones are kept, and the reply at each says which it is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use halley::config::Config;
+use halley::http::Timeouts;
+use halley::server::Server;
 use serde_json::{Value, json};
 
-use crate::support::TestServer;
+use crate::support::{Http, PATIENCE, Socket, TestServer};
 
 const POST: &str = "/v1/direct/carol/messages";
 
@@ -114,4 +117,104 @@ async fn every_limit_is_the_configured_one_and_is_named() {
         let reply = server.as_admin(method, path, &body).await;
         assert!(reply.status < 300, "at the limit: {reply:?}");
     }
+}
+
+/// Beyond 1 MiB of bodies a page ends, and says that there is more.
+#[tokio::test]
+async fn a_page_ends_at_a_mebibyte_of_bodies() {
+    const PAGE: usize = 1 << 20;
+    let server = TestServer::start().await;
+    let body = "x".repeat(60_000);
+    let items = vec![json!({ "to": "bob", "from": "ann", "body": body }); 40];
+    let pushed = server
+        .as_admin("POST", "/v1/messages", &Value::from(items).to_string())
+        .await;
+    assert_eq!(pushed.status, 200);
+    for path in [
+        "/v1/inbox?wait=0&limit=1000",
+        "/v1/direct/ann/messages?limit=1000",
+        "/v1/direct/ann/messages?limit=1000&after=0",
+    ] {
+        let reply = server.as_user("bob", "GET", path, "").await;
+        let bytes = reply.bodies().len() * 60_002;
+        assert!((PAGE..PAGE + 60_002).contains(&bytes), "{path}: {bytes}");
+        assert_eq!(reply.json()["more"], true, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_option_is_limited_too() {
+    let server = TestServer::start().await;
+    let token = |blanks: usize| "{\"user\":\"a\"}".to_owned() + &" ".repeat(blanks);
+    let reply = server.as_admin("POST", "/v1/tokens", &token(4084)).await;
+    assert_eq!(reply.status, 201, "{reply:?}");
+    let reply = server.as_admin("POST", "/v1/tokens", &token(4085)).await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (413, "body_too_large")
+    );
+    assert_eq!(reply.json()["limit"], 4096);
+
+    let mut socket = Socket::open(&server, "bob").await;
+    // With its quotes.
+    for (length, taken) in [(126, true), (127, false)] {
+        let reference = "x".repeat(length);
+        let text = json!({ "send": { "to": "ann", "body": 1 }, "ref": reference });
+        let answer = socket.ask(&text).await;
+        assert_eq!(answer.get("receipt").is_some(), taken, "{answer}");
+        assert_eq!(answer["error"]["code"] == "bad_json", !taken, "{answer}");
+    }
+}
+
+/// Users must not shut the backend out.
+#[tokio::test]
+async fn the_last_places_for_connections_are_the_backends() {
+    let server = TestServer::with(|parts| parts.limits.connections_max = 16).await;
+    let mut kept = Vec::new();
+    for _ in 0..14 {
+        let mut http = server.connect().await;
+        assert_eq!(http.request("GET", "/healthz", &[], "").await.status, 200);
+        kept.push(http);
+    }
+    let mut late = server.connect().await;
+    assert_eq!(
+        late.request("GET", "/healthz", &[], "").await.code(),
+        "too_many_connections"
+    );
+    assert_eq!(server.status().await["connections"]["client"], 14);
+}
+
+/// Half of the time to stop is for requests under way; then they are cut, and the store is closed in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_does_not_end_is_cut_when_the_server_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut config = Config::default_for(&data);
+    (config.listen, config.admin_listen) = (
+        "127.0.0.1:0".parse().unwrap(),
+        "127.0.0.1:0".parse().unwrap(),
+    );
+    config.shutdown = Duration::from_secs(1);
+    let server = Server::open(&config, Timeouts::default()).unwrap();
+    let (_, admin) = server.addresses().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+    let key = std::fs::read_to_string(data.join("admin.key")).unwrap();
+    let mut http = Http::connect(admin).await;
+    http.send(&format!(
+        "POST {POST} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nexpect: 100-continue\r\n\
+         content-length: 10\r\n\r\n",
+        key.trim()
+    ))
+    .await;
+    assert_eq!(http.head().await.status, 100, "the body is waited for");
+    let begin = Instant::now();
+    stop.send(()).unwrap();
+    assert!(http.ends().await);
+    assert!(begin.elapsed() >= config.shutdown / 2);
+    let ended = tokio::time::timeout(PATIENCE, running).await;
+    ended
+        .unwrap()
+        .unwrap()
+        .expect("the store is closed in time");
 }

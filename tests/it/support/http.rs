@@ -82,7 +82,11 @@ impl Http {
     }
 
     pub(crate) async fn send(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).await.unwrap();
+        self.send_bytes(text.as_bytes()).await;
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
     }
 
     /// Sends a request and reads its reply.
@@ -119,7 +123,7 @@ impl Http {
     }
 
     /// Reads the body that belongs to a head.
-    pub(super) async fn body_of(&mut self, reply: &mut Reply) {
+    pub(crate) async fn body_of(&mut self, reply: &mut Reply) {
         let length = reply
             .header("content-length")
             .map_or(0, |length| length.parse().unwrap());
@@ -160,6 +164,11 @@ impl Http {
                 .collect(),
             body: Vec::new(),
         })
+    }
+
+    /// Whether something comes within a time; it is not read.
+    pub(crate) async fn ready_within(&self, limit: Duration) -> bool {
+        timeout(limit, self.stream.peek(&mut [0])).await.is_ok()
     }
 
     /// Whether the server ends the connection, without another byte, within a time.
