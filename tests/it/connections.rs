@@ -89,7 +89,8 @@ async fn a_body_that_stops_arriving_is_told_so() {
 
 #[tokio::test]
 async fn a_body_that_trickles_is_told_so() {
-    let server = TestServer::with(|parts| parts.timeouts.body = SHORT).await;
+    const PAUSE: Duration = Duration::from_secs(1);
+    let server = TestServer::with(|parts| parts.timeouts.body = PAUSE).await;
     let mut http = server.connect_admin().await;
     http.send(&push_head("content-length: 50000")).await;
     let begin = Instant::now();
@@ -97,7 +98,7 @@ async fn a_body_that_trickles_is_told_so() {
         assert!(begin.elapsed() < PATIENCE, "nobody cuts it");
         http.send(" ").await;
     }
-    assert!(begin.elapsed() >= 2 * SHORT, "longer than one pause");
+    assert!(begin.elapsed() >= 2 * PAUSE, "longer than one pause");
     let reply = http.reply().await;
     assert_eq!(
         (reply.status, reply.code().as_str()),
@@ -108,14 +109,15 @@ async fn a_body_that_trickles_is_told_so() {
 /// Three pauses are over, and what came since pays for the rest.
 #[tokio::test]
 async fn a_long_body_on_a_slow_line_is_taken() {
-    let server = TestServer::with(|parts| parts.timeouts.body = SHORT).await;
+    const PAUSE: Duration = Duration::from_secs(1);
+    let server = TestServer::with(|parts| parts.timeouts.body = PAUSE).await;
     let mut http = server.connect_admin().await;
     let body = format!("{{\"from\":\"a\",\"body\":\"{}\"}}", "x".repeat(20_000));
     http.send(&push_head(&format!("content-length: {}", body.len())))
         .await;
     for part in body.as_bytes().chunks(2_000) {
         http.send(std::str::from_utf8(part).unwrap()).await;
-        tokio::time::sleep(SHORT / 2).await;
+        tokio::time::sleep(PAUSE * 2 / 5).await;
     }
     assert_eq!(http.reply().await.status, 201);
 }

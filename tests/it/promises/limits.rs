@@ -194,7 +194,7 @@ async fn a_request_that_does_not_end_is_cut_when_the_server_stops() {
         "127.0.0.1:0".parse().unwrap(),
         "127.0.0.1:0".parse().unwrap(),
     );
-    config.shutdown = Duration::from_secs(1);
+    config.shutdown = Duration::from_secs(6);
     let server = Server::open(&config, Timeouts::default()).unwrap();
     let (_, admin) = server.addresses().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
