@@ -80,6 +80,7 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
 mod tests {
     use std::fs::{self, OpenOptions};
     use std::path::PathBuf;
+    use std::time::Instant;
 
     use super::*;
     use crate::hub::{Durability, Hub, Options, verify};
@@ -181,6 +182,15 @@ mod tests {
         }
         let hub = open(data).unwrap();
         assert_eq!(hub.status().watermark.direct, MESSAGES, "sled has it all");
+        let begun = Instant::now();
+        let damage = loop {
+            match hub.status().journal.damage {
+                Some(damage) => break damage,
+                None => assert!(begun.elapsed().as_secs() < 10, "the damage is not noticed"),
+            }
+            std::thread::yield_now();
+        };
+        assert!(damage.contains(segment.to_str().unwrap()), "{damage}");
         hub.close();
         for data in [data, copy] {
             let segment = data.join("journal").join(segment.file_name().unwrap());
@@ -190,8 +200,9 @@ mod tests {
         let hub = open(copy).unwrap();
         assert_eq!(hub.status().watermark.direct, MESSAGES);
         hub.close();
+        assert_eq!(hub.status().journal.damage, None);
         assert_eq!(
-            verify(copy, CACHE, &mut |_| ()).unwrap().messages.direct,
+            verify(copy, CACHE, &mut |_, _| ()).unwrap().messages.direct,
             MESSAGES
         );
     }
@@ -208,14 +219,14 @@ mod tests {
         push(&hub).await;
         hub.close();
         drop(hub);
-        assert_eq!(verify(data, CACHE, &mut |_| ()).unwrap().entries, 2);
+        assert_eq!(verify(data, CACHE, &mut |_, _| ()).unwrap().entries, 2);
         let file = OpenOptions::new().write(true).open(&segment).unwrap();
         file.set_len(length).unwrap();
         let refused = |error: Error| match error {
             Error::JournalBehind { journal, applied } => assert_eq!((journal, applied), (1, 2)),
             other => panic!("{other}"),
         };
-        refused(verify(data, CACHE, &mut |_| ()).unwrap_err());
+        refused(verify(data, CACHE, &mut |_, _| ()).unwrap_err());
         refused(open(data).unwrap_err());
         refused(rebuild(data, false, CACHE).unwrap_err());
         // The view knows it too.
