@@ -785,7 +785,7 @@ proptest! {
             world.check().await;
             let hub = world.hub.clone();
             tokio::task::spawn_blocking(move || hub.close()).await.unwrap();
-            halley::hub::verify(world.data.path(), 8 << 20, &mut |_| {}).unwrap();
+            halley::hub::verify(world.data.path(), 8 << 20, &mut |_, _| {}).unwrap();
         });
     }
 }

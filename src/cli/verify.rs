@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use super::{Failure, output};
 use crate::config::Config;
 use crate::hub::{Verified, verify};
+use crate::model::Position;
+use crate::store::Error;
 
 /// Entries between two lines of progress.
 const PROGRESS_ENTRIES: u64 = 10_000;
@@ -19,21 +21,35 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
     let mut terminal = io::stderr();
     let shown = terminal.is_terminal() && !args.json;
-    let mut progress = |entries: u64| {
+    let mut good = (0, Position::default());
+    let mut progress = |entries: u64, messages: Position| {
+        good = (entries, messages);
         if shown && entries.is_multiple_of(PROGRESS_ENTRIES) {
             // Progress is not output: if it cannot be shown, the work goes on.
             drop(write!(terminal, "\r{entries} entries"));
         }
     };
-    let found = verify(&config.data, config.store.cache_bytes, &mut progress)?;
+    let found = verify(&config.data, config.store.cache_bytes, &mut progress);
     if shown {
         drop(write!(terminal, "\r\x1b[K"));
+    }
+    if let (Err(Error::Journal { .. }), false) = (&found, args.json) {
+        let (entries, messages) = good;
+        writeln!(
+            out,
+            "{} is damaged. Good up to there: {entries} entries in the journal, direct messages up to {} and group \
+             messages up to {}.",
+            config.data.display(),
+            messages.direct,
+            messages.group
+        )
+        .map_err(output)?;
     }
     let Verified {
         entries,
         messages,
         view_compared,
-    } = found;
+    } = found?;
     if args.json {
         let found = serde_json::json!({
             "ok": true, "entries": entries, "messages": messages, "view_compared": view_compared,

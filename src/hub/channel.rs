@@ -351,7 +351,7 @@ mod tests {
                 rebuild(data.path(), false, 8 << 20).unwrap();
             }
             assert!(
-                verify(data.path(), 8 << 20, &mut |_| ())
+                verify(data.path(), 8 << 20, &mut |_, _| ())
                     .unwrap()
                     .view_compared
             );

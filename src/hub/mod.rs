@@ -6,6 +6,7 @@
 mod accept;
 mod apply;
 mod channel;
+mod check;
 mod conversations;
 mod feed;
 mod flush;
@@ -27,7 +28,7 @@ mod watermark;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -125,6 +126,9 @@ pub struct JournalStatus {
     pub segments: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// What is wrong in a segment that no longer changes; such damage harms nothing until sled must be made anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 /// The server without its transports. Cheap to clone.
@@ -145,6 +149,7 @@ struct Inner {
     pending: Pending,
     progress: Progress,
     journal_size: Mutex<JournalSize>,
+    journal_damage: OnceLock<String>,
     /// Taken out when the hub closes.
     view: RwLock<Option<Arc<View>>>,
     memberships: Memberships,
@@ -244,6 +249,7 @@ impl Hub {
                 offset,
                 segments,
                 bytes,
+                damage: inner.journal_damage.get().cloned(),
             },
             applied: inner.progress.offset(),
             queued_bytes: inner.queued_bytes.load(Ordering::Relaxed),

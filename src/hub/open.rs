@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tracing::warn;
 use super::accept::QUEUE_PROPOSALS;
 use super::apply::ApplyStage;
 use super::channel::Channels;
+use super::check::Check;
 use super::conversations::LISTS_MAX;
 use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
@@ -32,6 +33,7 @@ pub(super) struct Running {
     apply: JoinHandle<u64>,
     flush: JoinHandle<()>,
     flusher: Arc<Flusher>,
+    check: Check,
 }
 
 impl Hub {
@@ -88,7 +90,9 @@ impl Hub {
             apply,
             flush,
             flusher,
+            check,
         } = running;
+        check.stop();
         let journal = joined("journal", journal);
         let offset = joined("apply", apply);
         flusher.stop();
@@ -176,6 +180,7 @@ fn start(
         pending: Pending::default(),
         progress: Progress::default(),
         journal_size: Mutex::new(journal.size()),
+        journal_damage: OnceLock::new(),
         view: RwLock::new(Some(Arc::clone(&view))),
         memberships: Memberships::load(&view, &state)?,
         channels: Channels::load(&view, options.channels_max)?,
@@ -193,6 +198,7 @@ fn start(
     inner.visible.raise(applied.heads);
     inner.woken.raise(applied.heads);
     inner.progress.applied(applied.offset, applied.heads);
+    let full_segments = journal.full_segments()?;
     let stage = JournalStage {
         inner: Arc::clone(&inner),
         journal,
@@ -217,6 +223,7 @@ fn start(
         apply,
         flush,
         flusher,
+        check: Check::start(&inner, full_segments)?,
     };
     *inner.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     Ok(Hub(inner))

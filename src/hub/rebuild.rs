@@ -40,6 +40,8 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
     let lost = accept_loss && Journal::cut_damage(&mut directory, clock::now_ms())?;
     let mut journal = Journal::open(&directory, true)?;
     let (_, _, end) = journal.identity();
+    // Before anything is changed: what cannot be read must not replace what can.
+    journal.full_segments()?.drain()?;
     if !accept_loss {
         check_view_end(&directory, end, cache_bytes)?;
     }
@@ -70,18 +72,23 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
     drop(Stopping(Some((flusher, flush))));
     let view = unshared(view).ok_or_else(|| Error::View("it is still in use".into()))?;
     close_view(view, &directory, cache_bytes, rebuilt.offset)?;
+    directory.remove_set_aside()?;
     Ok(rebuilt)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, OpenOptions};
+    use std::path::PathBuf;
+    use std::time::Instant;
 
     use super::*;
     use crate::hub::{Durability, Hub, Options, verify};
     use crate::model::{Body, Draft, Receiver, UserName};
+    use crate::store::{Command, Entry};
 
     const CACHE: u64 = 8 << 20;
+    const MESSAGES: u64 = 40;
 
     fn open(data: &Path) -> Result<Hub, Error> {
         Hub::open(Options {
@@ -95,15 +102,109 @@ mod tests {
         })
     }
 
-    async fn push(hub: &Hub) {
-        let draft = Draft {
+    fn draft() -> Draft {
+        Draft {
             from: UserName::parse("alice").unwrap(),
             to: Receiver::User(UserName::parse("bob").unwrap()),
             body: Body::from(b"1".to_vec()),
             key: None,
             by_user: false,
+        }
+    }
+
+    async fn push(hub: &Hub) {
+        hub.push(vec![draft()]).await.unwrap().remove(0).unwrap();
+    }
+
+    /// Messages in small segments, and their view; the first segment.
+    fn segmented(data: &Path) -> PathBuf {
+        let directory = Directory::open(data).unwrap();
+        let mut journal = Journal::open(&directory, true).unwrap();
+        journal.roll_at(300);
+        for n in 1..=MESSAGES {
+            let entry = Entry {
+                proposer: 1,
+                n,
+                at_ms: n,
+                commands: vec![Command::Message(draft())],
+            };
+            let heads = |direct| Ok(Position { direct, group: 0 });
+            journal.append(entry, heads).unwrap();
+        }
+        assert!(journal.size().segments > 3);
+        drop((journal, directory));
+        rebuild(data, false, CACHE).unwrap();
+        data.join("journal/00000000000000000001.journal")
+    }
+
+    /// Flips a bit in the middle; gives the sound bytes.
+    fn damage(segment: &Path) -> Vec<u8> {
+        let sound = fs::read(segment).unwrap();
+        let mut bytes = sound.clone();
+        bytes[sound.len() / 2] ^= 1;
+        fs::write(segment, bytes).unwrap();
+        sound
+    }
+
+    fn set_aside(data: &Path) -> usize {
+        let names = fs::read_dir(data)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("sled.damaged-"))
+            .count()
+    }
+
+    /// Refused because the journal is damaged, with what mends it; sled is where it was.
+    #[track_caller]
+    fn assert_refused<T>(data: &Path, tried: Result<T, Error>) {
+        assert!(data.join("sled/db").exists(), "sled is where it was");
+        assert_eq!(set_aside(data), 0);
+        let error = tried.err().expect("it is refused");
+        let text = error.to_string();
+        assert!(matches!(error, Error::Journal { .. }), "{text}");
+        assert!(text.contains("the same file from any backup"), "{text}");
+    }
+
+    #[test]
+    fn a_damaged_old_segment_costs_no_sled_and_is_mended_from_a_backup() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, copy) = (&folder.path().join("data"), &folder.path().join("copy"));
+        let segment = segmented(data);
+        let sound = damage(&segment);
+        let mut copying = std::process::Command::new("cp");
+        let copied = copying.arg("-a").args([data, copy]).status().unwrap();
+        assert!(copied.success());
+        fs::remove_file(copy.join("clean")).unwrap();
+        for _ in 0..2 {
+            assert_refused(data, rebuild(data, false, CACHE));
+            assert_refused(copy, open(copy));
+        }
+        let hub = open(data).unwrap();
+        assert_eq!(hub.status().watermark.direct, MESSAGES, "sled has it all");
+        let begun = Instant::now();
+        let damage = loop {
+            match hub.status().journal.damage {
+                Some(damage) => break damage,
+                None => assert!(begun.elapsed().as_secs() < 10, "the damage is not noticed"),
+            }
+            std::thread::yield_now();
         };
-        hub.push(vec![draft]).await.unwrap().remove(0).unwrap();
+        assert!(damage.contains(segment.to_str().unwrap()), "{damage}");
+        hub.close();
+        for data in [data, copy] {
+            let segment = data.join("journal").join(segment.file_name().unwrap());
+            fs::write(segment, &sound).unwrap();
+        }
+        assert_eq!(rebuild(data, false, CACHE).unwrap().offset, MESSAGES);
+        let hub = open(copy).unwrap();
+        assert_eq!(hub.status().watermark.direct, MESSAGES);
+        hub.close();
+        assert_eq!(hub.status().journal.damage, None);
+        assert_eq!(
+            verify(copy, CACHE, &mut |_, _| ()).unwrap().messages.direct,
+            MESSAGES
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -118,14 +219,14 @@ mod tests {
         push(&hub).await;
         hub.close();
         drop(hub);
-        assert_eq!(verify(data, CACHE, &mut |_| ()).unwrap().entries, 2);
+        assert_eq!(verify(data, CACHE, &mut |_, _| ()).unwrap().entries, 2);
         let file = OpenOptions::new().write(true).open(&segment).unwrap();
         file.set_len(length).unwrap();
         let refused = |error: Error| match error {
             Error::JournalBehind { journal, applied } => assert_eq!((journal, applied), (1, 2)),
             other => panic!("{other}"),
         };
-        refused(verify(data, CACHE, &mut |_| ()).unwrap_err());
+        refused(verify(data, CACHE, &mut |_, _| ()).unwrap_err());
         refused(open(data).unwrap_err());
         refused(rebuild(data, false, CACHE).unwrap_err());
         // The view knows it too.

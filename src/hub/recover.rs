@@ -39,8 +39,13 @@ pub(super) fn recover(
         }
     }
     let began = Instant::now();
-    directory.set_sled_aside(clock::now_ms())?;
+    if directory.sled().exists() {
+        // What cannot be read must not replace what, perhaps, can.
+        journal.full_segments()?.drain()?;
+        directory.set_sled_aside(clock::now_ms())?;
+    }
     let recovered = attempt(directory, journal, Trust::Rebuild, cache_bytes)?;
+    directory.remove_set_aside()?;
     let applied = recovered.state.applied();
     if applied.offset > 0 {
         info!(

@@ -21,11 +21,12 @@ pub struct Verified {
     pub view_compared: bool,
 }
 
-/// Verifies a data directory that no server uses. `progress` is told the entries read so far.
+/// Verifies a data directory that no server uses. `progress` is told the entries and ids
+/// read so far, which are good.
 pub fn verify(
     data: &Path,
     cache_bytes: u64,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64, Position),
 ) -> Result<Verified, Error> {
     let directory = Directory::open_existing(data)?;
     let lineage = directory.lineage();
@@ -37,7 +38,7 @@ pub fn verify(
         for message in plan(&mut state, offset, &entry).writes.messages {
             chains.follow(&message)?;
         }
-        progress(offset);
+        progress(offset, state.applied.heads);
     }
     let applied = *state.applied();
     directory.check_end(applied.offset)?;

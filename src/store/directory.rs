@@ -234,32 +234,41 @@ impl Directory {
         write_durably(&self.path, "clean", &text)
     }
 
-    /// Puts sled aside under another name, and removes one that was put aside earlier.
-    pub fn set_sled_aside(&self, now_ms: u64) -> Result<Option<PathBuf>, Error> {
+    /// Puts sled aside under another name. Those that were put aside earlier stay until the new one is complete:
+    /// [`Self::remove_set_aside`].
+    pub fn set_sled_aside(&self, now_ms: u64) -> Result<(), Error> {
         let sled = self.sled();
         if fs::symlink_metadata(&sled).is_err() {
-            return Ok(None);
-        }
-        for entry in fs::read_dir(&self.path).map_err(Error::io("list", &self.path))? {
-            let path = entry.map_err(Error::io("list", &self.path))?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            if name.starts_with("sled.damaged-") {
-                let removed = if path.is_dir() {
-                    fs::remove_dir_all(&path)
-                } else {
-                    fs::remove_file(&path)
-                };
-                removed.map_err(Error::io("remove", &path))?;
-            }
+            return Ok(());
         }
         let aside = self.path.join(format!("sled.damaged-{now_ms}"));
         fs::rename(&sled, &aside).map_err(Error::io("put aside", &sled))?;
         sync_directory(&self.path)?;
-        warn!(path = %aside.display(), "put the readable view aside; it may be deleted");
-        Ok(Some(aside))
+        warn!(path = %aside.display(), "put the readable view aside; it may be deleted once the new one is complete");
+        Ok(())
+    }
+
+    /// Removes what was put aside, but for the latest.
+    pub fn remove_set_aside(&self) -> Result<(), Error> {
+        let mut aside = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(Error::io("list", &self.path))? {
+            let path = entry.map_err(Error::io("list", &self.path))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.starts_with("sled.damaged-")) {
+                aside.push(path);
+            }
+        }
+        aside.sort_unstable();
+        aside.pop();
+        for path in aside {
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(Error::io("remove", &path))?;
+        }
+        Ok(())
     }
 
     /// Writes `format` into a new file that knows its own inode, and gives it its name.
@@ -338,7 +347,7 @@ clean         left by a clean stop: tells that sled/ is as it was
 admin.key     the backend's key: keep it secret
 token.secret  signs user tokens: keep it secret
 LOCK          held by the running server
-sled.damaged-*  a readable view that was put aside and made anew: may be deleted
+sled.damaged-*  a readable view that was put aside: may be deleted once sled/ is made anew
 
 Backup: copy the whole directory (cp -a), also while the server runs.
 ";
@@ -444,6 +453,20 @@ mod tests {
         directory.fork(Position::default()).unwrap();
         drop(directory);
         assert!(!must_fork(&path));
+    }
+
+    #[test]
+    fn what_was_put_aside_stays_until_it_is_told_to_go() {
+        let (_parent, path) = fresh();
+        let directory = Directory::open(&path).unwrap();
+        for time in [11, 12, 13] {
+            fs::create_dir(directory.sled()).unwrap();
+            directory.set_sled_aside(time).unwrap();
+        }
+        let aside = |time| path.join(format!("sled.damaged-{time}")).exists();
+        assert_eq!([11, 12, 13].map(aside), [true; 3]);
+        directory.remove_set_aside().unwrap();
+        assert_eq!([11, 12, 13].map(aside), [false, false, true]);
     }
 
     #[test]

@@ -21,9 +21,10 @@ pub enum Error {
     View(String),
     /// The journal is damaged before its end, or lacks a part.
     #[error(
-        "the journal is damaged: {path}, at byte {position}: {reason}. Nothing was changed. \
-         `halley verify` lists what is good; if there is no backup, `halley rebuild --accept-loss` \
-         keeps what is before the damage and goes on under a new log id"
+        "the journal is damaged: {path}, at byte {position}: {reason}. Journal and sled are left as they are. \
+         A segment that another follows never changes: the same file from any backup of this directory, however old, \
+         mends it. `halley verify` says up to where the journal is good; if there is no backup, \
+         `halley rebuild --accept-loss` keeps what is before the damage and goes on under a new log id"
     )]
     Journal {
         /// The segment.

@@ -60,7 +60,7 @@ impl Follower {
     }
 
     /// Reads all, for its errors.
-    pub(super) fn drain(mut self) -> Result<(), Error> {
+    pub fn drain(mut self) -> Result<(), Error> {
         while self.next_entry()?.is_some() {}
         Ok(())
     }

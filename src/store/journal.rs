@@ -207,6 +207,11 @@ impl Journal {
         Ok(follower.then(receiver))
     }
 
+    /// The entries of all segments but the last, which no longer change. The last one was read at open.
+    pub fn full_segments(&self) -> Result<Follower, Error> {
+        Follower::of_disk(&self.directory, self.first - 1, self.head.first - 1)
+    }
+
     /// Writes under another log id from the next segment on.
     pub fn go_on_as(&mut self, log: LogId) {
         self.log = log;
@@ -266,6 +271,12 @@ impl Journal {
             segments: self.segments,
             bytes: self.bytes_before + self.bytes,
         }
+    }
+
+    /// Lets segments end when they have grown to this.
+    #[cfg(test)]
+    pub(crate) fn roll_at(&mut self, bytes: u64) {
+        self.segment_bytes = bytes;
     }
 
     fn roll(&mut self, heads: Position) -> Result<(), Error> {
@@ -333,7 +344,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::open(&folder.path().join("data")).unwrap();
         let mut journal = Journal::open(&directory, true).unwrap();
-        journal.segment_bytes = segment_bytes;
+        journal.roll_at(segment_bytes);
         for n in 1..=entries {
             let heads = |offset| {
                 Ok(Position {
@@ -460,7 +471,7 @@ mod tests {
             fs::write(&last, &header[..length]).unwrap();
             let end = read(&directory).unwrap();
             let mut journal = Journal::open(&directory, true).unwrap();
-            journal.segment_bytes = 300;
+            journal.roll_at(300);
             assert_eq!(
                 (journal.identity().2, journal.size().segments),
                 (end, to_u64(before))

@@ -163,6 +163,7 @@ function showFacts(status) {
     ["Last direct id", number(status.watermark.direct)],
     ["Last group id", number(status.watermark.group)],
     ["Journal", `${number(status.journal.offset)} entries in ${number(status.journal.segments)} ${status.journal.segments === 1 ? "file" : "files"}`],
+    ...(status.journal.damage ? [["Damage", status.journal.damage]] : []),
     ["Applied", `${number(status.applied)} entries`],
     ["Writes", status.writes],
   ];
