@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use super::{Failure, output};
 use crate::config::Config;
-use crate::hub::{Verified, verify};
+use crate::hub::{Compared, Verified, verify};
 use crate::model::Position;
 use crate::store::Error;
 
@@ -48,19 +48,23 @@ pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(
     let Verified {
         entries,
         messages,
-        view_compared,
+        view,
     } = found?;
     if args.json {
         let found = serde_json::json!({
-            "ok": true, "entries": entries, "messages": messages, "view_compared": view_compared,
+            "ok": true, "entries": entries, "messages": messages, "view_compared": view == Compared::Same,
         });
         return writeln!(out, "{found}").map_err(output);
     }
-    let view = if view_compared {
-        "The readable view (sled) holds the same, row by row."
-    } else {
-        "The readable view (sled) was not compared: it was not closed by a clean stop, so the next start \
-         checks it, or makes it anew from the journal."
+    let view = match view {
+        Compared::Same => "The readable view (sled) holds the same, row by row.",
+        Compared::NotStopped => {
+            "The readable view (sled) was not compared: it was not closed by a clean stop, so the next start \
+             checks it, or makes it anew from the journal."
+        }
+        Compared::ReadOnly => {
+            "The readable view (sled) was not compared: to open it, the directory must be writable."
+        }
     };
     writeln!(
         out,

@@ -39,7 +39,7 @@ pub use channel::{ChannelPage, icomet_group, icomet_user};
 pub use feed::Feed;
 pub use plan::GroupReceipt;
 pub use rebuild::{Rebuilt, rebuild};
-pub use verify::{Verified, verify};
+pub use verify::{Compared, Verified, verify};
 
 use crate::error::Error;
 use crate::model::{Device, GroupName, Lineage, LogId, Position, Transport, UserName};

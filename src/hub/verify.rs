@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::plan::plan;
-use super::state::State;
+use super::state::{KEYS_KEPT_MS, State};
 use crate::model::{Message, Position, Receiver, UserName};
-use crate::store::{Applied, Directory, Error, Follower, Trust, View};
+use crate::store::{Applied, Directory, Error, Follower, KeyRow, Trust, View, Writes};
+
+/// Keys known before it is worth looking for those whose time is over.
+const KEYS_MIN: usize = 4096;
 
 /// What a verification found. All figures are of the journal.
 #[derive(Clone, Copy, Debug)]
@@ -16,42 +19,61 @@ pub struct Verified {
     pub entries: u64,
     /// Messages of both sequences.
     pub messages: Position,
-    /// Whether the readable view was compared; one that was copied while in use is made anew at the next
-    /// start, and says nothing.
-    pub view_compared: bool,
+    /// What the readable view was compared with the journal.
+    pub view: Compared,
 }
 
-/// Verifies a data directory that no server uses. `progress` is told the entries and ids
-/// read so far, which are good.
+/// Whether the readable view was compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// It holds what the journal gives.
+    Same,
+    /// No: it was copied while in use, and is made anew at the next start, or checked then.
+    NotStopped,
+    /// No: it cannot be opened where nothing may be written.
+    ReadOnly,
+}
+
+/// Verifies a data directory that no server uses, also one that may only be read. `progress` is told the entries
+/// and ids read so far, which are good.
 pub fn verify(
     data: &Path,
     cache_bytes: u64,
     progress: &mut dyn FnMut(u64, Position),
 ) -> Result<Verified, Error> {
-    let directory = Directory::open_existing(data)?;
-    let lineage = directory.lineage();
-    let mut entries = Follower::read_only(&directory)?;
-    let mut state = State::new(Applied::nothing(lineage.log));
-    let mut chains = Chains::default();
+    let directory = Directory::open_to_read(data)?;
     // The end is only known at the end, so the view is compared in a second reading.
-    while let Some((offset, entry)) = entries.next_entry()? {
-        for message in plan(&mut state, offset, &entry).writes.messages {
-            chains.follow(&message)?;
-        }
-        progress(offset, state.applied.heads);
-    }
-    let applied = *state.applied();
+    let applied = check_journal(&directory, progress)?;
     directory.check_end(applied.offset)?;
-    let trust = directory.trust(applied.offset)?;
-    let view_compared = trust == Trust::Clean;
-    if view_compared {
-        compare(&directory, cache_bytes, applied)?;
-    }
+    let view = match directory.trust(applied.offset)? {
+        Trust::Clean if directory.read_only() => Compared::ReadOnly,
+        Trust::Clean => {
+            compare(&directory, cache_bytes, applied)?;
+            Compared::Same
+        }
+        Trust::Check | Trust::Rebuild => Compared::NotStopped,
+    };
     Ok(Verified {
         entries: applied.offset,
         messages: applied.heads,
-        view_compared,
+        view,
     })
+}
+
+fn check_journal(
+    directory: &Directory,
+    progress: &mut dyn FnMut(u64, Position),
+) -> Result<Applied, Error> {
+    let mut replay = Replay::new(directory)?;
+    let mut chains = Chains::default();
+    while let Some(writes) = replay.next()? {
+        for message in writes.messages {
+            chains.follow(&message)?;
+        }
+        let applied = replay.state.applied();
+        progress(applied.offset, applied.heads);
+    }
+    Ok(*replay.state.applied())
 }
 
 /// Compares every message of the view with what the journal gives.
@@ -63,11 +85,9 @@ fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), 
         ));
     }
     view.check(&applied)?;
-    let mut entries = Follower::read_only(directory)?;
-    let mut state = State::new(Applied::nothing(applied.log));
-    while let Some((offset, entry)) = entries.next_entry()? {
-        let planned = plan(&mut state, offset, &entry);
-        for message in &planned.writes.messages {
+    let mut replay = Replay::new(directory)?;
+    while let Some(writes) = replay.next()? {
+        for message in &writes.messages {
             let (sequence, id) = (message.sequence(), message.id);
             if view.indexed(sequence, id)? != **message {
                 return Err(Error::View(format!(
@@ -75,8 +95,7 @@ fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), 
                 )));
             }
         }
-        if let Some((key, _)) = planned
-            .writes
+        if let Some((key, _)) = writes
             .rows
             .iter()
             .find(|(key, value)| !view.has(key, value))
@@ -88,6 +107,39 @@ fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), 
     }
     drop(view);
     directory.close(end.offset)
+}
+
+/// Plans the journal from its beginning, without a view: what planning needs to know is in memory.
+struct Replay {
+    entries: Follower,
+    state: State,
+    /// With so many keys in memory, those whose time is over are forgotten.
+    keys_max: usize,
+}
+
+impl Replay {
+    fn new(directory: &Directory) -> Result<Self, Error> {
+        Ok(Self {
+            entries: Follower::read_only(directory)?,
+            state: State::new(Applied::nothing(directory.lineage().log)),
+            keys_max: KEYS_MIN,
+        })
+    }
+
+    /// What the next entry writes.
+    fn next(&mut self) -> Result<Option<Writes>, Error> {
+        let Some((offset, entry)) = self.entries.next_entry()? else {
+            return Ok(None);
+        };
+        let keys = &mut self.state.keys;
+        if keys.len() >= self.keys_max {
+            let known = |row: KeyRow| row.receipt.at_ms + KEYS_KEPT_MS > entry.at_ms;
+            keys.retain(|_, row| row.is_some_and(known));
+            keys.shrink_to_fit();
+            self.keys_max = KEYS_MIN.max(2 * keys.len());
+        }
+        Ok(Some(plan(&mut self.state, offset, &entry).writes))
+    }
 }
 
 /// The last id of each conversation and group.
@@ -120,5 +172,54 @@ impl Chains {
         }
         *head = message.id;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Body, Draft, IdempotencyKey};
+    use crate::store::{Command, Entry, Journal};
+
+    const KEYS: usize = 3000;
+
+    fn keyed(key: usize) -> Command {
+        Command::Message(Draft {
+            from: UserName::parse("alice").unwrap(),
+            to: Receiver::User(UserName::parse("bob").unwrap()),
+            body: Body::from(b"1".to_vec()),
+            key: Some(IdempotencyKey::parse(&key.to_string()).unwrap()),
+            by_user: false,
+        })
+    }
+
+    #[test]
+    fn keys_are_forgotten_after_a_day_and_not_before() {
+        let data = tempfile::tempdir().unwrap();
+        let directory = Directory::open(data.path()).unwrap();
+        let mut journal = Journal::open(&directory, false).unwrap();
+        // The second day repeats keys of the first, once too late.
+        let days = [
+            (1, 0..KEYS),
+            (KEYS_KEPT_MS, 1..2 * KEYS),
+            (KEYS_KEPT_MS + 1, 0..2),
+            (3 * KEYS_KEPT_MS, 0..1),
+        ];
+        for (n, (at_ms, keys)) in (1..).zip(days) {
+            let entry = Entry {
+                proposer: 1,
+                n,
+                at_ms,
+                commands: keys.map(keyed).collect(),
+            };
+            journal.append(entry, |_| unreachable!()).unwrap();
+        }
+        let mut replay = Replay::new(&directory).unwrap();
+        let mut found = Vec::new();
+        while let Some(writes) = replay.next().unwrap() {
+            found.push((writes.messages.len(), replay.state.keys.len()));
+        }
+        let expected = [(KEYS, KEYS), (KEYS, 2 * KEYS), (2, KEYS + 2), (1, KEYS + 2)];
+        assert_eq!(found, expected, "the last are too few to be looked at");
     }
 }

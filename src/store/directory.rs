@@ -1,6 +1,6 @@
 //! The data directory: whose it is, which log it holds, and whether its sled may be trusted.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::error::Error;
 use super::files::{
-    files_of, identity, identity_with, make_directory, sync_directory, sync_names_above,
-    write_durably,
+    files_of, identity, identity_with, lock, lock_to_read, make_directory, read_only,
+    sync_directory, sync_names_above, write_durably,
 };
 use super::journal::Journal;
 use super::segment::Tail;
@@ -81,13 +81,14 @@ impl Directory {
 
     /// Opens a data directory that must exist.
     pub fn open_existing(path: &Path) -> Result<Self, Error> {
-        if !path.join("format").exists() {
-            return Err(Error::Directory {
-                path: path.to_owned(),
-                reason: "it has no file `format`".into(),
-            });
-        }
+        must_exist(path)?;
         Self::read(path, lock(path)?)
+    }
+
+    /// The same to read it, also where nothing may be written.
+    pub fn open_to_read(path: &Path) -> Result<Self, Error> {
+        must_exist(path)?;
+        Self::read(path, lock_to_read(path)?)
     }
 
     fn read(path: &Path, lock: File) -> Result<Self, Error> {
@@ -107,6 +108,11 @@ impl Directory {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether nothing may be written to it.
+    pub fn read_only(&self) -> bool {
+        read_only(&self.path)
     }
 
     /// Where the journal's segments are.
@@ -134,6 +140,11 @@ impl Directory {
         } else {
             Tail::Synced
         }
+    }
+
+    /// Whether the last stop left its mark.
+    pub(super) fn stopped_cleanly(&self) -> bool {
+        self.clean.is_some()
     }
 
     /// Whether the journal holds all that had been applied at the last clean stop. A copy that was taken while
@@ -352,19 +363,14 @@ sled.damaged-*  a readable view that was put aside: may be deleted once sled/ is
 Backup: copy the whole directory (cp -a), also while the server runs.
 ";
 
-fn lock(path: &Path) -> Result<File, Error> {
-    let path = path.join("LOCK");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
-        Err(TryLockError::Error(e)) => Err(Error::io("lock", &path)(e)),
+fn must_exist(path: &Path) -> Result<(), Error> {
+    if path.join("format").exists() {
+        return Ok(());
     }
+    Err(Error::Directory {
+        path: path.to_owned(),
+        reason: "it has no file `format`".into(),
+    })
 }
 
 fn read_format(path: &Path) -> Result<Format, Error> {

@@ -1,10 +1,12 @@
 //! Files and directories: written durably, listed, told from their copies.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
+
+use rustix::io::Errno;
 
 use super::error::Error;
 
@@ -117,6 +119,45 @@ pub(super) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Takes a data directory for this process as long as the file is open.
+pub(super) fn lock(directory: &Path) -> Result<File, Error> {
+    let path = directory.join("LOCK");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    locked(file, &path)
+}
+
+/// The same, also where nothing may be written.
+pub(super) fn lock_to_read(directory: &Path) -> Result<File, Error> {
+    if !read_only(directory) {
+        return lock(directory);
+    }
+    let path = directory.join("LOCK");
+    // Without the file no server has run there, and none can.
+    let path = if path.exists() { &path } else { directory };
+    locked(File::open(path).map_err(Error::io("open", path))?, path)
+}
+
+fn locked(file: File, path: &Path) -> Result<File, Error> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(e)) => Err(Error::io("lock", path)(e)),
+    }
+}
+
+/// Whether this process may not write in a directory.
+pub(super) fn read_only(directory: &Path) -> bool {
+    let asked = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK);
+    matches!(asked, Err(Errno::ROFS | Errno::ACCESS | Errno::PERM))
 }
 
 /// Bytes that an ordinary process may still write on the directory's file system.

@@ -4,7 +4,8 @@
 //! [`Journal::append`], [`Journal::follow`], [`Journal::identity`]; nothing above knows more of it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -21,6 +22,8 @@ use crate::model::{LogId, Position};
 
 /// A segment ends when it has grown to this: small enough to copy and to read at each start.
 const SEGMENT_BYTES: u64 = 64 << 20;
+/// Written again at once.
+const REWRITTEN_BYTES: usize = 1 << 20;
 /// Entries that may wait between the journal and who follows it; more, and appending waits.
 const FOLLOW_ENTRIES: usize = 64;
 
@@ -101,9 +104,13 @@ impl Journal {
             }
         };
         let mut file = OpenOptions::new()
+            .read(true)
             .write(true)
             .open(path)
             .map_err(Error::io("open to write", path))?;
+        if !of.stopped_cleanly() {
+            write_again(&file, good).map_err(Error::io("write again", path))?;
+        }
         file.sync_all().map_err(Error::io("sync", path))?;
         file.seek(SeekFrom::Start(good))
             .map_err(Error::io("seek in", path))?;
@@ -307,6 +314,22 @@ fn put_aside(path: &Path, now_ms: u64) -> Result<(), Error> {
     fs::rename(path, &aside).map_err(Error::io("put aside", path))
 }
 
+/// Writes the first bytes of a file once more, in place. After a write that failed the system may take for written
+/// what is only in its memory; what is read there would then pass for durable, and no sync would write it.
+fn write_again(file: &File, bytes: u64) -> io::Result<()> {
+    let mut piece = vec![0; REWRITTEN_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let length =
+            usize::try_from(bytes - at).map_or(REWRITTEN_BYTES, |left| left.min(REWRITTEN_BYTES));
+        piece.truncate(length);
+        file.read_exact_at(&mut piece, at)?;
+        file.write_all_at(&piece, at)?;
+        at += to_u64(length);
+    }
+    Ok(())
+}
+
 /// Writes a segment's header and syncs it and its name.
 fn write_segment(directory: &Path, head: &SegmentHead) -> Result<(PathBuf, File, u64), Error> {
     let path = directory.join(format!("{:020}.journal", head.first));
@@ -325,6 +348,8 @@ fn write_segment(directory: &Path, head: &SegmentHead) -> Result<(PathBuf, File,
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
     use crate::store::Command;
 
@@ -485,6 +510,41 @@ mod tests {
             assert_eq!(journal.append(entry(end + 1), heads).unwrap(), end + 1);
             assert_eq!(read(&directory).unwrap(), end + 1);
         }
+    }
+
+    #[test]
+    fn what_was_read_is_written_again_unless_the_stop_was_clean() {
+        let (_folder, directory) = written(3, SEGMENT_BYTES);
+        let path = files(&directory).remove(0);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend([7; 30]);
+        fs::write(&path, &bytes).unwrap();
+        let long_ago = UNIX_EPOCH + Duration::from_secs(1);
+        let is_written = |directory: &Directory| {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(long_ago).unwrap();
+            drop(Journal::open(directory, true).unwrap());
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+            fs::metadata(&path).unwrap().modified().unwrap() != long_ago
+        };
+        assert!(is_written(&directory));
+        fs::create_dir(directory.sled()).unwrap();
+        directory.close(3).unwrap();
+        let of = directory.path().to_owned();
+        drop(directory);
+        assert!(!is_written(&Directory::open(&of).unwrap()));
+    }
+
+    #[test]
+    fn all_pieces_are_written_again_as_they_are() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..=250).cycle().take(2 * REWRITTEN_BYTES + 5).collect();
+        file.write_all_at(&bytes, 0).unwrap();
+        write_again(&file, to_u64(bytes.len()) - 1).unwrap();
+        let mut found = vec![0; bytes.len()];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == bytes);
+        assert_eq!(file.metadata().unwrap().len(), to_u64(bytes.len()));
     }
 
     #[test]

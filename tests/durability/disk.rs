@@ -14,7 +14,7 @@ use crate::checker::check_all;
 use crate::client::{Client, Reply};
 use crate::ledger::{Draft, Ledger, Target};
 use crate::load::{ANCHORS, GROUPS, Load};
-use crate::support::{Launch, Process, Rng, eventually};
+use crate::support::{Launch, Process, Rng, eventually, halley};
 
 const DISK: &str = "size=128m";
 const BALLAST: u64 = 48 << 20;
@@ -44,6 +44,13 @@ impl SmallDisk {
     /// The data directory is the mount point, so that what the server prints goes elsewhere.
     fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// From now on it may only be read, as a backup may be.
+    fn make_read_only(&self) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "remount,ro"]).arg(self.data());
+        assert!(mount.status().unwrap().success());
     }
 
     /// A file that takes space until it is removed.
@@ -250,4 +257,30 @@ fn a_failed_write_is_refused_and_loses_nothing() {
 /// Makes writes beyond this size fail, instead of ending the process; `ulimit` counts 512 bytes.
 fn limit(megabytes: u64) -> String {
     format!("trap '' XFSZ; ulimit -f {}", megabytes * 2048)
+}
+
+#[test]
+fn a_backup_that_may_only_be_read_is_verified() {
+    let Some(disk) = SmallDisk::new() else {
+        eprintln!("skipped: only root can mount a small disk");
+        return;
+    };
+    let launch = Launch::new(&disk.data()).option("--disk-free-min-bytes", "33554432");
+    let mut process = launch.start();
+    for body in ["1", "2"] {
+        let pushed = process.admin().push_direct("ann", "bob", body, None);
+        pushed.unwrap().receipt();
+    }
+    assert!(process.terminate().success());
+    let verify = || {
+        let data = disk.data();
+        let verified = halley(&["verify".as_ref(), "--data".as_ref(), data.as_os_str()]);
+        assert!(verified.status.success(), "{verified:?}");
+        String::from_utf8(verified.stdout).unwrap()
+    };
+    let said = verify();
+    assert!(said.contains("holds the same, row by row"), "{said}");
+    disk.make_read_only();
+    let said = verify();
+    assert!(said.contains("the directory must be writable"), "{said}");
 }
