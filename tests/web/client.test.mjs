@@ -290,7 +290,7 @@ describe("the client", { concurrency: 6 }, () => {
   test("a listener may stop the client and wait for it; start() right after stop() starts again", async (t) => {
     const server = await startServer(t);
     await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
-    const halley = client(t, { url: server.url, token: await server.token("bob"), timing: { grace: 100 } });
+    const halley = client(t, { url: server.url, token: await server.token("bob"), timing: { grace: 1000 } });
     const record = recorded(halley);
     const off = halley.on("message", () => halley.stop());
     halley.start();
@@ -300,6 +300,27 @@ describe("the client", { concurrency: 6 }, () => {
     void halley.stop();
     halley.start();
     await eventually(() => record.messages.length === 2);
+    assert.deepEqual(record.bodies, [1, 2]);
+  });
+
+  test("a listener that is still at work when the client starts again is waited for: nothing comes twice", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 }, { to: "bob", from: "ann", body: 2 });
+    const halley = client(t, { url: server.url, token: await server.token("bob"), timing: { grace: 2000 } });
+    const record = recorded(halley);
+    let calls = 0;
+    halley.on("message", async () => {
+      calls += 1;
+      if (calls > 1) return;
+      const stopped = halley.stop();
+      await eventually(() => halley.state === "stopped");
+      halley.start();
+      await stopped;
+      await new Promise((done) => setTimeout(done, 500));
+    });
+    halley.start();
+    await eventually(() => record.messages.length >= 2);
+    await eventually(() => halley.state === "live");
     assert.deepEqual(record.bodies, [1, 2]);
   });
 

@@ -134,7 +134,7 @@ export interface Timing {
   request: number;
   /** When `auto` tries a better transport again; it doubles, up to ten times as long. */
   better: number;
-  /** How long `stop()` waits for listeners that are still at work. */
+  /** How long `stop()`, and a `start()` after it, waits for listeners that are still at work. */
   grace: number;
 }
 

@@ -1298,6 +1298,8 @@ export class Halley {
     /** @type {HalleyError | undefined} */
     let error;
     try {
+      // What listeners are still at work on would come to them again.
+      await unlessAborted(this.#listenersDone(), run.signal);
       while (!run.signal.aborted) await this.#oneConnection(run);
     } catch (cause) {
       error = asError(cause);
@@ -1406,9 +1408,9 @@ export class Halley {
     const epoch = this.#epoch;
     await this.#someoneListens(run);
     if (run.signal.aborted) return;
-    this.#listening = this.#tellListeners(message, cursor);
-    await this.#listening;
-    this.#listening = undefined;
+    const listening = (this.#listening = this.#tellListeners(message, cursor));
+    await listening;
+    if (this.#listening === listening) this.#listening = undefined;
     const commit = async () => {
       if (epoch !== this.#epoch) return;
       this.#chains.seen(message);
