@@ -140,9 +140,8 @@ impl JournalStage {
             let stopped = || store::Error::View("applying has stopped".into());
             progress.heads_at(offset).ok_or_else(stopped)
         };
-        match self.journal.append(entry, heads) {
-            Ok(_) => self.inner.set_journal_size(self.journal.size()),
-            Err(e) => self.fail(&e),
+        if let Err(e) = self.journal.append(entry, heads) {
+            self.fail(&e);
         }
         // If applying ended meanwhile, it may have given up those who wait before these were among them.
         if self.inner.not_refused().is_err() {
@@ -206,6 +205,8 @@ fn weight(proposal: &Proposal) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::accept::QUEUE_PROPOSALS;
     use super::super::{Durability, Hub, Options};
     use super::*;
@@ -230,11 +231,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn the_queue_has_room_for_so_many_pushes_then_it_is_busy() {
-        let data = tempfile::tempdir().unwrap();
-        let hub = Hub::open(Options {
-            data: data.path().to_owned(),
+    fn open(data: &Path) -> Hub {
+        Hub::open(Options {
+            data: data.to_owned(),
             durability: Durability::Interval,
             cache_bytes: 8 << 20,
             disk_free_min_bytes: 0,
@@ -242,7 +241,33 @@ mod tests {
             waiters_per_user_max: 10,
             channels_max: 0,
         })
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn who_was_answered_finds_his_entry_counted() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(data.path());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let held = hub.0.journal_size.lock().unwrap();
+        let mut answer = Box::pin(queue(&hub));
+        let early = runtime.block_on(async {
+            tokio::time::timeout(Duration::from_millis(100), &mut answer).await
+        });
+        assert!(early.is_err(), "answered before it is counted");
+        drop(held);
+        runtime.block_on(answer).unwrap();
+        assert_eq!(hub.status().journal.offset, 1);
+        hub.close();
+    }
+
+    #[tokio::test]
+    async fn the_queue_has_room_for_so_many_pushes_then_it_is_busy() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(data.path());
         let mut queued = Vec::new();
         // The stage stops where it notes who waits.
         let held = hub.0.pending.entries.lock().unwrap();

@@ -148,7 +148,7 @@ struct Inner {
     queued_bytes: Arc<AtomicUsize>,
     pending: Pending,
     progress: Progress,
-    journal_size: Mutex<JournalSize>,
+    journal_size: Arc<Mutex<JournalSize>>,
     journal_damage: OnceLock<String>,
     /// Taken out when the hub closes.
     view: RwLock<Option<Arc<View>>>,
@@ -333,12 +333,5 @@ impl Inner {
 
     fn refuse_writes(&self) {
         self.refused.store(true, Ordering::Release);
-    }
-
-    fn set_journal_size(&self, size: JournalSize) {
-        *self
-            .journal_size
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = size;
     }
 }

@@ -179,7 +179,7 @@ fn start(
         queued_bytes: Arc::new(AtomicUsize::new(0)),
         pending: Pending::default(),
         progress: Progress::default(),
-        journal_size: Mutex::new(journal.size()),
+        journal_size: journal.size(),
         journal_damage: OnceLock::new(),
         view: RwLock::new(Some(Arc::clone(&view))),
         memberships: Memberships::load(&view, &state)?,

@@ -131,7 +131,7 @@ mod tests {
             let heads = |direct| Ok(Position { direct, group: 0 });
             journal.append(entry, heads).unwrap();
         }
-        assert!(journal.size().segments > 3);
+        assert!(journal.size().lock().unwrap().segments > 3);
         drop((journal, directory));
         rebuild(data, false, CACHE).unwrap();
         data.join("journal/00000000000000000001.journal")

@@ -7,8 +7,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
 
@@ -42,6 +42,8 @@ pub struct Journal {
     /// Length of the segments before it.
     bytes_before: u64,
     segments: u64,
+    /// For those who ask from outside; current before an entry is given to who follows.
+    size: Arc<Mutex<JournalSize>>,
     /// The offset of the next entry.
     next: u64,
     first: u64,
@@ -120,7 +122,7 @@ impl Journal {
             .map(|(_, path)| fs::metadata(path).map(|data| data.len()))
             .sum::<Result<u64, _>>()
             .map_err(Error::io("read the sizes in", directory))?;
-        Ok(Self {
+        let journal = Self {
             directory: directory.clone(),
             log: lineage.log,
             path: path.clone(),
@@ -130,13 +132,16 @@ impl Journal {
             torn,
             bytes_before,
             segments: count,
+            size: Arc::default(),
             next,
             first: segments.first().map_or(1, |(first, _)| *first),
             live: None,
             sync_each,
             unsynced: false,
             segment_bytes: SEGMENT_BYTES,
-        })
+        };
+        journal.note_size();
+        Ok(journal)
     }
 
     /// Cuts a torn tail off: entries that were never acknowledged. To be called once it is known that the view
@@ -183,6 +188,7 @@ impl Journal {
         }
         self.bytes += to_u64(frame.len());
         self.next += 1;
+        self.note_size();
         if let Some(live) = &self.live {
             // Who follows is gone only when it failed; then nobody waits for this entry.
             drop(live.send((offset, Arc::new(entry))));
@@ -271,19 +277,23 @@ impl Journal {
         (self.log, self.first, self.next - 1)
     }
 
-    /// Its size.
-    pub fn size(&self) -> JournalSize {
-        JournalSize {
-            offset: self.next - 1,
-            segments: self.segments,
-            bytes: self.bytes_before + self.bytes,
-        }
+    /// Its size, which goes on with it. Who follows an entry finds it counted.
+    pub fn size(&self) -> Arc<Mutex<JournalSize>> {
+        Arc::clone(&self.size)
     }
 
     /// Lets segments end when they have grown to this.
     #[cfg(test)]
     pub(crate) fn roll_at(&mut self, bytes: u64) {
         self.segment_bytes = bytes;
+    }
+
+    fn note_size(&self) {
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner) = JournalSize {
+            offset: self.next - 1,
+            segments: self.segments,
+            bytes: self.bytes_before + self.bytes,
+        };
     }
 
     fn roll(&mut self, heads: Position) -> Result<(), Error> {
@@ -498,7 +508,7 @@ mod tests {
             let mut journal = Journal::open(&directory, true).unwrap();
             journal.roll_at(300);
             assert_eq!(
-                (journal.identity().2, journal.size().segments),
+                (journal.identity().2, journal.segments),
                 (end, to_u64(before))
             );
             let heads = |offset| {
