@@ -428,3 +428,56 @@ fn token_prints_a_token_that_the_server_takes() {
             .is_ok()
     );
 }
+
+/// What each command says of a data directory that it cannot use.
+#[test]
+fn a_directory_that_cannot_be_used_is_told_by_what_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (file, missing, foreign, data) =
+        (path("file"), path("missing"), path("foreign"), path("data"));
+    fs::write(&file, "x").unwrap();
+    fs::create_dir(&foreign).unwrap();
+    fs::write(folder.path().join("foreign/notes"), "x").unwrap();
+    drop(halley::store::Directory::open(Path::new(&data)).unwrap());
+    let journal = folder.path().join("data/journal");
+    for segment in fs::read_dir(&journal).unwrap() {
+        fs::remove_file(segment.unwrap().path()).unwrap();
+    }
+    let no_files = "its `journal`, which holds all messages, is missing or has no files";
+    let serve = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let said =
+        |command: &[&str], data: &str, code| fail(halley(command).args(["--data", data]), code);
+    for (command, data, code, reason) in [
+        (
+            &["verify"][..],
+            &missing,
+            1,
+            "missing is not a usable data directory: it does not exist",
+        ),
+        (&["verify"], &foreign, 1, "it has no file `format`"),
+        (&["verify"], &file, 1, "Not a directory"),
+        (
+            &["token", "alice"],
+            &file,
+            1,
+            "token.secret: Not a directory",
+        ),
+        (&["token", "alice"], &missing, 2, "there is no "),
+        (&serve, &foreign, 1, "it holds notes; nothing was changed"),
+        (&["verify"], &data, 1, no_files),
+        (&["rebuild"], &data, 1, no_files),
+        (&["rebuild", "--accept-loss"], &data, 1, no_files),
+        (&serve, &data, 1, no_files),
+    ] {
+        let said = said(command, data, code);
+        assert!(said.contains(reason), "{command:?} {data}: {said}");
+    }
+    assert_eq!(
+        fs::read_dir(&foreign).unwrap().count(),
+        1,
+        "nothing was changed"
+    );
+    fs::remove_dir(&journal).unwrap();
+    assert!(said(&["verify"], &data, 1).contains(no_files));
+}

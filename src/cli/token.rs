@@ -2,7 +2,7 @@
 //!
 //! Standard output is the token and nothing else, so that it can be used in `$(halley token alice)`.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use super::{Failure, output};
 use crate::clock;
@@ -61,7 +61,9 @@ pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(
 /// The usual mistake is another working directory than the server's.
 fn explain(source: &KeySource, error: SecretError) -> Failure {
     match (source, &error) {
-        (KeySource::DataFile(path), SecretError::Io { .. }) if !path.exists() => {
+        (KeySource::DataFile(path), SecretError::Io { source, .. })
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
             Failure::Usage(format!(
                 "there is no {}: name the server's data directory with --data, or start the server once, \
                  which makes the file",

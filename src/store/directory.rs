@@ -12,6 +12,7 @@ use super::files::{
     files_of, identity, identity_with, lock, lock_to_read, make_directory, read_only,
     sync_directory, sync_names_above, write_durably,
 };
+use super::follow::segments;
 use super::journal::Journal;
 use super::segment::Tail;
 use crate::model::{Ancestor, Lineage, LogId, Position, log_text};
@@ -72,8 +73,11 @@ impl Directory {
     /// Opens a data directory, or makes a new one where there is none.
     pub fn open(path: &Path) -> Result<Self, Error> {
         make_directory(path)?;
+        if !is_there(&path.join("format"))? {
+            must_be_ours(path)?;
+        }
         let lock = lock(path)?;
-        if !path.join("format").exists() {
+        if !is_there(&path.join("format"))? {
             create(path)?;
         }
         Self::read(path, lock)
@@ -93,6 +97,7 @@ impl Directory {
 
     fn read(path: &Path, lock: File) -> Result<Self, Error> {
         let format = read_format(&path.join("format"))?;
+        must_have_journal(path)?;
         let copied = format.directory != identity(path)?;
         let clean = fs::read(path.join("clean")).ok();
         let clean = clean.and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -301,9 +306,9 @@ impl Directory {
     }
 }
 
-/// Makes a new log in an empty directory.
-fn create(path: &Path) -> Result<(), Error> {
-    const OURS: [&str; 9] = [
+/// Refuses a directory without `format` that holds what Halley did not make; before anything is made in it.
+fn must_be_ours(path: &Path) -> Result<(), Error> {
+    const OURS: [&str; 10] = [
         "LOCK",
         "README",
         "README.new",
@@ -311,6 +316,7 @@ fn create(path: &Path) -> Result<(), Error> {
         "journal",
         "admin.key",
         "token.secret",
+        "format",
         "format.new",
         "lost+found",
     ];
@@ -327,6 +333,11 @@ fn create(path: &Path) -> Result<(), Error> {
             });
         }
     }
+    Ok(())
+}
+
+/// Makes a new log in an empty directory.
+fn create(path: &Path) -> Result<(), Error> {
     let log = new_log_id();
     Journal::create(&path.join("journal"), log)?;
     write_durably(path, "README", README.as_bytes())?;
@@ -364,12 +375,35 @@ Backup: copy the whole directory (cp -a), also while the server runs.
 ";
 
 fn must_exist(path: &Path) -> Result<(), Error> {
-    if path.join("format").exists() {
+    let reason = if is_there(&path.join("format"))? {
+        return Ok(());
+    } else if is_there(path)? {
+        "it has no file `format`"
+    } else {
+        "it does not exist"
+    };
+    Err(Error::Directory {
+        path: path.to_owned(),
+        reason: reason.into(),
+    })
+}
+
+/// Not to be allowed to see it is another thing than its absence.
+fn is_there(path: &Path) -> Result<bool, Error> {
+    path.try_exists().map_err(Error::io("look for", path))
+}
+
+/// The journal is what everything else is made from: without it, nothing is whole.
+fn must_have_journal(path: &Path) -> Result<(), Error> {
+    let journal = path.join("journal");
+    if is_there(&journal)? && !segments(&journal)?.is_empty() {
         return Ok(());
     }
     Err(Error::Directory {
         path: path.to_owned(),
-        reason: "it has no file `format`".into(),
+        reason: "its `journal`, which holds all messages, is missing or has no files; nothing was changed: \
+                 put it back from a backup of this directory"
+            .into(),
     })
 }
 
