@@ -2,7 +2,11 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -15,11 +19,37 @@ pub fn start(config: &LogConfig) {
         // where standard error is the pipe of a program that is gone, or a terminal that was closed.
         .log_internal_errors(false)
         .with_writer(io::stderr);
+    // sled traces what it writes, whole messages too, and those are in no log.
+    let no_messages =
+        filter_fn(|event| *event.level() != Level::TRACE || !event.target().starts_with("sled"));
     let started = match config.format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let lines = lines.with_ansi(io::stderr().is_terminal()).finish();
+            lines.with(no_messages).try_init()
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).finish();
+            lines.with(no_messages).try_init()
+        }
     };
     if started.is_err() {
         tracing::debug!("the log was started before");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::level_filters::LevelFilter;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_logged_is_not_even_looked_at() {
+        start(&LogConfig {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+        });
+        // sled asks this before it puts a line together.
+        assert_eq!(LevelFilter::current(), LevelFilter::INFO);
     }
 }

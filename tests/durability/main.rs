@@ -21,6 +21,7 @@ mod icomet;
 mod image;
 mod ledger;
 mod load;
+mod log;
 mod power;
 mod reader;
 mod shutdown;

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::client::Client;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_halley");
-const ADMIN_KEY: &str = "durability-tests-admin-key-0123456789";
+pub(crate) const ADMIN_KEY: &str = "durability-tests-admin-key-0123456789";
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
