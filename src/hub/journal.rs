@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::error;
+use tracing::{error, warn};
 
 use super::Inner;
 use super::accept::{Proposal, Waiting};
@@ -23,6 +23,8 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the free disk space is asked for while there is enough.
 const DISK_CHECKED_EVERY: Duration = Duration::from_millis(50);
+/// How often the log says that pushes are refused for want of space.
+const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Who waits for the entries of this process, by the number of the entry.
 #[derive(Debug, Default)]
@@ -67,6 +69,8 @@ pub(super) struct JournalStage {
     pub(super) n: u64,
     /// When there was enough free disk space.
     pub(super) roomy: Option<Instant>,
+    /// When the log said that there is not.
+    pub(super) told_full: Option<Instant>,
 }
 
 impl JournalStage {
@@ -74,6 +78,8 @@ impl JournalStage {
     pub(super) fn run(mut self) {
         let inner = Arc::clone(&self.inner);
         let _ending = Ending(&inner);
+        // For the log only: whoever starts the server should not learn it from the first push.
+        drop(self.check_disk());
         let mut synced = Instant::now();
         while let Some(proposals) = self.next_proposals() {
             if !proposals.is_empty() {
@@ -161,6 +167,16 @@ impl JournalStage {
         match free_bytes(&self.inner.options.data) {
             Ok(free) if free < needed => {
                 self.roomy = None;
+                if self
+                    .told_full
+                    .is_none_or(|told| told.elapsed() >= FULL_TOLD_EVERY)
+                {
+                    self.told_full = Some(Instant::now());
+                    warn!(
+                        free,
+                        needed, "the disk is nearly full: pushes are refused until there is space"
+                    );
+                }
                 Err(Error::DiskFull { free, needed })
             }
             _ => {

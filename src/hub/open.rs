@@ -206,6 +206,7 @@ fn start(
         at_ms: applied.at_ms,
         n: 0,
         roomy: None,
+        told_full: None,
     };
     let apply = ApplyStage {
         inner: Arc::clone(&inner),

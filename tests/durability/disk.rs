@@ -192,6 +192,12 @@ impl Filler {
     }
 }
 
+/// How often a log says that the disk is full.
+fn told_full(launch: &Launch) -> usize {
+    let text = "the disk is nearly full: pushes are refused until there is space";
+    launch.log().matches(text).count()
+}
+
 #[test]
 fn a_nearly_full_disk_is_refused_and_recovers_by_itself() {
     let Some(disk) = SmallDisk::new() else {
@@ -211,6 +217,8 @@ fn a_nearly_full_disk_is_refused_and_recovers_by_itself() {
     // With little space left it also stops cleanly, and starts.
     assert_eq!(filler.fill(), "disk_full");
     assert!(filler.process.terminate().success());
+    let told = told_full(&launch);
+    assert!(told > 0, "{}", launch.log());
     filler.process = launch.spawn();
     filler.client = filler.process.admin();
     let refuses = || {
@@ -220,6 +228,11 @@ fn a_nearly_full_disk_is_refused_and_recovers_by_itself() {
             .is_ok_and(|r| r.code() == "disk_full")
     };
     assert!(eventually(NOTICE_LIMIT, refuses), "{}", launch.log());
+    let told_again = || told_full(&launch) > told;
+    assert!(
+        eventually(NOTICE_LIMIT, told_again),
+        "the start does not tell"
+    );
     filler.check_refusing("disk_full", Filler::check);
 }
 
