@@ -25,6 +25,9 @@ use crate::store::{self, SLED_OPEN_THREAD};
 /// start hundreds of threads.
 const READS_MAX: usize = 32;
 
+/// Signals within this time are one.
+const SIGNALS_TOGETHER: Duration = Duration::from_secs(1);
+
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -56,6 +59,11 @@ pub enum ServeError {
         "the stop took longer than {0:?} (shutdown-s): the next start checks the readable view; nothing acknowledged is lost"
     )]
     Deadline(Duration),
+    /// A second signal came while it stopped.
+    #[error(
+        "ended at once, as a second signal asked: the next start checks the readable view; nothing acknowledged is lost"
+    )]
+    Hurried,
 }
 
 /// A server that listens, and is not yet run.
@@ -198,7 +206,7 @@ pub fn serve(
             done = &mut run => done,
             () = signals_twice() => {
                 warn!("a second signal: ending at once");
-                Err(ServeError::Deadline(Duration::ZERO))
+                Err(ServeError::Hurried)
             }
         }
     });
@@ -275,18 +283,18 @@ impl Signals {
     }
 }
 
-/// Resolves at the second signal from now.
+/// Resolves at the second signal from now. What comes together with the first is one wish: `timeout` sends its
+/// signal to the process and to its group, and a terminal that is closed may say so twice.
 async fn signals_twice() {
-    // A terminal that is closed may say so twice: that is one wish.
-    match Signals::new(false) {
-        Ok(mut signals) => {
-            signals.next().await;
-            signals.next().await;
-        }
-        Err(e) => {
-            error!(error = cause(&e), "a second signal will not be heard");
-            std::future::pending::<()>().await;
-        }
+    let heard = async {
+        Signals::new(false)?.next().await;
+        tokio::time::sleep(SIGNALS_TOGETHER).await;
+        Signals::new(false)?.next().await;
+        Ok(())
+    };
+    if let Err(e) = heard.await {
+        error!(error = cause(&e), "a second signal will not be heard");
+        std::future::pending::<()>().await;
     }
 }
 
@@ -367,7 +375,8 @@ fn key_place(config: &Config) -> String {
     }
 }
 
-/// Lines to paste: a token for bob, a request that he holds, a message to him.
+/// Lines to paste: a token for bob, a request that he holds, a message to him. Each answer is printed at once,
+/// so that they do not mix.
 fn first_message(text: &mut String, client: SocketAddr, admin: SocketAddr, key: &Path) {
     let key = secret::shell_reading(key);
     write!(
@@ -375,8 +384,8 @@ fn first_message(text: &mut String, client: SocketAddr, admin: SocketAddr, key: 
         "\nA first message: paste these lines into another terminal.\n\n\
          KEY={key}\n\
          TOKEN=$(curl -s http://{admin}/v1/tokens -H \"Authorization: Bearer $KEY\" -d '{{\"user\":\"bob\",\"ttl_s\":3600}}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')\n\
-         curl -sw '\\n' \"http://{client}/v1/inbox?wait=30\" -H \"Authorization: Bearer $TOKEN\" &   # bob waits\n\
-         sleep 1; curl -sw '\\n' http://{admin}/v1/direct/bob/messages -H \"Authorization: Bearer $KEY\" -d '{{\"from\":\"alice\",\"body\":\"Hello, Bob\"}}'; wait\n"
+         echo \"$(curl -s \"http://{client}/v1/inbox?wait=30\" -H \"Authorization: Bearer $TOKEN\")\" &\n\
+         sleep 1; echo \"$(curl -s http://{admin}/v1/direct/bob/messages -H \"Authorization: Bearer $KEY\" -d '{{\"from\":\"alice\",\"body\":\"Hello, Bob\"}}')\"; wait\n"
     )
     .expect("a string can be written to");
 }

@@ -1,14 +1,18 @@
 //! SIGTERM while polls are held and pushes are under way.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::checker::{check_all, check_reader};
 use crate::client::Client;
 use crate::ledger::lock;
 use crate::load::Load;
-use crate::support::{Launch, Process, Rng, eventually};
+use crate::support::{ADMIN_KEY, Launch, Process, Rng, eventually};
 
 const POLLS_PER_USER: usize = 50;
 const IDLE: [&str; 4] = ["idle0", "idle1", "idle2", "idle3"];
@@ -71,6 +75,46 @@ fn sigterm_answers_held_polls_and_keeps_what_was_acknowledged() {
         .any(|word| log.contains(word));
     assert!(!complains, "{log}");
     check_whole(&process, &mut load, &mut rng);
+}
+
+#[test]
+fn signals_that_come_together_are_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let launch = Launch::new(&directory.path().join("data"));
+    let mut process = launch.start();
+    for signal in [Signal::STOP, Signal::TERM, Signal::INT, Signal::CONT] {
+        process.signal(signal);
+    }
+    let status = process.wait_end(END_LIMIT);
+    assert_eq!(status.code(), Some(0), "{status}: {}", launch.log());
+}
+
+#[test]
+fn a_later_second_signal_ends_the_server_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let launch = Launch::new(&directory.path().join("data")).option("--shutdown-s", "120");
+    let mut process = launch.start();
+    // The stop waits for the rest of this.
+    let mut request = TcpStream::connect(process.admin_address()).unwrap();
+    let head = "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n";
+    write!(request, "{head}Authorization: Bearer {ADMIN_KEY}\r\n\r\n").unwrap();
+    let mut client = process.admin();
+    let open = || client.get("/v1/status").unwrap().json()["connections"]["admin"] == 2;
+    assert!(eventually(END_LIMIT, open));
+    let ended = eventually(END_LIMIT, || {
+        let running = process.is_running();
+        if running {
+            process.ask_to_stop();
+        }
+        !running
+    });
+    assert!(ended, "{}", launch.log());
+    assert_eq!(process.wait_end(END_LIMIT).code(), Some(1));
+    let log = launch.log();
+    assert!(
+        log.contains("ended at once, as a second signal asked"),
+        "{log}"
+    );
 }
 
 fn held(client: &mut Client, user: &str) -> bool {

@@ -150,6 +150,11 @@ impl Process {
         Client::new(self.launch.client, token)
     }
 
+    /// Where the backend connects.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.launch.admin
+    }
+
     /// All that this server and those before it on the same directory have printed.
     pub(crate) fn log(&self) -> String {
         self.launch.log()
