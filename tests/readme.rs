@@ -99,6 +99,12 @@ fn the_first_lines_can_be_pasted_whatever_the_path() {
     let (_, lines) = text.split_once("another terminal.\n").unwrap();
     let pasted = Command::new("sh").arg("-c").arg(lines).output().unwrap();
     let said = String::from_utf8(pasted.stdout).unwrap();
+    let answers = said.lines().map(serde_json::from_str::<Value>);
+    assert_eq!(
+        answers.filter_map(Result::ok).count(),
+        2,
+        "one line each: {said}"
+    );
     for part in ["\"duplicate\":false", "\"body\":\"Hello, Bob\""] {
         assert!(said.contains(part), "{lines}\n{said}");
     }
