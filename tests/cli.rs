@@ -273,6 +273,10 @@ fn a_wrong_file_ends_with_2_and_names_file_and_key() {
             "key durability: invalid value 'sometimes'",
         ),
         ("listen = ", "TOML parse error"),
+        (
+            "[server]\nlisten = '127.0.0.1:1'",
+            "key server is a table; options stand at the top",
+        ),
     ] {
         let path = file(folder.path(), "wrong.toml", content);
         let said = fail(&mut halley(&["config", "check", "--config", &path]), 2);

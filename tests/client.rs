@@ -221,6 +221,11 @@ fn a_refusal_shows_the_servers_own_sentence_and_code() {
     } = scripted(vec![
         ("503 Service Unavailable", "", problem),
         ("200 OK", "", "<html>"),
+        (
+            "401 Unauthorized",
+            "",
+            r#"{"code":"unauthorized","title":"No"}"#,
+        ),
     ]);
     let push = ["push", "--from", "alice", "--to", "bob", "1"];
     let said = fail(&mut asking(&server, &push), 1);
@@ -230,6 +235,9 @@ fn a_refusal_shows_the_servers_own_sentence_and_code() {
     );
     let said = fail(&mut asking(&server, &push), 1);
     assert!(said.contains("is not Halley's (200)"), "{said}");
+    let said = fail(&mut asking(&server, &push), 1);
+    let hint = format!("No; is {server} the admin address, and is this its key? (401");
+    assert!(said.contains(&hint), "{said}");
 }
 
 #[test]

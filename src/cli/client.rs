@@ -173,10 +173,13 @@ impl Client {
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Err(ClientError::Refused {
                 status: status.as_u16(),
-                detail: problem
-                    .detail
-                    .or(problem.title)
-                    .unwrap_or_else(|| status.to_string()),
+                detail: self.explained(
+                    status,
+                    problem
+                        .detail
+                        .or(problem.title)
+                        .unwrap_or_else(|| status.to_string()),
+                ),
                 code: problem.code,
                 retry_after,
                 restart: problem.restart,
@@ -184,6 +187,16 @@ impl Client {
             Err(_) => {
                 Err(self.foreign(status, "an error without a problem description".to_owned()))
             }
+        }
+    }
+
+    /// The usual mistakes are the client address, where the key is no token, and the key of another directory.
+    fn explained(&self, status: StatusCode, detail: String) -> String {
+        if status == StatusCode::UNAUTHORIZED {
+            let server = &self.server;
+            format!("{detail}; is {server} the admin address, and is this its key?")
+        } else {
+            detail
         }
     }
 

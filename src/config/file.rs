@@ -51,6 +51,11 @@ pub(super) fn read(path: &Path, options: &Command) -> Result<Values, FileError> 
 
     let mut values = Values::new();
     for (key, value) in &table {
+        if value.is_table() {
+            return Err(wrong(format!(
+                "key {key} is a table; options stand at the top of the file, in no table"
+            )));
+        }
         let arg = options
             .get_arguments()
             .find(|arg| is_key(arg, key))
@@ -86,10 +91,9 @@ fn texts(value: &toml::Value, arg: &Arg) -> Result<Vec<String>, &'static str> {
             .collect(),
         Array(_) => Err("takes one value, not an array"),
         Boolean(_) | Float(_) => Err("takes a string or a whole number"),
-        toml::Value::Table(_) => {
-            Err("is a table; options stand at the top of the file, in no table")
+        toml::Value::Datetime(_) | toml::Value::Table(_) => {
+            Err("takes a string or a whole number, not a time")
         }
-        toml::Value::Datetime(_) => Err("takes a string or a whole number, not a time"),
     }
 }
 

@@ -21,7 +21,7 @@ const GIB: u64 = 1 << 30;
 pub enum Durability {
     /// After its commit is on disk.
     Always,
-    /// At once; the disk follows within a second. A power cut can lose acknowledged messages.
+    /// At once; the disk follows within 100 ms. A power cut can lose acknowledged messages.
     Interval,
 }
 
