@@ -256,7 +256,11 @@ uninstall() {
         fi
         printf '%s\n' "keep the data in $root/var/lib/halley and the user halley, who owns it"
     fi
-    remove "$program"
+    if [ -e "$program" ] || [ -L "$program" ]; then
+        remove "$program"
+    else
+        printf '%s\n' "there is no $program: if it was installed with --prefix, give the same"
+    fi
 }
 
 if [ "$uninstall" = yes ]; then uninstall; else install; fi
