@@ -105,6 +105,8 @@ UMask=0077
 
 Restart=on-failure
 RestartSec=2
+# A wrong configuration: to start again does not mend it.
+RestartPreventExitStatus=2
 # A start after a crash or a restore may read the whole journal.
 TimeoutStartSec=infinity
 # Must be longer than shutdown-s, which is 10 unless /etc/halley/halley.toml says otherwise.

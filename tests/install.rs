@@ -139,6 +139,7 @@ fn for_the_machine_it_is_program_unit_and_settings() {
         "NoNewPrivileges=yes",
         "SystemCallFilter=@system-service",
         "Restart=on-failure",
+        "RestartPreventExitStatus=2",
         "TimeoutStopSec=60",
     ] {
         assert!(
