@@ -9,10 +9,9 @@ use tracing::{info, warn};
 
 use super::error::Error;
 use super::files::{
-    files_of, identity, identity_with, lock, lock_to_read, make_directory, read_only,
-    sync_directory, sync_names_above, write_durably,
+    files_of, identity, identity_with, is_there, lock, lock_to_read, make_directory, must_be_ours,
+    must_exist, must_have_journal, read_only, sync_directory, sync_names_above, write_durably,
 };
-use super::follow::segments;
 use super::journal::Journal;
 use super::segment::Tail;
 use crate::model::{Ancestor, Lineage, LogId, Position, log_text};
@@ -306,36 +305,6 @@ impl Directory {
     }
 }
 
-/// Refuses a directory without `format` that holds what Halley did not make; before anything is made in it.
-fn must_be_ours(path: &Path) -> Result<(), Error> {
-    const OURS: [&str; 10] = [
-        "LOCK",
-        "README",
-        "README.new",
-        "README.md",
-        "journal",
-        "admin.key",
-        "token.secret",
-        "format",
-        "format.new",
-        "lost+found",
-    ];
-    for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
-        let name = entry.map_err(Error::io("list", path))?.file_name();
-        if !OURS.iter().any(|ours| name == *ours) {
-            return Err(Error::Directory {
-                path: path.to_owned(),
-                reason: format!(
-                    "it has no file `format`, and is not empty: it holds {}; nothing was changed: \
-                     give an empty or a new directory, or put `format` back from a backup",
-                    name.display()
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
 /// Makes a new log in an empty directory.
 fn create(path: &Path) -> Result<(), Error> {
     let log = new_log_id();
@@ -373,39 +342,6 @@ sled.damaged-*  a readable view that was put aside: may be deleted once sled/ is
 
 Backup: copy the whole directory (cp -a), also while the server runs.
 ";
-
-fn must_exist(path: &Path) -> Result<(), Error> {
-    let reason = if is_there(&path.join("format"))? {
-        return Ok(());
-    } else if is_there(path)? {
-        "it has no file `format`"
-    } else {
-        "it does not exist"
-    };
-    Err(Error::Directory {
-        path: path.to_owned(),
-        reason: reason.into(),
-    })
-}
-
-/// Not to be allowed to see it is another thing than its absence.
-fn is_there(path: &Path) -> Result<bool, Error> {
-    path.try_exists().map_err(Error::io("look for", path))
-}
-
-/// The journal is what everything else is made from: without it, nothing is whole.
-fn must_have_journal(path: &Path) -> Result<(), Error> {
-    let journal = path.join("journal");
-    if is_there(&journal)? && !segments(&journal)?.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Directory {
-        path: path.to_owned(),
-        reason: "its `journal`, which holds all messages, is missing or has no files; nothing was changed: \
-                 put it back from a backup of this directory"
-            .into(),
-    })
-}
 
 fn read_format(path: &Path) -> Result<Format, Error> {
     let text = fs::read(path).map_err(Error::io("read", path))?;

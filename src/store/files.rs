@@ -1,4 +1,4 @@
-//! Files and directories: written durably, listed, told from their copies.
+//! Files and directories: written durably, listed, told from their copies and from what is not ours.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -9,6 +9,72 @@ use std::time::UNIX_EPOCH;
 use rustix::io::Errno;
 
 use super::error::Error;
+use super::follow::segments;
+
+/// Refuses a directory without `format` that holds what Halley did not make; before anything is made in it.
+pub(super) fn must_be_ours(path: &Path) -> Result<(), Error> {
+    const OURS: [&str; 9] = [
+        "LOCK",
+        "README",
+        "README.new",
+        "README.md",
+        "journal",
+        "admin.key",
+        "token.secret",
+        "format.new",
+        "lost+found",
+    ];
+    for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
+        let name = entry.map_err(Error::io("list", path))?.file_name();
+        let ours = OURS.iter().any(|ours| name == *ours);
+        // Another process may be making it now.
+        if !ours && !is_there(&path.join("format"))? {
+            return Err(Error::Directory {
+                path: path.to_owned(),
+                reason: format!(
+                    "it has no file `format`, and is not empty: it holds {}; nothing was changed: \
+                     give an empty or a new directory, or put `format` back from a backup",
+                    name.display()
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what is no data directory.
+pub(super) fn must_exist(path: &Path) -> Result<(), Error> {
+    let reason = if is_there(&path.join("format"))? {
+        return Ok(());
+    } else if is_there(path)? {
+        "it has no file `format`"
+    } else {
+        "it does not exist"
+    };
+    Err(Error::Directory {
+        path: path.to_owned(),
+        reason: reason.into(),
+    })
+}
+
+/// Not to be allowed to see it is another thing than its absence.
+pub(super) fn is_there(path: &Path) -> Result<bool, Error> {
+    path.try_exists().map_err(Error::io("look for", path))
+}
+
+/// The journal is what everything else is made from: without it, nothing is whole.
+pub(super) fn must_have_journal(path: &Path) -> Result<(), Error> {
+    let journal = path.join("journal");
+    if is_there(&journal)? && !segments(&journal)?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Directory {
+        path: path.to_owned(),
+        reason: "its `journal`, which holds all messages, is missing or has no files; nothing was changed: \
+                 put it back from a backup of this directory"
+            .into(),
+    })
+}
 
 /// Makes names made or removed in a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), Error> {
