@@ -62,6 +62,11 @@ impl Out {
         if self.chunked {
             self.text.push_str("0\r\n\r\n");
         }
+        self.cut_short(app, line).await
+    }
+
+    /// Ends the connection after what is there, without the end of the reply.
+    pub(super) async fn cut_short(mut self, app: &App, line: Line) -> End {
         match self.send(app, &line).await {
             Ok(()) => End::Close(line.stream),
             Err(_) => cut(&line.stream),

@@ -62,6 +62,17 @@ enum Event {
     Left,
 }
 
+/// How an endless reply ended.
+enum Ended {
+    /// The backend closed the channel: the reply is complete.
+    Whole,
+    /// There would be more to say later. The reply breaks off, as icomet's does when it stops: iCometClient4j takes
+    /// that for a lost connection and comes again, but waits for ever where a reply is complete.
+    Short,
+    /// The peer left, or does not read.
+    Gone,
+}
+
 /// What a poll answers, and how many messages are in it.
 type Answer = (String, usize);
 
@@ -245,7 +256,8 @@ impl Subscriber {
         // The waiter goes before the last is written.
         drop(self);
         match ended {
-            Ok(true) => out.end(app, line).await,
+            Ok(Ended::Whole) => out.end(app, line).await,
+            Ok(Ended::Short) => out.cut_short(app, line).await,
             Err(error) if out.unbegun() => {
                 let reply = Reply::refusal(&Refusal::Hub(error), app.hub.log());
                 let head = asked.raw(&reply, false);
@@ -254,18 +266,18 @@ impl Subscriber {
                     Err(_) => cut(&line.stream),
                 }
             }
-            Ok(false) | Err(_) => cut(&line.stream),
+            Ok(Ended::Gone) | Err(_) => cut(&line.stream),
         }
     }
 
-    /// Whether it came to its end; false when the peer left or does not read.
+    /// Writes until there is a reason to end, and gives the last of it to be written.
     async fn run(
         &mut self,
         app: &App,
         line: &mut Line,
         out: &mut Out,
         shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Ended, Error> {
         let (mut objects, mut count) = Box::pin(self.begin(app, BATCH_MAX)).await?;
         let mut noop = Instant::now() + jittered(app.timeouts.noop);
         loop {
@@ -276,7 +288,7 @@ impl Subscriber {
                 out.put(&self.form.framed(object));
             }
             if out.send(app, line).await.is_err() {
-                return Ok(false);
+                return Ok(Ended::Gone);
             }
             app.delivered(count);
             let event = match self.due(shutdown) {
@@ -285,7 +297,7 @@ impl Subscriber {
                 None => self.event(line, shutdown, noop).await,
                 Some(event) => event,
             };
-            let last = match event {
+            let (last, ended) = match event {
                 Event::Message => {
                     (objects, count) = Box::pin(self.read(app, BATCH_MAX)).await?;
                     continue;
@@ -296,13 +308,13 @@ impl Subscriber {
                     (objects, count) = (vec![object], 0);
                     continue;
                 }
-                Event::Left => return Ok(false),
-                Event::Stopping => return Ok(true),
-                Event::Expired => text::sign(Kind::Token, &self.user, 0),
-                Event::Closed => Box::pin(self.closed(app)).await?,
+                Event::Left => return Ok(Ended::Gone),
+                Event::Stopping => return Ok(Ended::Short),
+                Event::Expired => (text::sign(Kind::Token, &self.user, 0), Ended::Short),
+                Event::Closed => (Box::pin(self.closed(app)).await?, Ended::Whole),
             };
             out.put(&self.form.framed(&last));
-            return Ok(true);
+            return Ok(ended);
         }
     }
 }

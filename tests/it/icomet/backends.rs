@@ -1,6 +1,6 @@
 //! What backends send and get, byte by byte.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use halley::config::IcometRules::{Open, Strict};
 
@@ -177,11 +177,19 @@ async fn presence_tells_who_comes_and_goes() {
         told.push(wire.chunk().await);
     }
     assert!(!told.contains(&"0 P 1\n".to_owned()), "{told:?}");
+    // The time begins when nobody waits any more.
+    let left = Instant::now();
     drop(waits);
     while wire.chunk().await != "0 P 1\n" {}
+    assert!(left.elapsed() >= Duration::from_secs(2));
     push(&server, "P%201", "x").await;
     assert_eq!(wire.chunk().await, "1 P 1\n");
+    // What is closed and begins again at once is told of, too.
     assert_eq!(keyed(&server, "/close?cname=P%201").await, "ok 2\n");
+    push(&server, "P%201", "x").await;
+    assert_eq!(wire.chunk().await, "0 P 1\n");
+    assert_eq!(wire.chunk().await, "1 P 1\n");
+    assert_eq!(keyed(&server, "/close?cname=P%201").await, "ok 3\n");
     assert_eq!(wire.chunk().await, "0 P 1\n");
     wire.silent().await;
 }

@@ -249,6 +249,25 @@ async fn many_push_and_many_read_without_a_gap_or_a_repeat() {
 }
 
 #[tokio::test]
+async fn a_poll_that_waits_gets_the_first_of_several_that_come_at_once_and_the_next_the_rest() {
+    let server = server(Open).await;
+    let mut poll = held(&server, "a", "/sub?cname=a&seq=1").await;
+    let draft = |n: usize| json!({"to": "a", "from": "ann", "body": n.to_string()});
+    let drafts = Value::from((1..=3).map(draft).collect::<Vec<_>>()).to_string();
+    server.as_admin("POST", "/v1/messages", &drafts).await;
+    let (_, first) = poll.reply().await;
+    assert!(first.starts_with("{\"type\":\"data\""), "{first}");
+    assert_eq!(objects(&first)[0]["content"], "1");
+    let (_, rest) = poll.get("/sub?cname=a&seq=2").await;
+    assert!(rest.starts_with('['), "{rest}");
+    let contents: Vec<_> = objects(&rest)
+        .iter()
+        .map(|one| one["content"].clone())
+        .collect();
+    assert_eq!(contents, ["2", "3"]);
+}
+
+#[tokio::test]
 async fn a_stream_loses_nothing_of_a_burst() {
     let server = server(Open).await;
     let mut stream = held(&server, "a", "/stream?cname=a&seq=1").await;

@@ -333,4 +333,11 @@ async fn a_callbacks_name_and_an_array_have_their_limits() {
     assert_eq!(array.matches("\"type\":\"data\"").count(), 100, "{array}");
     let (_, rest) = front(&server, "/sub?cname=a&seq=101").await;
     assert_eq!(rest.matches("\"type\":\"data\"").count(), 1, "{rest}");
+    // 1 MiB of bodies, and the one that goes beyond it.
+    let content = "x".repeat(60_000);
+    for _ in 0..20 {
+        back(&server, &format!("/push?cname=b&content={content}")).await;
+    }
+    let (_, array) = front(&server, "/sub?cname=b&seq=1").await;
+    assert_eq!(array.matches("\"type\":\"data\"").count(), 18);
 }
