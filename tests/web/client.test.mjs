@@ -503,6 +503,29 @@ describe("the client", { concurrency: 6 }, () => {
     await eventually(() => record.messages.length === 1);
   });
 
+  test("auto goes back from events to the socket too, and loses nothing", async (t) => {
+    const server = await startServer(t);
+    let failures = 2;
+    class Refused extends WebSocket {
+      /** @param {string} url */
+      constructor(url) {
+        super(failures-- > 0 ? "ws://127.0.0.1:1" : url);
+      }
+    }
+    const token = await server.token("bob");
+    const halley = client(t, { url: server.url, token, WebSocket: Refused, timing: { better: 1500 } });
+    const record = recorded(halley);
+    halley.start();
+    const lived = (/** @type {string} */ name) => record.states.some(({ state, transport }) => state === "live" && transport === name);
+    await eventually(() => lived("sse"), "events");
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    await eventually(() => lived("socket"), "the socket");
+    await server.push({ to: "bob", from: "ann", body: 2 });
+    await eventually(() => record.messages.length === 2);
+    assert.deepEqual(record.bodies, [1, 2]);
+    assert.deepEqual(record.errors.map(({ code }) => code), ["transport_blocked"]);
+  });
+
   test("auto does not give the socket up for one failure, as when the server is just starting", async (t) => {
     const server = await startServer(t);
     const token = await server.token("bob");

@@ -494,7 +494,6 @@ class Tokens {
  * @property {() => void} live the server has spoken
  * @property {boolean} spoken
  * @property {number} heardAt when something came from it
- * @property {number} betterAt when a better transport should be tried
  * @property {(closed: Promise<void>) => void} opened something that `stop()` must wait for
  * @property {(socket: Socket | undefined) => void} socket what `send` may use
  */
@@ -549,7 +548,7 @@ async function pollOnce(link, wait) {
 async function* polls(link) {
   // The first is answered at once, and shows that the server is there.
   let wait = 0;
-  while (Date.now() < link.betterAt) {
+  for (;;) {
     const begun = Date.now();
     const page = await pollOnce(link, wait);
     link.live();
@@ -1326,7 +1325,11 @@ export class Halley {
       if (limit.signal.aborted) return;
       const link = this.#link(limit.signal, this.#choose());
       this.#connection = link;
+      // Whatever transport it is, it makes room for a better one. What is cut off comes again.
+      const better = this.#betterAt(/** @type {Transport} */ (this.#transport));
+      if (better < Infinity) limit.expect(better - Date.now());
       const error = await this.#follow(run, link);
+      limit.relax();
       if (limit.signal.aborted) return;
       const ms = await this.#judge(run, link, error, Date.now() - begun);
       if (ms === 0 || limit.signal.aborted) return;
@@ -1591,7 +1594,6 @@ export class Halley {
       address: (path, query) => this.#address(path, query),
       spoken: false,
       heardAt: Date.now(),
-      betterAt: this.#betterAt(transport),
       live: () => {
         if (!link.spoken) this.#blocked.delete(transport);
         link.spoken = true;
