@@ -76,6 +76,32 @@ test("a phone shows one pane at a time", async (t) => {
   assert.ok(await talk.isVisible());
 });
 
+test("the longest name breaks nothing on a phone", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const name = "W".repeat(128);
+  await demo.push([{ to: "ann", from: name, body: "Hello" }, { group: "everyone", from: name, body: "Hello, everyone" }]);
+  const page = await join(t, browser, demo, "ann", { viewport: PHONE, hasTouch: true, isMobile: true });
+  /** Nothing of it is cut off or stands out. @param {string} selector */
+  const fits = async (selector) => {
+    const [needed, there, right] = await page.locator(selector).last().evaluate((node) => [node.scrollWidth, node.clientWidth, node.getBoundingClientRect().right]);
+    assert.ok(needed <= there && right <= PHONE.width, `${selector}: ${needed} px in ${there}, up to ${right}`);
+  };
+  await chat(page, "everyone").tap();
+  await page.locator(".from").last().waitFor();
+  await fits(".from");
+  const low = (await page.locator("#text").boundingBox())?.height;
+  await page.locator("#back").tap();
+  await chat(page, name).tap();
+  await message(page, "Hello").waitFor();
+  assert.equal((await page.locator("#text").boundingBox())?.height, low, "the box to write in");
+  await page.locator("#back").tap();
+  await page.locator("#new-chat").tap();
+  for (const part of ["#new-dialog", "#new-name", "#new-dialog .primary"]) await fits(part);
+  await page.getByRole("dialog").getByRole("button", { name }).tap();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+});
+
 for (const [where, colorScheme, viewport] of /** @type {const} */ ([
   ["a light desktop", "light", DESKTOP],
   ["a dark phone", "dark", PHONE],

@@ -90,6 +90,37 @@ test("who was offline gets what he missed, and what he wrote is sent", async (t)
   await eventually(async () => (await ann.locator("#pending li").count()) === 0, "nothing waits");
 });
 
+test("what is written while there is no network is sent in the order in which it was written", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const ann = await join(t, browser, demo, "ann", { allowed: OFFLINE });
+  const bob = await join(t, browser, demo, "bob");
+  await ann.context().setOffline(true);
+  await ann.getByText("There is no connection.").waitFor();
+  const lines = Array.from({ length: 6 }, (_, index) => `line ${index + 1}`);
+  for (const line of lines) await write(ann, line);
+  await ann.context().setOffline(false);
+  await eventually(async () => (await texts(bob)).filter((text) => text.startsWith("line")).length === lines.length, "all lines", 60_000);
+  assert.deepEqual((await texts(bob)).filter((text) => text.startsWith("line")), lines);
+});
+
+test("a chat that could not be read is read when the connection is back", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  await demo.push([{ to: "ann", from: "bob", body: "long ago" }]);
+  const page = await join(t, browser, demo, "ann", { allowed: OFFLINE });
+  let asked = 0;
+  // It never answers.
+  await page.route("**/v1/direct/bob/messages*", () => void (asked += 1));
+  await chat(page, "bob").click();
+  await eventually(() => asked > 0, "the history is asked for");
+  await page.getByRole("button", { name: "Go offline" }).click();
+  await page.getByText("Older messages could not be read").waitFor();
+  await page.unroute("**/v1/direct/bob/messages*");
+  await page.getByRole("button", { name: "Go online" }).click();
+  await message(page, "long ago").waitFor();
+});
+
 test("a page that outlives its server goes on with the next one", async (t) => {
   const browser = await openBrowser(t);
   const demo = await startDemo(t);
