@@ -136,6 +136,28 @@ test("a page that outlives its server goes on with the next one", async (t) => {
   await message(page, "to ann").waitFor();
 });
 
+test("history of the server before, when it comes while the list is made anew, does no harm", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  await demo.push([{ to: "ann", from: "bob", body: "to the first" }]);
+  const page = await join(t, browser, demo, "ann", { allowed: OTHER });
+  /** @type {import("playwright-core").Route[]} */
+  const [histories, lists] = [[], []];
+  await page.route("**/v1/direct/bob/messages*", (route) => void histories.push(route));
+  await page.route("**/v1/conversations*", (route) => void lists.push(route));
+  await chat(page, "bob").click();
+  await eventually(() => histories.length > 0, "the history is asked for");
+  await demo.restart();
+  await eventually(() => lists.length > 0, "the list is asked for anew", 30_000);
+  const read = page.waitForResponse("**/v1/direct/bob/messages*");
+  await histories.at(-1)?.fulfill({ json: { log: "x", messages: [], more: false } });
+  await (await read).finished();
+  for (const route of lists) await route.continue().catch(() => {});
+  await page.unroute("**/v1/conversations*");
+  await demo.push([{ group: "everyone", from: "bob", body: "to the second" }]);
+  await message(page, "to the second").waitFor();
+});
+
 test("the page comes up also when the network goes while it does", async (t) => {
   const browser = await openBrowser(t);
   const demo = await startDemo(t);
