@@ -217,3 +217,69 @@ test("a message is pushed to a user or a group, as text or JSON, and a repeat is
   const bodies = (await server.inbox("bob")).map((message) => message.body);
   assert.deepEqual(bodies, ['a "text"\nof two lines', { n: 1 }]);
 });
+
+test("what is no longer kept of a group hides nothing else of it, and a refusal is told once", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.group("team", ["bob"]);
+  await server.push(...Array.from({ length: 25 }, (_, index) => ({ group: "team", from: "ann", body: `line ${index + 1}` })));
+  const page = await signIn(t, browser, server, { allowed: /the server responded with a status of (404|503)/ });
+  const problem = { status: 404, code: "message_not_found", title: "There is no such message" };
+  const gone = (/** @type {RegExp} */ ids) =>
+    page.route(
+      (url) => ids.test(url.pathname),
+      (route) => route.fulfill({ status: 404, contentType: "application/problem+json", body: JSON.stringify(problem) }),
+    );
+  await gone(/\/v1\/messages\/group\/[1-3]$/);
+  await lookUp(page, "Groups", "Group name", "team");
+  const rows = page.getByRole("region", { name: "Messages of the group" }).getByRole("row");
+  const older = page.getByRole("button", { name: "Older messages" });
+  await older.click();
+  await eventually(async () => (await rows.count()) === 21, "two pages and a head");
+  await older.click();
+  await eventually(async () => (await rows.count()) === 23, "down to the last that is kept");
+  await page.getByText("What was before is no longer kept.").waitFor();
+  await older.waitFor({ state: "hidden" });
+
+  await gone(/\/v1\/messages\/group\/\d+$/);
+  await page.getByRole("button", { name: "Look up" }).click();
+  await page.getByText("What was before is no longer kept.").waitFor();
+  await page.getByRole("link", { name: "bob", exact: true }).waitFor();
+
+  let refusals = 2;
+  await page.route("**/v1/users/bob/groups/team/messages?*before*", (route) =>
+    refusals-- > 0 ? route.fulfill({ status: 503, body: "" }) : route.continue(),
+  );
+  for (let round = 0; round < 3; round++) await server.push(...Array.from({ length: 25 }, () => ({ group: "team", from: "ann", body: "more" })));
+  await page.getByRole("link", { name: "bob", exact: true }).click();
+  await page.getByRole("button", { name: "team", exact: true }).click();
+  for (let round = 0; round < 2; round++) {
+    await older.click();
+    await eventually(() => refusals === 1 - round);
+    await page.getByRole("alert").getByText("Status 503").waitFor();
+    assert.equal(await page.getByRole("alert").getByText("Status 503").count(), 1);
+  }
+  await older.click();
+  await eventually(async () => (await page.getByRole("region", { name: "Messages of team" }).getByRole("row").count()) > 51, "more of them");
+  assert.equal(await page.getByRole("alert").getByText("Status 503").count(), 0);
+});
+
+test("what is answered after signing out is not shown", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.push({ to: "bob", from: "ann", body: "secret" });
+  const page = await signIn(t, browser, server);
+  /** @type {import("playwright-core").Route[]} */
+  const asked = [];
+  await page.route("**/v1/messages/direct/1", (route) => void asked.push(route));
+  await go(page, "Messages");
+  await page.getByLabel("Id", { exact: true }).fill("1");
+  await page.keyboard.press("Enter");
+  await eventually(() => asked.length > 0, "the message is asked for");
+  await page.getByRole("button", { name: "Sign out" }).click();
+  const answer = page.waitForResponse("**/v1/messages/direct/1");
+  await asked[0].continue();
+  await (await answer).finished();
+  await page.evaluate(() => new Promise((done) => setTimeout(done)));
+  assert.ok(!(await page.content()).includes("secret"));
+});
