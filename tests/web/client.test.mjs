@@ -360,6 +360,39 @@ describe("the client", { concurrency: 6 }, () => {
     assert.deepEqual([gap.sequence, gap.with, gap.complete, gap.messages.length], ["direct", "ann", true, 2]);
   });
 
+  for (const [why, status] of /** @type {const} */ ([["a broken connection", 0], ["a busy server", 503], ["a refused token", 401]])) {
+    test(`the filling of a gap that ends in the middle by ${why} goes on later: nothing is lost or given twice`, async (t) => {
+      const server = await startServer(t);
+      const bodies = Array.from({ length: 6 }, (_, body) => body);
+      await server.push(...bodies.map((body) => ({ to: "bob", from: "ann", body })));
+      let [pages, histories] = [0, 0];
+      const problem = { code: "wanted", status, detail: "for the test" };
+      /** Leaves out most of the first page, and gives one message of the history. @type {typeof fetch} */
+      const tampered = async (input, init) => {
+        const path = new URL(String(input)).pathname;
+        if (path.includes("/direct/") && (histories += 1) === 2) {
+          if (status === 0) throw new TypeError("broken");
+          return Response.json(problem, { status, headers: { "content-type": "application/problem+json" } });
+        }
+        const reply = await fetch(input, init);
+        const page = await reply.json();
+        if (path.includes("/direct/")) return Response.json({ ...page, messages: page.messages.slice(0, 1), more: true });
+        pages += 1;
+        const { messages } = page;
+        return Response.json({ ...page, messages: pages === 1 ? [messages[0], messages.at(-1)] : messages });
+      };
+      let lives = 3600;
+      const token = () => server.token("bob", { ttl_s: lives++ });
+      const halley = client(t, { url: server.url, token, transport: "poll", fetch: tampered });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => record.bodies.includes(5));
+      assert.deepEqual(record.bodies, bodies);
+      assert.equal(histories, 2);
+      assert.deepEqual(record.gaps, []);
+    });
+  }
+
   test("what a group said while the user was away is a gap that cannot be filled", async (t) => {
     const server = await startServer(t);
     await server.group("team", ["bob", "ann"]);
@@ -471,9 +504,18 @@ describe("the client", { concurrency: 6 }, () => {
     const body = "x".repeat(60_000);
     const messages = Array.from({ length: 50 }, () => ({ to: "bob", from: "ann", body }));
     for (let round = 0; round < 6; round++) await server.push(...messages);
-    const halley = client(t, { url: server.url, token: await server.token("bob"), transport: "socket" });
+    let closed = false;
+    class Noted extends WebSocket {
+      /** @param {number} [code] */
+      close(code) {
+        closed = true;
+        super.close(code);
+      }
+    }
+    const halley = client(t, { url: server.url, token: await server.token("bob"), transport: "socket", WebSocket: Noted });
     const record = recorded(halley);
-    const off = halley.on("message", () => sleep(300).then(() => record.messages.length > 3 && off()));
+    // Busy until the client has had enough.
+    halley.on("message", () => eventually(() => closed, "the client gives up", 30_000));
     halley.start();
     await eventually(() => record.messages.length === 300, "all", 30_000);
     assert.ok(record.errors.some(({ code }) => code === "too_slow"));
@@ -501,6 +543,33 @@ describe("the client", { concurrency: 6 }, () => {
     await eventually(() => halley.state === "live" && halley.transport === "sse");
     await server.push({ to: "bob", from: "ann", body: 1 });
     await eventually(() => record.messages.length === 1);
+  });
+
+  test("who begins now misses nothing while the transports are tried", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: "old" });
+    const token = await server.token("bob");
+    let opened = 0;
+    class Refused extends WebSocket {
+      constructor() {
+        opened += 1;
+        super("ws://127.0.0.1:1");
+      }
+    }
+    let body = 0;
+    /** A message comes after each answer. @type {typeof fetch} */
+    const pushing = async (input, init) => {
+      if (String(input).includes("/sse")) return new Response("<h1>Forbidden</h1>", { status: 403 });
+      const reply = await fetch(input, init);
+      if (body < 5) await server.push({ to: "bob", from: "ann", body: body++ });
+      return reply;
+    };
+    const halley = client(t, { url: server.url, token, after: "now", WebSocket: Refused, fetch: pushing, wait: 1 });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length >= 5);
+    assert.deepEqual(record.bodies, [0, 1, 2, 3, 4]);
+    assert.equal(opened, 2);
   });
 
   test("auto goes back from events to the socket too, and loses nothing", async (t) => {
@@ -746,6 +815,7 @@ describe("the client", { concurrency: 6 }, () => {
     const halley = client(t, { url: server.url, token });
     await assert.rejects(halley.send({ to: "ann", body: 1, key: "k" }), { code: "forbidden", key: "k" });
     await assert.rejects(halley.history({ with: "a", before: 1, after: 2 }), { code: "bad_query" });
+    await assert.rejects(halley.history({}), TypeError);
     await assert.rejects(halley.send({ body: 1 }), TypeError);
     await assert.rejects(halley.send({ to: "a", group: "b", body: 1 }), TypeError);
     await assert.rejects(halley.send({ to: "a", body: undefined }), TypeError);

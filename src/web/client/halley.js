@@ -1233,7 +1233,7 @@ export class Halley {
   }
 
   /** @param {HistoryOptions} options */
-  history({ with: user, group, before, after, limit, ...call }) {
+  async history({ with: user, group, before, after, limit, ...call }) {
     const path = `v1/${place({ user, group })}/messages`;
     return this.#call(call, (time) => this.#request(time, path, { before, after, limit }));
   }
