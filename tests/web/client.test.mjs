@@ -142,6 +142,13 @@ describe("the client", { concurrency: 6 }, () => {
         stubborn.on("error", () => {});
         stubborn.start();
         await eventually(() => stubborn.state === "stopped");
+      // Nor is one whose tokens are all refused.
+      let bad = 0;
+      const hopeless = client(t, { url: server.url, token: () => `${good}${(bad += 1)}`, transport });
+      hopeless.on("error", () => {});
+      hopeless.start();
+      await eventually(() => hopeless.state === "stopped");
+      assert.equal(bad, 3);
       });
 
       test("a server with another history is told, and followed from where both agree", async (t) => {
@@ -358,6 +365,33 @@ describe("the client", { concurrency: 6 }, () => {
     assert.equal(record.gaps.length, 6);
     const [gap] = record.gaps;
     assert.deepEqual([gap.sequence, gap.with, gap.complete, gap.messages.length], ["direct", "ann", true, 2]);
+  });
+
+  test("a message that is missing before the first of its conversation is found too, from wherever one begins", async (t) => {
+    const server = await startServer(t);
+    const bodies = [1, 2, 3];
+    await server.push(...["ann", "cy"].map((from) => ({ to: "bob", from, body: "before" })));
+    const token = await server.token("bob");
+    for (const after of ["0", "1.0", "now"]) {
+      let lost = 2;
+      /** Loses the first messages with a number. @type {typeof fetch} */
+      const losing = async (input, init) => {
+        const page = await (await fetch(input, init)).json();
+        if (!String(input).includes("/v1/inbox")) return Response.json(page);
+        return Response.json({ ...page, messages: page.messages.filter((/** @type {any} */ { body }) => body === "before" || lost-- <= 0) });
+      };
+      const halley = client(t, { url: server.url, token, transport: "poll", after, fetch: losing });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => halley.state === "live" && /^\d+\.0\./.test(halley.cursor ?? ""));
+      const begun = Number(halley.cursor?.split(".")[0]);
+      await server.push(...bodies.map((body) => ({ to: "bob", from: "ann", body })), { to: "bob", from: "dan", body: "other" });
+      await eventually(() => record.bodies.includes("other"));
+      const given = record.messages.filter(({ id }) => id > begun);
+      assert.deepEqual(given.map(({ body }) => body), [...bodies, "other"], after);
+      assert.deepEqual(record.gaps.map(({ complete, messages }) => [complete, messages.length]), [[true, 2]], after);
+      await halley.stop();
+    }
   });
 
   for (const [why, status] of /** @type {const} */ ([["a broken connection", 0], ["a busy server", 503], ["a refused token", 401]])) {
