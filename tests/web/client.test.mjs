@@ -10,6 +10,9 @@ import { Halley } from "../../src/web/client/halley.js";
 import { assertExact, client, recorded, Storage, TRANSPORTS } from "./clients.mjs";
 import { CLIENT, eventually, sleep, startServer, WebSocket } from "./support.mjs";
 
+/** Where a request that took too long would be asked once more than the test counts. */
+const PATIENT = { request: 60_000, connect: 60_000 };
+
 describe("the client", { concurrency: 6 }, () => {
   for (const transport of TRANSPORTS) {
     describe(transport, { concurrency: 3 }, () => {
@@ -370,9 +373,9 @@ describe("the client", { concurrency: 6 }, () => {
   test("a message that is missing before the first of its conversation is found too, from wherever one begins", async (t) => {
     const server = await startServer(t);
     const bodies = [1, 2, 3];
-    await server.push(...["ann", "cy"].map((from) => ({ to: "bob", from, body: "before" })));
-    const token = await server.token("bob");
-    for (const after of ["0", "1.0", "now"]) {
+    for (const begin of ["first", "second", "now"]) {
+      const before = await server.push(...["ann", "cy"].map((from) => ({ to: begin, from, body: "before" })));
+      const after = { first: "0", second: `${before[0].id}.0`, now: "now" }[begin];
       let lost = 2;
       /** Loses the first messages with a number. @type {typeof fetch} */
       const losing = async (input, init) => {
@@ -380,16 +383,16 @@ describe("the client", { concurrency: 6 }, () => {
         if (!String(input).includes("/v1/inbox")) return Response.json(page);
         return Response.json({ ...page, messages: page.messages.filter((/** @type {any} */ { body }) => body === "before" || lost-- <= 0) });
       };
-      const halley = client(t, { url: server.url, token, transport: "poll", after, fetch: losing });
+      const options = { url: server.url, token: await server.token(begin), transport: /** @type {const} */ ("poll"), after, fetch: losing };
+      const halley = client(t, { ...options, timing: PATIENT });
       const record = recorded(halley);
       halley.start();
-      await eventually(() => halley.state === "live" && /^\d+\.0\./.test(halley.cursor ?? ""));
-      const begun = Number(halley.cursor?.split(".")[0]);
-      await server.push(...bodies.map((body) => ({ to: "bob", from: "ann", body })), { to: "bob", from: "dan", body: "other" });
+      await eventually(() => halley.cursor?.startsWith(`${before[1].id}.0.`), "what was there");
+      const begun = record.messages.length;
+      await server.push(...bodies.map((body) => ({ to: begin, from: "ann", body })), { to: begin, from: "dan", body: "other" });
       await eventually(() => record.bodies.includes("other"));
-      const given = record.messages.filter(({ id }) => id > begun);
-      assert.deepEqual(given.map(({ body }) => body), [...bodies, "other"], after);
-      assert.deepEqual(record.gaps.map(({ complete, messages }) => [complete, messages.length]), [[true, 2]], after);
+      assert.deepEqual(record.bodies.slice(begun), [...bodies, "other"], begin);
+      assert.deepEqual(record.gaps.map(({ complete, messages }) => [complete, messages.length]), [[true, 2]], begin);
       await halley.stop();
     }
   });
@@ -417,7 +420,7 @@ describe("the client", { concurrency: 6 }, () => {
       };
       let lives = 3600;
       const token = () => server.token("bob", { ttl_s: lives++ });
-      const halley = client(t, { url: server.url, token, transport: "poll", fetch: tampered });
+      const halley = client(t, { url: server.url, token, transport: "poll", fetch: tampered, timing: PATIENT });
       const record = recorded(halley);
       halley.start();
       await eventually(() => record.bodies.includes(5));
@@ -598,12 +601,27 @@ describe("the client", { concurrency: 6 }, () => {
       if (body < 5) await server.push({ to: "bob", from: "ann", body: body++ });
       return reply;
     };
-    const halley = client(t, { url: server.url, token, after: "now", WebSocket: Refused, fetch: pushing, wait: 1 });
+    const halley = client(t, { url: server.url, token, after: "now", WebSocket: Refused, fetch: pushing, wait: 1, timing: PATIENT });
     const record = recorded(halley);
     halley.start();
     await eventually(() => record.messages.length >= 5);
     assert.deepEqual(record.bodies, [0, 1, 2, 3, 4]);
     assert.equal(opened, 2);
+  });
+
+  test("polls that are not held do not become a circle", async (t) => {
+    /** @type {number[]} */
+    const times = [];
+    /** @type {typeof fetch} */
+    const hasty = async (input) => {
+      if (!String(input).includes("wait=0")) times.push(performance.now());
+      return Response.json({ log: "x", messages: [], next: "0.0.00000001", more: false });
+    };
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch: hasty });
+    halley.start();
+    await eventually(() => times.length >= 4);
+    const [first, , , fourth] = times;
+    assert.ok(fourth - first >= 3 * 195, `four polls in ${fourth - first} ms`);
   });
 
   test("auto goes back from events to the socket too, and loses nothing", async (t) => {
@@ -867,6 +885,11 @@ describe("the client", { concurrency: 6 }, () => {
     const unsteady = (input, init) => (broken-- > 0 ? Promise.reject(new TypeError("broken")) : fetch(input, init));
     const halley = client(t, { url: server.url, token: () => tokens.shift() ?? good, fetch: unsteady });
     assert.equal((await halley.send({ to: "ann", body: 1 })).id, 1);
+    // A token that several calls are refused with is one refusal.
+    let asked = 0;
+    const shared = client(t, { url: server.url, token: () => (asked++ === 0 ? `${good}x` : good) });
+    await Promise.all(Array.from({ length: 5 }, () => shared.history({ with: "ann" })));
+    assert.equal(asked, 2);
     const stubborn = client(t, { url: server.url, token: () => `${good}x` });
     await assert.rejects(stubborn.send({ to: "ann", body: 1 }), { code: "unauthorized", status: 401 });
   });
