@@ -615,6 +615,7 @@ describe("the client", { concurrency: 6 }, () => {
     /** @type {typeof fetch} */
     const hasty = async (input) => {
       if (!String(input).includes("wait=0")) times.push(performance.now());
+      await sleep(1);
       return Response.json({ log: "x", messages: [], next: "0.0.00000001", more: false });
     };
     const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch: hasty });
