@@ -7,7 +7,7 @@ import { describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { Halley } from "../../src/web/client/halley.js";
-import { assertExact, client, recorded, Storage, TRANSPORTS } from "./clients.mjs";
+import { assertExact, client, QUICK, recorded, Storage, TRANSPORTS } from "./clients.mjs";
 import { CLIENT, eventually, sleep, startServer, WebSocket } from "./support.mjs";
 
 /** Where a request that took too long would be asked once more than the test counts. */
@@ -112,7 +112,14 @@ describe("the client", { concurrency: 6 }, () => {
           asked += 1;
           return server.token("bob", { ttl_s: 2 });
         };
-        const halley = client(t, { url: server.url, token, transport, wait: 5 });
+        let refused = 0;
+        /** @type {typeof fetch} */
+        const noting = async (input, init) => {
+          const reply = await fetch(input, init);
+          if (reply.status === 401) refused += 1;
+          return reply;
+        };
+        const halley = client(t, { url: server.url, token, transport, wait: 5, fetch: noting });
         const record = recorded(halley);
         halley.start();
         // The server bears with clocks that differ by 5 s, and ends a stream after that.
@@ -124,6 +131,7 @@ describe("the client", { concurrency: 6 }, () => {
         assertExact(record.messages, await server.inbox("bob"));
         const seconds = (Date.now() - begun) / 1000;
         assert.ok(asked >= 2 && asked <= 2 * seconds, `asked ${asked} times in ${seconds} s`);
+        assert.equal(refused, 0, "it is renewed before it expires");
         assert.deepEqual(record.errors, []);
       });
 
@@ -587,26 +595,136 @@ describe("the client", { concurrency: 6 }, () => {
     await server.push({ to: "bob", from: "ann", body: "old" });
     const token = await server.token("bob");
     let opened = 0;
-    class Refused extends WebSocket {
-      constructor() {
-        opened += 1;
-        super("ws://127.0.0.1:1");
+    class Late extends WebSocket {
+      /** @param {string} url */
+      constructor(url) {
+        super((opened += 1) === 1 ? "ws://127.0.0.1:1" : url);
       }
     }
-    let body = 0;
-    /** A message comes after each answer. @type {typeof fetch} */
+    /** A message comes after the answer that says where now is. @type {typeof fetch} */
     const pushing = async (input, init) => {
-      if (String(input).includes("/sse")) return new Response("<h1>Forbidden</h1>", { status: 403 });
       const reply = await fetch(input, init);
-      if (body < 5) await server.push({ to: "bob", from: "ann", body: body++ });
+      await server.push({ to: "bob", from: "ann", body: "new" });
       return reply;
     };
-    const halley = client(t, { url: server.url, token, after: "now", WebSocket: Refused, fetch: pushing, wait: 1, timing: PATIENT });
+    const halley = client(t, { url: server.url, token, after: "now", WebSocket: Late, fetch: pushing, timing: PATIENT });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => halley.state === "live");
+    await server.push({ to: "bob", from: "ann", body: "newer" });
+    await eventually(() => record.bodies.includes("newer"));
+    assert.deepEqual(record.bodies, ["new", "newer"]);
+    assert.deepEqual([opened, halley.transport], [2, "socket"]);
+  });
+
+  /** A reply that says the cursor is no good. @param {string} restart */
+  const ahead = (restart) =>
+    Response.json(
+      { code: "cursor_ahead", status: 409, detail: "a backup", restart },
+      { status: 409, headers: { "content-type": "application/problem+json" } },
+    );
+  /** A page of messages from ann to bob, and some time that it took.
+   * @param {[id: number, body: string][]} messages @param {string} next */
+  const page = async (messages, next) => {
+    await sleep(2);
+    const whole = messages.map(([id, body]) => ({ sequence: "direct", id, prev: id - 1, from: "ann", to: "bob", at: 1, body }));
+    return Response.json({ log: "x", messages: whole, next, more: false });
+  };
+
+  test("after a restored backup the same ids stand for other messages, and they are given", async (t) => {
+    const replies = [
+      () => page([[1, "a"], [2, "b"], [3, "c"]], "3.0.00000001"),
+      () => ahead("1.0.00000002"),
+      () => page([[2, "B"], [3, "C"]], "3.0.00000002"),
+    ];
+    const fetch = async () => (replies.shift() ?? (() => page([], "3.0.00000002")))();
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch });
     const record = recorded(halley);
     halley.start();
     await eventually(() => record.messages.length >= 5);
-    assert.deepEqual(record.bodies, [0, 1, 2, 3, 4]);
-    assert.equal(opened, 2);
+    assert.deepEqual(record.bodies, ["a", "b", "c", "B", "C"]);
+    assert.deepEqual(record.gaps, []);
+  });
+
+  test("a message from before a restored backup, done with later, moves the cursor no more", async (t) => {
+    const replies = [() => page([[5, "a"]], "5.0.00000001"), () => ahead("1.0.00000002")];
+    const fetch = async () => (replies.shift() ?? (() => page([], "1.0.00000002")))();
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch, after: "4.0" });
+    for await (const { body } of halley.messages()) {
+      assert.equal(body, "a");
+      await halley.stop();
+      halley.start();
+      await eventually(() => halley.cursor === "1.0.00000002");
+    }
+    await eventually(() => halley.state === "live");
+    assert.equal(halley.cursor, "1.0.00000002");
+  });
+
+  test("pauses are short again after a connection that lasted", async (t) => {
+    const type = { headers: { "content-type": "application/x-ndjson" } };
+    /** Speaks, and breaks after a while. @type {typeof fetch} */
+    const breaking = async () => {
+      const line = JSON.stringify({ messages: [], next: "0.0.00000001" });
+      async function* lines() {
+        yield new TextEncoder().encode(`${line}\n`);
+        await sleep(100);
+      }
+      return new Response(ReadableStream.from(lines()), type);
+    };
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "stream", fetch: breaking });
+    const record = recorded(halley);
+    const pauses = () => record.states.filter(({ state }) => state === "waiting").map(({ retryInMs }) => retryInMs);
+    halley.start();
+    await eventually(() => pauses().length >= 12);
+    assert.ok(Math.max(...pauses()) <= QUICK.backoffMin, `${pauses()}`);
+  });
+
+  for (const transport of /** @type {const} */ (["sse", "stream"])) {
+    test(`${transport}: a listener may take longer than the server may be silent`, async (t) => {
+      let opened = 0;
+      const message = { sequence: "direct", id: 1, prev: 0, from: "ann", to: "bob", at: 1, body: 1 };
+      const [first, beat, type] =
+        transport === "sse"
+          ? [`id: 1.0\ndata: ${JSON.stringify(message)}\n\n`, ":\n\n", "text/event-stream"]
+          : [`${JSON.stringify({ messages: [message], next: "1.0" })}\n`, `${JSON.stringify({ messages: [], next: "1.0" })}\n`, "application/x-ndjson"];
+      /** @type {typeof fetch} */
+      const beating = async () => {
+        opened += 1;
+        async function* chunks() {
+          for (let text = first; ; text = beat) {
+            yield new TextEncoder().encode(text);
+            await sleep(100);
+          }
+        }
+        return new Response(ReadableStream.from(chunks()), { headers: { "content-type": type } });
+      };
+      const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport, fetch: beating, timing: { silence: 3000 } });
+      const record = recorded(halley);
+      let done = false;
+      halley.on("message", () => sleep(4000).then(() => void (done = true)));
+      halley.start();
+      await eventually(() => done && halley.cursor === "1.0");
+      await sleep(200);
+      assert.deepEqual([record.errors, opened], [[], 1]);
+    });
+  }
+
+  test("what stays blocked is tried more and more rarely", async (t) => {
+    /** @type {number[]} */
+    const tries = [];
+    /** @type {typeof fetch} */
+    const narrow = async (input) => {
+      if (!String(input).includes("/sse")) return page([], "0.0.00000001");
+      tries.push(performance.now());
+      return new Response("<h1>Forbidden</h1>", { status: 403 });
+    };
+    const options = { url: "http://127.0.0.1:1", token: "t", fetch: narrow, WebSocket: /** @type {any} */ (null) };
+    if (globalThis.WebSocket) t.mock.property?.(globalThis, "WebSocket", undefined);
+    const halley = client(t, { ...options, timing: { better: 200 } });
+    halley.start();
+    // Twice each time, as the first failure may be one of the moment.
+    await eventually(() => tries.length >= 7);
+    assert.ok(tries[2] - tries[1] >= 190 && tries[4] - tries[3] >= 390 && tries[6] - tries[5] >= 790, `${tries}`);
   });
 
   test("polls that are not held do not become a circle", async (t) => {
