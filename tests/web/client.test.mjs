@@ -698,7 +698,7 @@ describe("the client", { concurrency: 6 }, () => {
         }
         return new Response(ReadableStream.from(chunks()), { headers: { "content-type": type } });
       };
-      const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport, fetch: beating, timing: { silence: 3000 } });
+      const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport, fetch: beating, timing: { silence: 3000, connect: 3000 } });
       const record = recorded(halley);
       let done = false;
       halley.on("message", () => sleep(4000).then(() => void (done = true)));
@@ -708,6 +708,112 @@ describe("the client", { concurrency: 6 }, () => {
       assert.deepEqual([record.errors, opened], [[], 1]);
     });
   }
+
+  test("a gap in which something is missing for good is told as such", async (t) => {
+    let inboxes = 0;
+    /** @type {typeof fetch} */
+    const fetch = async (input) => {
+      if (String(input).includes("/direct/")) return page([[3, "c"], [4, "d"]], "");
+      inboxes += 1;
+      return inboxes === 1 ? page([[1, "a"], [5, "e"]], "5.0.00000001") : page([], "5.0.00000001");
+    };
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.gaps.length === 1);
+    assert.deepEqual([record.bodies, record.gaps[0].complete], [["a", "c", "d", "e"].slice(0, record.bodies.length), false]);
+    await eventually(() => record.messages.length === 4);
+  });
+
+  test("stop() lets a listener finish its message, and the cursor is behind it", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    const halley = client(t, { url: server.url, token: await server.token("bob"), timing: { grace: 10_000 } });
+    let [begun, done] = [false, false];
+    halley.on("message", async () => {
+      begun = true;
+      await sleep(300);
+      done = true;
+    });
+    halley.start();
+    await eventually(() => begun);
+    await halley.stop();
+    assert.ok(done);
+    assert.match(halley.cursor ?? "", /^1\.0/);
+  });
+
+  test("what is stored and is no cursor is not used", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    const storage = new Storage();
+    storage.setItem("mine", "nonsense");
+    const halley = client(t, { url: server.url, token: await server.token("bob"), storage, storageKey: "mine" });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length === 1);
+    await eventually(() => /^1\.0\./.test(storage.getItem("mine") ?? ""));
+  });
+
+  test("a send over a socket whose token has run out goes with another one", async (t) => {
+    const receipt = { sequence: "direct", id: 1, prev: 0, at: 1, duplicate: false };
+    /** @type {string[]} */
+    const used = [];
+    class Expired {
+      /** @type {((event: { data: string }) => void) | undefined} */
+      onmessage;
+      /** @type {((event: { code: number, reason: string }) => void) | undefined} */
+      onclose;
+      constructor() {
+        setTimeout(() => this.#say({ messages: [], next: "0.0.00000001" }));
+      }
+      /** @param {object} object */
+      #say(object) {
+        this.onmessage?.({ data: JSON.stringify(object) });
+      }
+      /** @param {string} text */
+      send(text) {
+        const { ref } = JSON.parse(text);
+        setTimeout(() => this.#say({ ref, error: { code: "token_expired", status: 401, detail: "" } }));
+      }
+      close() {
+        setTimeout(() => this.onclose?.({ code: 1000, reason: "" }));
+      }
+    }
+    /** @type {typeof fetch} */
+    const posted = async (_, init) => {
+      used.push(new Headers(init?.headers).get("authorization") ?? "");
+      return Response.json(receipt);
+    };
+    let asked = 0;
+    const halley = client(t, { url: "http://127.0.0.1:1", token: () => `t${(asked += 1)}`, transport: "socket", WebSocket: Expired, fetch: posted });
+    halley.start();
+    await eventually(() => halley.state === "live");
+    assert.deepEqual(await halley.send({ to: "ann", body: 1 }), receipt);
+    assert.deepEqual(used, ["Bearer t2"]);
+  });
+
+  test("who chooses a transport tries again at once what was blocked", async (t) => {
+    let blocked = true;
+    /** @type {typeof fetch} */
+    const narrow = async (input) => {
+      if (!String(input).includes("/sse")) return page([], "0.0.00000001");
+      if (blocked) return new Response("<h1>Forbidden</h1>", { status: 403 });
+      const body = new ReadableStream({ start: (controller) => controller.enqueue(new TextEncoder().encode("id: 0.0\n\n")) });
+      return new Response(body, { headers: { "content-type": "text/event-stream" } });
+    };
+    class Closed {
+      constructor() {
+        throw new Error("blocked");
+      }
+    }
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", fetch: narrow, WebSocket: Closed });
+    halley.start();
+    await eventually(() => halley.state === "live" && halley.transport === "poll");
+    blocked = false;
+    halley.setTransport("poll");
+    halley.setTransport("auto");
+    await eventually(() => halley.state === "live" && halley.transport === "sse");
+  });
 
   test("what stays blocked is tried more and more rarely", async (t) => {
     /** @type {number[]} */
@@ -946,7 +1052,9 @@ describe("the client", { concurrency: 6 }, () => {
     const program = `
       import { Halley } from ${JSON.stringify(pathToFileURL(`${CLIENT}/halley.js`).href)};
       let id = 0;
-      const message = () => ({ sequence: "direct", id: ++id, prev: id - 1, from: "ann", to: "bob", at: 1, body: 1 });
+      // Half of them are of somebody new.
+      const half = { sequence: "direct", to: "bob", at: 1, body: 1 };
+      const message = () => (++id % 2 ? { ...half, id, prev: Math.max(id - 2, 0), from: "ann" } : { ...half, id, prev: 0, from: "user " + id });
       async function pull(stream) {
         await new Promise((done) => setImmediate(done));
         const messages = Array.from({ length: 500 }, message);
@@ -959,8 +1067,8 @@ describe("the client", { concurrency: 6 }, () => {
       let [given, before] = [0, 0];
       for await (const _ of halley.messages()) {
         given += 1;
-        if (given === 20_000) before = used();
-        if (given < 100_000) continue;
+        if (given === 30_000) before = used();
+        if (given < 110_000) continue;
         console.log((used() - before) / 80_000);
         await halley.stop();
       }
