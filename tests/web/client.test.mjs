@@ -132,6 +132,9 @@ describe("the client", { concurrency: 6 }, () => {
         const seconds = (Date.now() - begun) / 1000;
         assert.ok(asked >= 2 && asked <= 2 * seconds, `asked ${asked} times in ${seconds} s`);
         assert.equal(refused, 0, "it is renewed before it expires");
+        if (transport !== "socket") return;
+        // It goes on with the fresh token.
+        assert.deepEqual(record.states.map(({ state }) => state), ["connecting", "live"]);
         assert.deepEqual(record.errors, []);
       });
 
@@ -266,6 +269,20 @@ describe("the client", { concurrency: 6 }, () => {
     await server.push(...wanted.map((body) => ({ to: "bob", from: "ann", body })));
     assert.deepEqual(await Promise.all(loops), [wanted, wanted]);
     assert.deepEqual(slow, wanted);
+    assert.equal(halley.state, "live");
+  });
+
+  test("a loop that is left before it asked for what was offered holds up nobody", async (t) => {
+    const server = await startServer(t);
+    const halley = client(t, { url: server.url, token: await server.token("bob") });
+    const record = recorded(halley);
+    halley.start();
+    const loop = halley.messages();
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    await eventually(() => record.messages.length === 1);
+    await loop.return?.();
+    await server.push({ to: "bob", from: "ann", body: 2 });
+    await eventually(() => record.messages.length === 2);
     assert.equal(halley.state, "live");
   });
 
