@@ -264,6 +264,20 @@ test("what is no longer kept of a group hides nothing else of it, and a refusal 
   assert.equal(await page.getByRole("alert").getByText("Status 503").count(), 0);
 });
 
+test("a key that is no longer good is asked for again, and nothing that was shown stays", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.push({ to: "bob", from: "ann", body: "secret" });
+  const page = await signIn(t, browser, server, { allowed: REFUSED });
+  await lookUp(page, "Users", "User name", "bob");
+  await page.getByText("secret").waitFor();
+  await page.route("**/v1/status", (route) => route.fulfill({ status: 401, contentType: "application/problem+json", body: "{}" }));
+  await go(page, "Overview");
+  await page.getByRole("alert").getByText("The key is not valid any more.").waitFor();
+  assert.ok(!(await page.content()).includes("secret"));
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+});
+
 test("what is answered after signing out is not shown", async (t) => {
   const browser = await openBrowser(t);
   const server = await startServer(t);

@@ -46,9 +46,20 @@ test("it is used by the keyboard alone", async (t) => {
   await demo.push([{ to: "ann", from: "bob", body: "Can you hear me?" }]);
   await page.getByRole("status").getByText("New message from bob: Can you hear me?").waitFor({ state: "attached" });
   await page.locator(".chat").nth(1).focus();
+  // The list changes below the focus, which stays where it is.
+  await demo.push([{ to: "ann", from: "carol", body: "Hello" }]);
+  await chat(page, "carol").waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement?.querySelector(".chat-name")?.textContent), "everyone");
   await page.keyboard.press("ArrowUp");
   await page.keyboard.press("Enter");
   await message(page, "Can you hear me?").waitFor();
+
+  // What was begun in one chat is still there after a look at another.
+  await page.keyboard.type("half a");
+  await chat(page, "everyone").click();
+  assert.equal(await page.locator("#text").inputValue(), "");
+  await chat(page, "bob").click();
+  assert.equal(await page.locator("#text").inputValue(), "half a");
 });
 
 test("a phone shows one pane at a time", async (t) => {

@@ -104,6 +104,25 @@ test("what is written while there is no network is sent in the order in which it
   assert.deepEqual((await texts(bob)).filter((text) => text.startsWith("line")), lines);
 });
 
+test("a message on its way when one goes offline waits, and is sent when one is back", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await join(t, browser, demo, "ann");
+  await page.getByLabel("Transport").selectOption("poll");
+  await page.locator("#state").getByText("Live over poll").waitFor();
+  let asked = 0;
+  const posts = "**/v1/groups/everyone/messages";
+  // It never answers.
+  await page.route(posts, () => void (asked += 1));
+  await write(page, "on its way");
+  await eventually(() => asked > 0, "it is sent");
+  await page.getByRole("button", { name: "Go offline" }).click();
+  await page.locator("#pending").getByText("Waits until you are online").waitFor();
+  await page.unroute(posts);
+  await page.getByRole("button", { name: "Go online" }).click();
+  await message(page, "on its way").waitFor();
+});
+
 test("a chat that could not be read is read when the connection is back", async (t) => {
   const browser = await openBrowser(t);
   const demo = await startDemo(t);
