@@ -92,6 +92,25 @@ test("the overview tells what goes on", async (t) => {
   await page.getByText("The server takes pushes.").waitFor();
 });
 
+test("a server that counts anew has no rate below nothing", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const page = await openPage(t, browser);
+  let asked = 0;
+  await page.route("**/v1/status", async (route) => {
+    const status = await (await route.fetch()).json();
+    status.delivered = 1_000_000 - 1000 * asked++;
+    await route.fulfill({ json: status });
+  });
+  await page.goto(server.admin);
+  await page.getByLabel("Admin key").fill(server.key);
+  await page.keyboard.press("Enter");
+  // One to sign in, two that are shown, and the last of them is.
+  await eventually(() => asked >= 4, "asked again and again");
+  assert.match(await tile(page, "Messages delivered").innerText(), /^–/);
+  assert.match(await tile(page, "Messages pushed").innerText(), /^0/);
+});
+
 test("a user is looked up: devices, conversations, history, inbox", async (t) => {
   const browser = await openBrowser(t);
   const server = await startServer(t);

@@ -94,7 +94,7 @@ test("the longest name breaks nothing on a phone", async (t) => {
   const browser = await openBrowser(t);
   const demo = await startDemo(t);
   const name = "W".repeat(128);
-  await demo.push([{ to: "ann", from: name, body: "Hello" }, { group: "everyone", from: name, body: "Hello, everyone" }]);
+  await demo.push([{ to: "ann", from: "bob", body: "unread" }, { to: "ann", from: name, body: "Hello" }, { group: "everyone", from: name, body: "Hello, everyone" }]);
   const page = await join(t, browser, demo, "ann", { viewport: PHONE, hasTouch: true, isMobile: true });
   /** Nothing of it is cut off or stands out. @param {string} selector */
   const fits = async (selector) => {
@@ -105,10 +105,12 @@ test("the longest name breaks nothing on a phone", async (t) => {
   await page.locator(".from").last().waitFor();
   await fits(".from");
   const low = (await page.locator("#text").boundingBox())?.height;
+  const arrow = (await page.locator("#back svg").boundingBox())?.width;
   await page.locator("#back").tap();
   await chat(page, name).tap();
   await message(page, "Hello").waitFor();
   assert.equal((await page.locator("#text").boundingBox())?.height, low, "the box to write in");
+  assert.equal((await page.locator("#back svg").boundingBox())?.width, arrow, "the way back");
   await page.locator("#back").tap();
   await page.locator("#new-chat").tap();
   for (const part of ["#new-dialog", "#new-name", "#new-dialog .primary"]) await fits(part);
