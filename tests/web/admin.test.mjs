@@ -144,6 +144,9 @@ test("a user is looked up: devices, conversations, history, inbox", async (t) =>
   await page.getByRole("button", { name: "Look up" }).click();
   await page.getByRole("cell", { name: "sse", exact: true }).waitFor();
   stop.abort();
+  // A name may have what separates the parts of an address.
+  await lookUp(page, "Groups", "Group name", "team/1");
+  await page.getByRole("heading", { name: "Group team/1" }).waitFor();
 });
 
 test("a group and a message are looked up, and refusals are told as the server tells them", async (t) => {
@@ -193,6 +196,12 @@ test("a group and a message are looked up, and refusals are told as the server t
     await page.keyboard.press("Enter");
     await page.getByRole("alert").getByText(told).waitFor();
   }
+  // Of a group only its own messages, though others came between.
+  await server.group("crew", ["bob"]);
+  await server.push(...["crew", "team", "crew"].map((group) => ({ group, from: "ann", body: `to the ${group}` })));
+  await lookUp(page, "Groups", "Group name", "crew");
+  await page.getByRole("heading", { name: "Group crew" }).waitFor();
+  assert.deepEqual(await page.locator("#group-found .preview").allInnerTexts(), ["to the crew", "to the crew"]);
   await lookUp(page, "Groups", "Group name", "nobody");
   await page.getByRole("alert").getByText("404 group_not_found").waitFor();
 });

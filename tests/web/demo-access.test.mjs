@@ -88,6 +88,8 @@ test("a phone shows one pane at a time", async (t) => {
   await checkWidth(page, "the times");
   await page.getByRole("button", { name: "Close the timing panel" }).tap();
   assert.ok(await talk.isVisible());
+  await page.keyboard.press("Escape");
+  assert.ok(await side.isVisible());
 });
 
 test("the longest name breaks nothing on a phone", async (t) => {
