@@ -1,5 +1,6 @@
 // The admin page for everybody: by screen reader, in light and dark, on a phone and a desktop.
 
+import assert from "node:assert/strict";
 import { test } from "node:test";
 import { DESKTOP, PHONE, checkAccess, checkWidth, openPage } from "./pages.mjs";
 import { openBrowser, startServer } from "./support.mjs";
@@ -53,3 +54,24 @@ for (const [screen, colorScheme, viewport] of /** @type {const} */ ([
     await look("a refusal");
   });
 }
+
+test("huge numbers are shown whole on a phone", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const page = await openPage(t, browser, { viewport: PHONE });
+  await page.route("**/v1/status", async (route) => {
+    const status = await (await route.fetch()).json();
+    status.watermark = { direct: 2 ** 53 - 1, group: 2 ** 53 - 1 };
+    status.connections = { client: 2_000_000_000, admin: 2_000_000_000 };
+    Object.assign(status, { delivered: 2 ** 53 - 1, queued_bytes: 2 ** 63, disk_free_bytes: null });
+    await route.fulfill({ json: status });
+  });
+  await page.goto(server.admin);
+  await page.getByLabel("Admin key").fill(server.key);
+  await page.keyboard.press("Enter");
+  await page.getByText("18,014,398,509,481,982").waitFor();
+  await page.getByText("9,223 PB").waitFor();
+  const cut = await page.locator(".tile .value").evaluateAll((values) => values.filter((value) => value.scrollWidth > value.clientWidth).map((value) => value.textContent));
+  assert.deepEqual(cut, []);
+  await checkWidth(page, "the overview");
+});

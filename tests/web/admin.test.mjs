@@ -92,6 +92,25 @@ test("the overview tells what goes on", async (t) => {
   await page.getByText("The server takes pushes.").waitFor();
 });
 
+test("a server that counts anew has no rate below nothing", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const page = await openPage(t, browser);
+  let asked = 0;
+  await page.route("**/v1/status", async (route) => {
+    const status = await (await route.fetch()).json();
+    status.delivered = 1_000_000 - 1000 * asked++;
+    await route.fulfill({ json: status });
+  });
+  await page.goto(server.admin);
+  await page.getByLabel("Admin key").fill(server.key);
+  await page.keyboard.press("Enter");
+  // One to sign in, two that are shown, and the last of them is.
+  await eventually(() => asked >= 4, "asked again and again");
+  assert.match(await tile(page, "Messages delivered").innerText(), /^–/);
+  assert.match(await tile(page, "Messages pushed").innerText(), /^0/);
+});
+
 test("a user is looked up: devices, conversations, history, inbox", async (t) => {
   const browser = await openBrowser(t);
   const server = await startServer(t);
@@ -125,6 +144,9 @@ test("a user is looked up: devices, conversations, history, inbox", async (t) =>
   await page.getByRole("button", { name: "Look up" }).click();
   await page.getByRole("cell", { name: "sse", exact: true }).waitFor();
   stop.abort();
+  // A name may have what separates the parts of an address.
+  await lookUp(page, "Groups", "Group name", "team/1");
+  await page.getByRole("heading", { name: "Group team/1" }).waitFor();
 });
 
 test("a group and a message are looked up, and refusals are told as the server tells them", async (t) => {
@@ -174,6 +196,12 @@ test("a group and a message are looked up, and refusals are told as the server t
     await page.keyboard.press("Enter");
     await page.getByRole("alert").getByText(told).waitFor();
   }
+  // Of a group only its own messages, though others came between.
+  await server.group("crew", ["bob"]);
+  await server.push(...["crew", "team", "crew"].map((group) => ({ group, from: "ann", body: `to the ${group}` })));
+  await lookUp(page, "Groups", "Group name", "crew");
+  await page.getByRole("heading", { name: "Group crew" }).waitFor();
+  assert.deepEqual(await page.locator("#group-found .preview").allInnerTexts(), ["to the crew", "to the crew"]);
   await lookUp(page, "Groups", "Group name", "nobody");
   await page.getByRole("alert").getByText("404 group_not_found").waitFor();
 });
@@ -216,4 +244,84 @@ test("a message is pushed to a user or a group, as text or JSON, and a repeat is
   await page.getByText("Stored as group 1.").waitFor();
   const bodies = (await server.inbox("bob")).map((message) => message.body);
   assert.deepEqual(bodies, ['a "text"\nof two lines', { n: 1 }]);
+});
+
+test("what is no longer kept of a group hides nothing else of it, and a refusal is told once", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.group("team", ["bob"]);
+  await server.push(...Array.from({ length: 25 }, (_, index) => ({ group: "team", from: "ann", body: `line ${index + 1}` })));
+  const page = await signIn(t, browser, server, { allowed: /the server responded with a status of (404|503)/ });
+  const problem = { status: 404, code: "message_not_found", title: "There is no such message" };
+  const gone = (/** @type {RegExp} */ ids) =>
+    page.route(
+      (url) => ids.test(url.pathname),
+      (route) => route.fulfill({ status: 404, contentType: "application/problem+json", body: JSON.stringify(problem) }),
+    );
+  await gone(/\/v1\/messages\/group\/[1-3]$/);
+  await lookUp(page, "Groups", "Group name", "team");
+  const rows = page.getByRole("region", { name: "Messages of the group" }).getByRole("row");
+  const older = page.getByRole("button", { name: "Older messages" });
+  await older.click();
+  await eventually(async () => (await rows.count()) === 21, "two pages and a head");
+  await older.click();
+  await eventually(async () => (await rows.count()) === 23, "down to the last that is kept");
+  await page.getByText("What was before is no longer kept.").waitFor();
+  await older.waitFor({ state: "hidden" });
+
+  await gone(/\/v1\/messages\/group\/\d+$/);
+  await page.getByRole("button", { name: "Look up" }).click();
+  await page.getByText("What was before is no longer kept.").waitFor();
+  await page.getByRole("link", { name: "bob", exact: true }).waitFor();
+
+  let refusals = 2;
+  await page.route("**/v1/users/bob/groups/team/messages?*before*", (route) =>
+    refusals-- > 0 ? route.fulfill({ status: 503, body: "" }) : route.continue(),
+  );
+  for (let round = 0; round < 3; round++) await server.push(...Array.from({ length: 25 }, () => ({ group: "team", from: "ann", body: "more" })));
+  await page.getByRole("link", { name: "bob", exact: true }).click();
+  await page.getByRole("button", { name: "team", exact: true }).click();
+  for (let round = 0; round < 2; round++) {
+    await older.click();
+    await eventually(() => refusals === 1 - round);
+    await page.getByRole("alert").getByText("Status 503").waitFor();
+    assert.equal(await page.getByRole("alert").getByText("Status 503").count(), 1);
+  }
+  await older.click();
+  await eventually(async () => (await page.getByRole("region", { name: "Messages of team" }).getByRole("row").count()) > 51, "more of them");
+  assert.equal(await page.getByRole("alert").getByText("Status 503").count(), 0);
+});
+
+test("a key that is no longer good is asked for again, and nothing that was shown stays", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.push({ to: "bob", from: "ann", body: "secret" });
+  const page = await signIn(t, browser, server, { allowed: REFUSED });
+  await lookUp(page, "Users", "User name", "bob");
+  await page.getByText("secret").waitFor();
+  await page.route("**/v1/status", (route) => route.fulfill({ status: 401, contentType: "application/problem+json", body: "{}" }));
+  await go(page, "Overview");
+  await page.getByRole("alert").getByText("The key is not valid any more.").waitFor();
+  assert.ok(!(await page.content()).includes("secret"));
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+});
+
+test("what is answered after signing out is not shown", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.push({ to: "bob", from: "ann", body: "secret" });
+  const page = await signIn(t, browser, server);
+  /** @type {import("playwright-core").Route[]} */
+  const asked = [];
+  await page.route("**/v1/messages/direct/1", (route) => void asked.push(route));
+  await go(page, "Messages");
+  await page.getByLabel("Id", { exact: true }).fill("1");
+  await page.keyboard.press("Enter");
+  await eventually(() => asked.length > 0, "the message is asked for");
+  await page.getByRole("button", { name: "Sign out" }).click();
+  const answer = page.waitForResponse("**/v1/messages/direct/1");
+  await asked[0].continue();
+  await (await answer).finished();
+  await page.evaluate(() => new Promise((done) => setTimeout(done)));
+  assert.ok(!(await page.content()).includes("secret"));
 });

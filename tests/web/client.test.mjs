@@ -7,8 +7,11 @@ import { describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { Halley } from "../../src/web/client/halley.js";
-import { assertExact, client, recorded, Storage, TRANSPORTS } from "./clients.mjs";
+import { assertExact, client, QUICK, recorded, Storage, TRANSPORTS } from "./clients.mjs";
 import { CLIENT, eventually, sleep, startServer, WebSocket } from "./support.mjs";
+
+/** Where a request that took too long would be asked once more than the test counts. */
+const PATIENT = { request: 60_000, connect: 60_000 };
 
 describe("the client", { concurrency: 6 }, () => {
   for (const transport of TRANSPORTS) {
@@ -109,7 +112,14 @@ describe("the client", { concurrency: 6 }, () => {
           asked += 1;
           return server.token("bob", { ttl_s: 2 });
         };
-        const halley = client(t, { url: server.url, token, transport, wait: 5 });
+        let refused = 0;
+        /** @type {typeof fetch} */
+        const noting = async (input, init) => {
+          const reply = await fetch(input, init);
+          if (reply.status === 401) refused += 1;
+          return reply;
+        };
+        const halley = client(t, { url: server.url, token, transport, wait: 5, fetch: noting });
         const record = recorded(halley);
         halley.start();
         // The server bears with clocks that differ by 5 s, and ends a stream after that.
@@ -121,6 +131,10 @@ describe("the client", { concurrency: 6 }, () => {
         assertExact(record.messages, await server.inbox("bob"));
         const seconds = (Date.now() - begun) / 1000;
         assert.ok(asked >= 2 && asked <= 2 * seconds, `asked ${asked} times in ${seconds} s`);
+        assert.equal(refused, 0, "it is renewed before it expires");
+        if (transport !== "socket") return;
+        // It goes on with the fresh token.
+        assert.deepEqual(record.states.map(({ state }) => state), ["connecting", "live"]);
         assert.deepEqual(record.errors, []);
       });
 
@@ -142,6 +156,13 @@ describe("the client", { concurrency: 6 }, () => {
         stubborn.on("error", () => {});
         stubborn.start();
         await eventually(() => stubborn.state === "stopped");
+      // Nor is one whose tokens are all refused.
+      let bad = 0;
+      const hopeless = client(t, { url: server.url, token: () => `${good}${(bad += 1)}`, transport });
+      hopeless.on("error", () => {});
+      hopeless.start();
+      await eventually(() => hopeless.state === "stopped");
+      assert.equal(bad, 3);
       });
 
       test("a server with another history is told, and followed from where both agree", async (t) => {
@@ -248,6 +269,20 @@ describe("the client", { concurrency: 6 }, () => {
     await server.push(...wanted.map((body) => ({ to: "bob", from: "ann", body })));
     assert.deepEqual(await Promise.all(loops), [wanted, wanted]);
     assert.deepEqual(slow, wanted);
+    assert.equal(halley.state, "live");
+  });
+
+  test("a loop that is left before it asked for what was offered holds up nobody", async (t) => {
+    const server = await startServer(t);
+    const halley = client(t, { url: server.url, token: await server.token("bob") });
+    const record = recorded(halley);
+    halley.start();
+    const loop = halley.messages();
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    await eventually(() => record.messages.length === 1);
+    await loop.return?.();
+    await server.push({ to: "bob", from: "ann", body: 2 });
+    await eventually(() => record.messages.length === 2);
     assert.equal(halley.state, "live");
   });
 
@@ -360,6 +395,66 @@ describe("the client", { concurrency: 6 }, () => {
     assert.deepEqual([gap.sequence, gap.with, gap.complete, gap.messages.length], ["direct", "ann", true, 2]);
   });
 
+  test("a message that is missing before the first of its conversation is found too, from wherever one begins", async (t) => {
+    const server = await startServer(t);
+    const bodies = [1, 2, 3];
+    for (const begin of ["first", "second", "now"]) {
+      const before = await server.push(...["ann", "cy"].map((from) => ({ to: begin, from, body: "before" })));
+      const after = { first: "0", second: `${before[0].id}.0`, now: "now" }[begin];
+      let lost = 2;
+      /** Loses the first messages with a number. @type {typeof fetch} */
+      const losing = async (input, init) => {
+        const page = await (await fetch(input, init)).json();
+        if (!String(input).includes("/v1/inbox")) return Response.json(page);
+        return Response.json({ ...page, messages: page.messages.filter((/** @type {any} */ { body }) => body === "before" || lost-- <= 0) });
+      };
+      const options = { url: server.url, token: await server.token(begin), transport: /** @type {const} */ ("poll"), after, fetch: losing };
+      const halley = client(t, { ...options, timing: PATIENT });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => halley.cursor?.startsWith(`${before[1].id}.0.`), "what was there");
+      const begun = record.messages.length;
+      await server.push(...bodies.map((body) => ({ to: begin, from: "ann", body })), { to: begin, from: "dan", body: "other" });
+      await eventually(() => record.bodies.includes("other"));
+      assert.deepEqual(record.bodies.slice(begun), [...bodies, "other"], begin);
+      assert.deepEqual(record.gaps.map(({ complete, messages }) => [complete, messages.length]), [[true, 2]], begin);
+      await halley.stop();
+    }
+  });
+
+  for (const [why, status] of /** @type {const} */ ([["a broken connection", 0], ["a busy server", 503], ["a refused token", 401]])) {
+    test(`the filling of a gap that ends in the middle by ${why} goes on later: nothing is lost or given twice`, async (t) => {
+      const server = await startServer(t);
+      const bodies = Array.from({ length: 6 }, (_, body) => body);
+      await server.push(...bodies.map((body) => ({ to: "bob", from: "ann", body })));
+      let [pages, histories] = [0, 0];
+      const problem = { code: "wanted", status, detail: "for the test" };
+      /** Leaves out most of the first page, and gives one message of the history. @type {typeof fetch} */
+      const tampered = async (input, init) => {
+        const path = new URL(String(input)).pathname;
+        if (path.includes("/direct/") && (histories += 1) === 2) {
+          if (status === 0) throw new TypeError("broken");
+          return Response.json(problem, { status, headers: { "content-type": "application/problem+json" } });
+        }
+        const reply = await fetch(input, init);
+        const page = await reply.json();
+        if (path.includes("/direct/")) return Response.json({ ...page, messages: page.messages.slice(0, 1), more: true });
+        pages += 1;
+        const { messages } = page;
+        return Response.json({ ...page, messages: pages === 1 ? [messages[0], messages.at(-1)] : messages });
+      };
+      let lives = 3600;
+      const token = () => server.token("bob", { ttl_s: lives++ });
+      const halley = client(t, { url: server.url, token, transport: "poll", fetch: tampered, timing: PATIENT });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => record.bodies.includes(5));
+      assert.deepEqual(record.bodies, bodies);
+      assert.equal(histories, 2);
+      assert.deepEqual(record.gaps, []);
+    });
+  }
+
   test("what a group said while the user was away is a gap that cannot be filled", async (t) => {
     const server = await startServer(t);
     await server.group("team", ["bob", "ann"]);
@@ -471,9 +566,18 @@ describe("the client", { concurrency: 6 }, () => {
     const body = "x".repeat(60_000);
     const messages = Array.from({ length: 50 }, () => ({ to: "bob", from: "ann", body }));
     for (let round = 0; round < 6; round++) await server.push(...messages);
-    const halley = client(t, { url: server.url, token: await server.token("bob"), transport: "socket" });
+    let closed = false;
+    class Noted extends WebSocket {
+      /** @param {number} [code] */
+      close(code) {
+        closed = true;
+        super.close(code);
+      }
+    }
+    const halley = client(t, { url: server.url, token: await server.token("bob"), transport: "socket", WebSocket: Noted });
     const record = recorded(halley);
-    const off = halley.on("message", () => sleep(300).then(() => record.messages.length > 3 && off()));
+    // Busy until the client has had enough.
+    halley.on("message", () => eventually(() => closed, "the client gives up", 30_000));
     halley.start();
     await eventually(() => record.messages.length === 300, "all", 30_000);
     assert.ok(record.errors.some(({ code }) => code === "too_slow"));
@@ -501,6 +605,288 @@ describe("the client", { concurrency: 6 }, () => {
     await eventually(() => halley.state === "live" && halley.transport === "sse");
     await server.push({ to: "bob", from: "ann", body: 1 });
     await eventually(() => record.messages.length === 1);
+  });
+
+  test("who begins now misses nothing while the transports are tried", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: "old" });
+    const token = await server.token("bob");
+    let opened = 0;
+    class Late extends WebSocket {
+      /** @param {string} url */
+      constructor(url) {
+        super((opened += 1) === 1 ? "ws://127.0.0.1:1" : url);
+      }
+    }
+    /** A message comes after the answer that says where now is. @type {typeof fetch} */
+    const pushing = async (input, init) => {
+      const reply = await fetch(input, init);
+      await server.push({ to: "bob", from: "ann", body: "new" });
+      return reply;
+    };
+    const halley = client(t, { url: server.url, token, after: "now", WebSocket: Late, fetch: pushing, timing: PATIENT });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => halley.state === "live");
+    await server.push({ to: "bob", from: "ann", body: "newer" });
+    await eventually(() => record.bodies.includes("newer"));
+    assert.deepEqual(record.bodies, ["new", "newer"]);
+    assert.deepEqual([opened, halley.transport], [2, "socket"]);
+  });
+
+  /** A reply that says the cursor is no good. @param {string} restart */
+  const ahead = (restart) =>
+    Response.json(
+      { code: "cursor_ahead", status: 409, detail: "a backup", restart },
+      { status: 409, headers: { "content-type": "application/problem+json" } },
+    );
+  /** A page of messages from ann to bob, and some time that it took.
+   * @param {[id: number, body: string][]} messages @param {string} next */
+  const page = async (messages, next) => {
+    await sleep(2);
+    const whole = messages.map(([id, body]) => ({ sequence: "direct", id, prev: id - 1, from: "ann", to: "bob", at: 1, body }));
+    return Response.json({ log: "x", messages: whole, next, more: false });
+  };
+
+  test("after a restored backup the same ids stand for other messages, and they are given", async (t) => {
+    const replies = [
+      () => page([[1, "a"], [2, "b"], [3, "c"]], "3.0.00000001"),
+      () => ahead("1.0.00000002"),
+      () => page([[2, "B"], [3, "C"]], "3.0.00000002"),
+    ];
+    const fetch = async () => (replies.shift() ?? (() => page([], "3.0.00000002")))();
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length >= 5);
+    assert.deepEqual(record.bodies, ["a", "b", "c", "B", "C"]);
+    assert.deepEqual(record.gaps, []);
+  });
+
+  test("a message from before a restored backup, done with later, moves the cursor no more", async (t) => {
+    const replies = [() => page([[5, "a"]], "5.0.00000001"), () => ahead("1.0.00000002")];
+    const fetch = async () => (replies.shift() ?? (() => page([], "1.0.00000002")))();
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch, after: "4.0" });
+    for await (const { body } of halley.messages()) {
+      assert.equal(body, "a");
+      await halley.stop();
+      halley.start();
+      await eventually(() => halley.cursor === "1.0.00000002");
+    }
+    await eventually(() => halley.state === "live");
+    assert.equal(halley.cursor, "1.0.00000002");
+  });
+
+  test("pauses are short again after a connection that lasted", async (t) => {
+    const type = { headers: { "content-type": "application/x-ndjson" } };
+    /** Speaks, and breaks after a while. @type {typeof fetch} */
+    const breaking = async () => {
+      const line = JSON.stringify({ messages: [], next: "0.0.00000001" });
+      async function* lines() {
+        yield new TextEncoder().encode(`${line}\n`);
+        await sleep(100);
+      }
+      return new Response(ReadableStream.from(lines()), type);
+    };
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "stream", fetch: breaking });
+    const record = recorded(halley);
+    const pauses = () => record.states.filter(({ state }) => state === "waiting").map(({ retryInMs }) => retryInMs);
+    halley.start();
+    await eventually(() => pauses().length >= 12);
+    assert.ok(Math.max(...pauses()) <= QUICK.backoffMin, `${pauses()}`);
+  });
+
+  for (const transport of /** @type {const} */ (["sse", "stream"])) {
+    test(`${transport}: a listener may take longer than the server may be silent`, async (t) => {
+      let opened = 0;
+      const message = { sequence: "direct", id: 1, prev: 0, from: "ann", to: "bob", at: 1, body: 1 };
+      const [first, beat, type] =
+        transport === "sse"
+          ? [`id: 1.0\ndata: ${JSON.stringify(message)}\n\n`, ":\n\n", "text/event-stream"]
+          : [`${JSON.stringify({ messages: [message], next: "1.0" })}\n`, `${JSON.stringify({ messages: [], next: "1.0" })}\n`, "application/x-ndjson"];
+      /** @type {typeof fetch} */
+      const beating = async () => {
+        opened += 1;
+        async function* chunks() {
+          for (let text = first; ; text = beat) {
+            yield new TextEncoder().encode(text);
+            await sleep(100);
+          }
+        }
+        return new Response(ReadableStream.from(chunks()), { headers: { "content-type": type } });
+      };
+      const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport, fetch: beating, timing: { silence: 3000, connect: 3000 } });
+      const record = recorded(halley);
+      let done = false;
+      halley.on("message", () => sleep(4000).then(() => void (done = true)));
+      halley.start();
+      await eventually(() => done && halley.cursor === "1.0");
+      await sleep(200);
+      assert.deepEqual([record.errors, opened], [[], 1]);
+    });
+  }
+
+  test("a gap in which something is missing for good is told as such", async (t) => {
+    let inboxes = 0;
+    /** @type {typeof fetch} */
+    const fetch = async (input) => {
+      if (String(input).includes("/direct/")) return page([[3, "c"], [4, "d"]], "");
+      inboxes += 1;
+      return inboxes === 1 ? page([[1, "a"], [5, "e"]], "5.0.00000001") : page([], "5.0.00000001");
+    };
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.gaps.length === 1);
+    assert.deepEqual([record.bodies, record.gaps[0].complete], [["a", "c", "d", "e"].slice(0, record.bodies.length), false]);
+    await eventually(() => record.messages.length === 4);
+  });
+
+  test("stop() lets a listener finish its message, and the cursor is behind it", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    const halley = client(t, { url: server.url, token: await server.token("bob"), timing: { grace: 10_000 } });
+    let [begun, done] = [false, false];
+    halley.on("message", async () => {
+      begun = true;
+      await sleep(300);
+      done = true;
+    });
+    halley.start();
+    await eventually(() => begun);
+    await halley.stop();
+    assert.ok(done);
+    assert.match(halley.cursor ?? "", /^1\.0/);
+  });
+
+  test("what is stored and is no cursor is not used", async (t) => {
+    const server = await startServer(t);
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    const storage = new Storage();
+    storage.setItem("mine", "nonsense");
+    const halley = client(t, { url: server.url, token: await server.token("bob"), storage, storageKey: "mine" });
+    const record = recorded(halley);
+    halley.start();
+    await eventually(() => record.messages.length === 1);
+    await eventually(() => /^1\.0\./.test(storage.getItem("mine") ?? ""));
+  });
+
+  test("a send over a socket whose token has run out goes with another one", async (t) => {
+    const receipt = { sequence: "direct", id: 1, prev: 0, at: 1, duplicate: false };
+    /** @type {string[]} */
+    const used = [];
+    class Expired {
+      /** @type {((event: { data: string }) => void) | undefined} */
+      onmessage;
+      /** @type {((event: { code: number, reason: string }) => void) | undefined} */
+      onclose;
+      constructor() {
+        setTimeout(() => this.#say({ messages: [], next: "0.0.00000001" }));
+      }
+      /** @param {object} object */
+      #say(object) {
+        this.onmessage?.({ data: JSON.stringify(object) });
+      }
+      /** @param {string} text */
+      send(text) {
+        const { ref } = JSON.parse(text);
+        setTimeout(() => this.#say({ ref, error: { code: "token_expired", status: 401, detail: "" } }));
+      }
+      close() {
+        setTimeout(() => this.onclose?.({ code: 1000, reason: "" }));
+      }
+    }
+    /** @type {typeof fetch} */
+    const posted = async (_, init) => {
+      used.push(new Headers(init?.headers).get("authorization") ?? "");
+      return Response.json(receipt);
+    };
+    let asked = 0;
+    const halley = client(t, { url: "http://127.0.0.1:1", token: () => `t${(asked += 1)}`, transport: "socket", WebSocket: Expired, fetch: posted });
+    halley.start();
+    await eventually(() => halley.state === "live");
+    assert.deepEqual(await halley.send({ to: "ann", body: 1 }), receipt);
+    assert.deepEqual(used, ["Bearer t2"]);
+  });
+
+  test("who chooses a transport tries again at once what was blocked", async (t) => {
+    let blocked = true;
+    /** @type {typeof fetch} */
+    const narrow = async (input) => {
+      if (!String(input).includes("/sse")) return page([], "0.0.00000001");
+      if (blocked) return new Response("<h1>Forbidden</h1>", { status: 403 });
+      const body = new ReadableStream({ start: (controller) => controller.enqueue(new TextEncoder().encode("id: 0.0\n\n")) });
+      return new Response(body, { headers: { "content-type": "text/event-stream" } });
+    };
+    class Closed {
+      constructor() {
+        throw new Error("blocked");
+      }
+    }
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", fetch: narrow, WebSocket: Closed });
+    halley.start();
+    await eventually(() => halley.state === "live" && halley.transport === "poll");
+    blocked = false;
+    halley.setTransport("poll");
+    halley.setTransport("auto");
+    await eventually(() => halley.state === "live" && halley.transport === "sse");
+  });
+
+  test("what stays blocked is tried more and more rarely", async (t) => {
+    /** @type {number[]} */
+    const tries = [];
+    /** @type {typeof fetch} */
+    const narrow = async (input) => {
+      if (!String(input).includes("/sse")) return page([], "0.0.00000001");
+      tries.push(performance.now());
+      return new Response("<h1>Forbidden</h1>", { status: 403 });
+    };
+    const options = { url: "http://127.0.0.1:1", token: "t", fetch: narrow, WebSocket: /** @type {any} */ (null) };
+    if (globalThis.WebSocket) t.mock.property?.(globalThis, "WebSocket", undefined);
+    const halley = client(t, { ...options, timing: { better: 200 } });
+    halley.start();
+    // Twice each time, as the first failure may be one of the moment.
+    await eventually(() => tries.length >= 7);
+    assert.ok(tries[2] - tries[1] >= 190 && tries[4] - tries[3] >= 390 && tries[6] - tries[5] >= 790, `${tries}`);
+  });
+
+  test("polls that are not held do not become a circle", async (t) => {
+    /** @type {number[]} */
+    const times = [];
+    /** @type {typeof fetch} */
+    const hasty = async (input) => {
+      if (!String(input).includes("wait=0")) times.push(performance.now());
+      await sleep(1);
+      return Response.json({ log: "x", messages: [], next: "0.0.00000001", more: false });
+    };
+    const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch: hasty });
+    halley.start();
+    await eventually(() => times.length >= 4);
+    const [first, , , fourth] = times;
+    assert.ok(fourth - first >= 3 * 195, `four polls in ${fourth - first} ms`);
+  });
+
+  test("auto goes back from events to the socket too, and loses nothing", async (t) => {
+    const server = await startServer(t);
+    let failures = 2;
+    class Refused extends WebSocket {
+      /** @param {string} url */
+      constructor(url) {
+        super(failures-- > 0 ? "ws://127.0.0.1:1" : url);
+      }
+    }
+    const token = await server.token("bob");
+    const halley = client(t, { url: server.url, token, WebSocket: Refused, timing: { better: 1500 } });
+    const record = recorded(halley);
+    halley.start();
+    const lived = (/** @type {string} */ name) => record.states.some(({ state, transport }) => state === "live" && transport === name);
+    await eventually(() => lived("sse"), "events");
+    await server.push({ to: "bob", from: "ann", body: 1 });
+    await eventually(() => lived("socket"), "the socket");
+    await server.push({ to: "bob", from: "ann", body: 2 });
+    await eventually(() => record.messages.length === 2);
+    assert.deepEqual(record.bodies, [1, 2]);
+    assert.deepEqual(record.errors.map(({ code }) => code), ["transport_blocked"]);
   });
 
   test("auto does not give the socket up for one failure, as when the server is just starting", async (t) => {
@@ -683,7 +1069,9 @@ describe("the client", { concurrency: 6 }, () => {
     const program = `
       import { Halley } from ${JSON.stringify(pathToFileURL(`${CLIENT}/halley.js`).href)};
       let id = 0;
-      const message = () => ({ sequence: "direct", id: ++id, prev: id - 1, from: "ann", to: "bob", at: 1, body: 1 });
+      // Half of them are of somebody new.
+      const half = { sequence: "direct", to: "bob", at: 1, body: 1 };
+      const message = () => (++id % 2 ? { ...half, id, prev: Math.max(id - 2, 0), from: "ann" } : { ...half, id, prev: 0, from: "user " + id });
       async function pull(stream) {
         await new Promise((done) => setImmediate(done));
         const messages = Array.from({ length: 500 }, message);
@@ -696,8 +1084,8 @@ describe("the client", { concurrency: 6 }, () => {
       let [given, before] = [0, 0];
       for await (const _ of halley.messages()) {
         given += 1;
-        if (given === 20_000) before = used();
-        if (given < 100_000) continue;
+        if (given === 30_000) before = used();
+        if (given < 110_000) continue;
         console.log((used() - before) / 80_000);
         await halley.stop();
       }
@@ -723,6 +1111,7 @@ describe("the client", { concurrency: 6 }, () => {
     const halley = client(t, { url: server.url, token });
     await assert.rejects(halley.send({ to: "ann", body: 1, key: "k" }), { code: "forbidden", key: "k" });
     await assert.rejects(halley.history({ with: "a", before: 1, after: 2 }), { code: "bad_query" });
+    await assert.rejects(halley.history({}), TypeError);
     await assert.rejects(halley.send({ body: 1 }), TypeError);
     await assert.rejects(halley.send({ to: "a", group: "b", body: 1 }), TypeError);
     await assert.rejects(halley.send({ to: "a", body: undefined }), TypeError);
@@ -740,6 +1129,11 @@ describe("the client", { concurrency: 6 }, () => {
     const unsteady = (input, init) => (broken-- > 0 ? Promise.reject(new TypeError("broken")) : fetch(input, init));
     const halley = client(t, { url: server.url, token: () => tokens.shift() ?? good, fetch: unsteady });
     assert.equal((await halley.send({ to: "ann", body: 1 })).id, 1);
+    // A token that several calls are refused with is one refusal.
+    let asked = 0;
+    const shared = client(t, { url: server.url, token: () => (asked++ === 0 ? `${good}x` : good) });
+    await Promise.all(Array.from({ length: 5 }, () => shared.history({ with: "ann" })));
+    assert.equal(asked, 2);
     const stubborn = client(t, { url: server.url, token: () => `${good}x` });
     await assert.rejects(stubborn.send({ to: "ann", body: 1 }), { code: "unauthorized", status: 401 });
   });

@@ -46,9 +46,20 @@ test("it is used by the keyboard alone", async (t) => {
   await demo.push([{ to: "ann", from: "bob", body: "Can you hear me?" }]);
   await page.getByRole("status").getByText("New message from bob: Can you hear me?").waitFor({ state: "attached" });
   await page.locator(".chat").nth(1).focus();
+  // The list changes below the focus, which stays where it is.
+  await demo.push([{ to: "ann", from: "carol", body: "Hello" }]);
+  await chat(page, "carol").waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement?.querySelector(".chat-name")?.textContent), "everyone");
   await page.keyboard.press("ArrowUp");
   await page.keyboard.press("Enter");
   await message(page, "Can you hear me?").waitFor();
+
+  // What was begun in one chat is still there after a look at another.
+  await page.keyboard.type("half a");
+  await chat(page, "everyone").click();
+  assert.equal(await page.locator("#text").inputValue(), "");
+  await chat(page, "bob").click();
+  assert.equal(await page.locator("#text").inputValue(), "half a");
 });
 
 test("a phone shows one pane at a time", async (t) => {
@@ -58,6 +69,9 @@ test("a phone shows one pane at a time", async (t) => {
   const [side, talk] = [page.getByRole("navigation", { name: "Chats" }), page.getByRole("region", { name: "everyone" }).first()];
   assert.ok(await side.isVisible());
   assert.ok(!(await talk.isVisible()));
+  // What was said before he came is there, but not new to him.
+  await chat(page, "everyone").getByText("halley: Welcome.").waitFor();
+  assert.equal(await page.locator(".chat .count").count(), 0);
   await demo.push([{ group: "everyone", from: "bob", body: "a word ".repeat(60).trim() }]);
   await chat(page, "everyone").getByText("1 unread message").waitFor();
   await checkWidth(page, "the list");
@@ -74,6 +88,36 @@ test("a phone shows one pane at a time", async (t) => {
   await checkWidth(page, "the times");
   await page.getByRole("button", { name: "Close the timing panel" }).tap();
   assert.ok(await talk.isVisible());
+  await page.keyboard.press("Escape");
+  assert.ok(await side.isVisible());
+});
+
+test("the longest name breaks nothing on a phone", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const name = "W".repeat(128);
+  await demo.push([{ to: "ann", from: "bob", body: "unread" }, { to: "ann", from: name, body: "Hello" }, { group: "everyone", from: name, body: "Hello, everyone" }]);
+  const page = await join(t, browser, demo, "ann", { viewport: PHONE, hasTouch: true, isMobile: true });
+  /** Nothing of it is cut off or stands out. @param {string} selector */
+  const fits = async (selector) => {
+    const [needed, there, right] = await page.locator(selector).last().evaluate((node) => [node.scrollWidth, node.clientWidth, node.getBoundingClientRect().right]);
+    assert.ok(needed <= there && right <= PHONE.width, `${selector}: ${needed} px in ${there}, up to ${right}`);
+  };
+  await chat(page, "everyone").tap();
+  await page.locator(".from").last().waitFor();
+  await fits(".from");
+  const low = (await page.locator("#text").boundingBox())?.height;
+  const arrow = (await page.locator("#back svg").boundingBox())?.width;
+  await page.locator("#back").tap();
+  await chat(page, name).tap();
+  await message(page, "Hello").waitFor();
+  assert.equal((await page.locator("#text").boundingBox())?.height, low, "the box to write in");
+  assert.equal((await page.locator("#back svg").boundingBox())?.width, arrow, "the way back");
+  await page.locator("#back").tap();
+  await page.locator("#new-chat").tap();
+  for (const part of ["#new-dialog", "#new-name", "#new-dialog .primary"]) await fits(part);
+  await page.getByRole("dialog").getByRole("button", { name }).tap();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
 });
 
 for (const [where, colorScheme, viewport] of /** @type {const} */ ([

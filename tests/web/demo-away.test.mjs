@@ -90,6 +90,56 @@ test("who was offline gets what he missed, and what he wrote is sent", async (t)
   await eventually(async () => (await ann.locator("#pending li").count()) === 0, "nothing waits");
 });
 
+test("what is written while there is no network is sent in the order in which it was written", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const ann = await join(t, browser, demo, "ann", { allowed: OFFLINE });
+  const bob = await join(t, browser, demo, "bob");
+  await ann.context().setOffline(true);
+  await ann.getByText("There is no connection.").waitFor();
+  const lines = Array.from({ length: 6 }, (_, index) => `line ${index + 1}`);
+  for (const line of lines) await write(ann, line);
+  await ann.context().setOffline(false);
+  await eventually(async () => (await texts(bob)).filter((text) => text.startsWith("line")).length === lines.length, "all lines", 60_000);
+  assert.deepEqual((await texts(bob)).filter((text) => text.startsWith("line")), lines);
+});
+
+test("a message on its way when one goes offline waits, and is sent when one is back", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await join(t, browser, demo, "ann");
+  await page.getByLabel("Transport").selectOption("poll");
+  await page.locator("#state").getByText("Live over poll").waitFor();
+  let asked = 0;
+  const posts = "**/v1/groups/everyone/messages";
+  // It never answers.
+  await page.route(posts, () => void (asked += 1));
+  await write(page, "on its way");
+  await eventually(() => asked > 0, "it is sent");
+  await page.getByRole("button", { name: "Go offline" }).click();
+  await page.locator("#pending").getByText("Waits until you are online").waitFor();
+  await page.unroute(posts);
+  await page.getByRole("button", { name: "Go online" }).click();
+  await message(page, "on its way").waitFor();
+});
+
+test("a chat that could not be read is read when the connection is back", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  await demo.push([{ to: "ann", from: "bob", body: "long ago" }]);
+  const page = await join(t, browser, demo, "ann", { allowed: OFFLINE });
+  let asked = 0;
+  // It never answers.
+  await page.route("**/v1/direct/bob/messages*", () => void (asked += 1));
+  await chat(page, "bob").click();
+  await eventually(() => asked > 0, "the history is asked for");
+  await page.getByRole("button", { name: "Go offline" }).click();
+  await page.getByText("Older messages could not be read").waitFor();
+  await page.unroute("**/v1/direct/bob/messages*");
+  await page.getByRole("button", { name: "Go online" }).click();
+  await message(page, "long ago").waitFor();
+});
+
 test("a page that outlives its server goes on with the next one", async (t) => {
   const browser = await openBrowser(t);
   const demo = await startDemo(t);
@@ -103,6 +153,28 @@ test("a page that outlives its server goes on with the next one", async (t) => {
   assert.equal(await message(page, "to the first").count(), 0, "which does not know it");
   await demo.push([{ group: "everyone", from: "bob", body: "to ann" }]);
   await message(page, "to ann").waitFor();
+});
+
+test("history of the server before, when it comes while the list is made anew, does no harm", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  await demo.push([{ to: "ann", from: "bob", body: "to the first" }]);
+  const page = await join(t, browser, demo, "ann", { allowed: OTHER });
+  /** @type {import("playwright-core").Route[]} */
+  const [histories, lists] = [[], []];
+  await page.route("**/v1/direct/bob/messages*", (route) => void histories.push(route));
+  await page.route("**/v1/conversations*", (route) => void lists.push(route));
+  await chat(page, "bob").click();
+  await eventually(() => histories.length > 0, "the history is asked for");
+  await demo.restart();
+  await eventually(() => lists.length > 0, "the list is asked for anew", 30_000);
+  const read = page.waitForResponse("**/v1/direct/bob/messages*");
+  await histories.at(-1)?.fulfill({ json: { log: "x", messages: [], more: false } });
+  await (await read).finished();
+  for (const route of lists) await route.continue().catch(() => {});
+  await page.unroute("**/v1/conversations*");
+  await demo.push([{ group: "everyone", from: "bob", body: "to the second" }]);
+  await message(page, "to the second").waitFor();
 });
 
 test("the page comes up also when the network goes while it does", async (t) => {

@@ -5,7 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { BINARY, eventually, freePort } from "./support.mjs";
+import { BINARY, eventually, freePort, own } from "./support.mjs";
 
 /** @typedef {import("playwright-core").Page} Page */
 
@@ -20,6 +20,8 @@ export async function startDemo(t) {
   t.after(() => stop());
   const start = async () => {
     const child = spawn(BINARY, [...args, "--disk-free-min-bytes", "0", "--log", "warn"]);
+    // It removes its own folder.
+    own(child, "SIGTERM");
     const ended = once(child, "exit");
     stop = async () => {
       child.kill("SIGTERM");

@@ -109,16 +109,25 @@ export async function startServer(t, { args = [] } = {}) {
   return server;
 }
 
-/** All servers of this process and their folders, so that none outlives it. @type {Set<import("node:child_process").ChildProcess>} */
-const running = new Set();
+/** All programs of this process, how they are ended, and their folders, so that none outlives it.
+ * @type {Map<import("node:child_process").ChildProcess, NodeJS.Signals>} */
+const running = new Map();
 /** @type {Set<string>} */
 const folders = new Set();
 process.on("exit", () => {
-  running.forEach((child) => child.kill("SIGKILL"));
+  running.forEach((signal, child) => child.kill(signal));
   folders.forEach(removeFolder);
 });
 // So does the test runner end a file that takes too long; without a listener there would be no "exit".
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+
+/** A program that does not outlive this process. @template {import("node:child_process").ChildProcess} Child
+ * @param {Child} child @param {NodeJS.Signals} signal what ends it @returns {Child} */
+export function own(child, signal = "SIGKILL") {
+  running.set(child, signal);
+  child.once("exit", () => running.delete(child));
+  return child;
+}
 
 /** @param {string} folder */
 const removeFolder = (folder) => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
@@ -184,8 +193,7 @@ export class Server {
       ],
       { stdio: ["ignore", "pipe", "pipe"] },
     );
-    running.add(child);
-    child.once("exit", () => running.delete(child));
+    own(child);
     let shown = "";
     child.stderr.on("data", (text) => (this.log += text));
     child.stdout.on("data", (text) => (shown += text));

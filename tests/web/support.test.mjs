@@ -5,7 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
-import { openBrowser, servePages, startServer } from "./support.mjs";
+import { eventually, openBrowser, servePages, startServer } from "./support.mjs";
 
 test("a server keeps its address and messages over stops and kills", async (t) => {
   const server = await startServer(t);
@@ -21,22 +21,25 @@ test("a server keeps its address and messages over stops and kills", async (t) =
   );
 });
 
-test("a test file that is ended in the middle leaves neither a server nor its folder", async (t) => {
+test("a test file that is ended in the middle leaves neither a server nor its folder, nor a demo", async (t) => {
   const program = `
     import { Server } from ${JSON.stringify(new URL("support.mjs", import.meta.url).href)};
+    import { startDemo } from ${JSON.stringify(new URL("pages.mjs", import.meta.url).href)};
     const server = new Server([]);
     await server.start();
-    console.log(JSON.stringify([server.data, server.url]));
+    const demo = await startDemo({ after() {} });
+    console.log(JSON.stringify([server.data, server.url, demo.url]));
     setInterval(() => {}, 1000);
   `;
   const child = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: ["ignore", "pipe", "inherit"] });
   t.after(() => child.kill("SIGKILL"));
-  const [data, url] = JSON.parse(String((await once(child.stdout, "data"))[0]));
+  const [data, url, demo] = JSON.parse(String((await once(child.stdout, "data"))[0]));
   assert.ok(existsSync(data));
   child.kill("SIGTERM");
   await once(child, "exit");
   assert.ok(!existsSync(data));
   await assert.rejects(fetch(url));
+  await eventually(() => fetch(demo).then(() => false, () => true), "the demo ends");
 });
 
 test("a page in the browser reads an inbox of another origin", async (t) => {

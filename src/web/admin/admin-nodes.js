@@ -80,12 +80,15 @@ export function moreButton(text, more, next) {
   const button = element("button", "small", text);
   button.type = "button";
   button.hidden = !more;
+  let told;
   button.addEventListener("click", async () => {
     button.disabled = true;
     try {
       button.hidden = !(await next());
+      told?.remove();
     } catch (error) {
-      button.after(trouble(error));
+      told?.remove();
+      button.after((told = trouble(error)));
     } finally {
       button.disabled = false;
     }

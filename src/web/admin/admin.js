@@ -98,7 +98,11 @@ function signOut(reason) {
   sessionStorage.removeItem(KEPT);
   key = "";
   live?.stop();
-  for (const found of document.querySelectorAll(".found, #push-outcome")) found.replaceChildren();
+  for (const found of document.querySelectorAll(".found, #push-outcome")) {
+    // What is still asked for is for nobody.
+    rounds.delete(found);
+    found.replaceChildren();
+  }
   askKey(reason);
 }
 
@@ -312,14 +316,20 @@ function memberNodes(members) {
 /** Each message names the one before it in its group, so the chain can be followed from the last. */
 async function lastMessages(last) {
   if (last === 0) return element("p", "", "None yet.");
+  const gone = element("p", "note", "What was before is no longer kept.");
+  gone.hidden = true;
   let next = last;
   const read = async () => {
     const messages = [];
-    while (next > 0 && messages.length < GROUP_PAGE) {
-      const message = await ask(`/v1/messages/group/${next}`);
-      messages.push(message);
-      next = message.prev;
+    let id = next;
+    while (id > 0 && messages.length < GROUP_PAGE) {
+      const message = await messageIfKept("group", id);
+      gone.hidden = message !== null;
+      if (message) messages.push(message);
+      id = message?.prev ?? 0;
     }
+    // Only now: what fails in the middle is read again.
+    next = id;
     return messages;
   };
   const list = messageTable("Messages of the group", await read());
@@ -328,8 +338,18 @@ async function lastMessages(last) {
     return next > 0;
   });
   const whole = element("div");
-  whole.append(list, older);
+  whole.append(list, gone, older);
   return whole;
+}
+
+/** A message, or `null` if it is no longer kept. */
+async function messageIfKept(sequence, id) {
+  try {
+    return await ask(`/v1/messages/${sequence}/${id}`);
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
 }
 
 // ---- Messages

@@ -65,7 +65,7 @@ export interface Gap {
   /** The other user, for direct messages. */
   with?: string;
   group?: string;
-  /** The last id that was known. */
+  /** The last id that was known; where nothing of a conversation was known yet, where the client began. */
   after: number;
   /** The id of the message that showed the gap. */
   before: number;

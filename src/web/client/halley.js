@@ -494,7 +494,6 @@ class Tokens {
  * @property {() => void} live the server has spoken
  * @property {boolean} spoken
  * @property {number} heardAt when something came from it
- * @property {number} betterAt when a better transport should be tried
  * @property {(closed: Promise<void>) => void} opened something that `stop()` must wait for
  * @property {(socket: Socket | undefined) => void} socket what `send` may use
  */
@@ -549,7 +548,7 @@ async function pollOnce(link, wait) {
 async function* polls(link) {
   // The first is answered at once, and shows that the server is there.
   let wait = 0;
-  while (Date.now() < link.betterAt) {
+  for (;;) {
     const begun = Date.now();
     const page = await pollOnce(link, wait);
     link.live();
@@ -888,15 +887,29 @@ const OPEN = {
 class Chains {
   /** @type {Map<string, number>} */
   #last = new Map();
+  /** Of a conversation that is not above nothing behind this id was seen. Of a group this says nothing: its members
+   * come and go. @type {number | undefined} */
+  #begun;
 
   /** @param {Message} message */
   static #name({ sequence, group, from, to }) {
     return JSON.stringify(sequence === "group" ? [sequence, group] : [sequence, ...[from, to].sort()]);
   }
 
+  /** @param {string} name @returns {Sequence} */
+  static #sequence(name) {
+    return JSON.parse(name)[0];
+  }
+
   /** @param {Message} message */
   last(message) {
-    return this.#last.get(Chains.#name(message));
+    const id = this.#last.get(Chains.#name(message));
+    return id === undefined && message.sequence === "direct" ? this.#begun : id;
+  }
+
+  /** What comes from here on is seen. @param {Position | undefined} position */
+  begin(position) {
+    this.#begun ??= position?.direct;
   }
 
   /** @param {Message} message */
@@ -905,14 +918,21 @@ class Chains {
     // The one that moved is the last to be forgotten.
     this.#last.delete(name);
     this.#last.set(name, message.id);
-    if (this.#last.size > CHAINS_MAX) this.#last.delete(this.#last.keys().next().value ?? "");
+    if (this.#last.size > CHAINS_MAX) this.#forget();
+  }
+
+  /** The one that moved before all others. */
+  #forget() {
+    const [[name, id]] = this.#last;
+    this.#last.delete(name);
+    if (this.#begun !== undefined && Chains.#sequence(name) === "direct") this.#begun = Math.max(this.#begun, id);
   }
 
   /** The server's history is another from here on. @param {Position | undefined} position */
   cut(position) {
+    this.#begun = undefined;
     for (const [name, id] of this.#last) {
-      const sequence = /** @type {Sequence} */ (JSON.parse(name)[0]);
-      if (!position || id > position[sequence]) this.#last.delete(name);
+      if (!position || id > position[Chains.#sequence(name)]) this.#last.delete(name);
     }
   }
 }
@@ -1234,7 +1254,7 @@ export class Halley {
   }
 
   /** @param {HistoryOptions} options */
-  history({ with: user, group, before, after, limit, ...call }) {
+  async history({ with: user, group, before, after, limit, ...call }) {
     const path = `v1/${place({ user, group })}/messages`;
     return this.#call(call, (time) => this.#request(time, path, { before, after, limit }));
   }
@@ -1326,7 +1346,11 @@ export class Halley {
       if (limit.signal.aborted) return;
       const link = this.#link(limit.signal, this.#choose());
       this.#connection = link;
+      // Whatever transport it is, it makes room for a better one. What is cut off comes again.
+      const better = this.#betterAt(/** @type {Transport} */ (this.#transport));
+      if (better < Infinity) limit.expect(better - Date.now());
       const error = await this.#follow(run, link);
+      limit.relax();
       if (limit.signal.aborted) return;
       const ms = await this.#judge(run, link, error, Date.now() - begun);
       if (ms === 0 || limit.signal.aborted) return;
@@ -1381,6 +1405,7 @@ export class Halley {
 
   /** Hands a page over. @param {Run} run @param {Link} link @param {Page} page */
   async #take(run, link, page) {
+    this.#chains.begin(parseCursor(this.#cursor));
     for (const message of page.messages) {
       if (link.signal.aborted) return;
       if (this.#isRepeat(message)) continue;
@@ -1506,13 +1531,13 @@ export class Halley {
     let complete = true;
     for await (const missing of this.#between(link, where, after, message.id)) {
       if (link.signal.aborted) return;
-      complete &&= missing.prev === last;
+      complete &&= missing.prev <= last;
       last = missing.id;
       messages.push(missing);
       // It may be beyond other messages that are still to come: the cursor stays.
       await this.#hand(run, missing, this.#cursor);
     }
-    complete &&= message.prev === last;
+    complete &&= message.prev <= last;
     const { sequence, id: before, group } = message;
     const place = group === undefined ? { with: peer } : { group };
     this.#emit("gap", { sequence, ...place, after, before, messages, complete });
@@ -1591,7 +1616,6 @@ export class Halley {
       address: (path, query) => this.#address(path, query),
       spoken: false,
       heardAt: Date.now(),
-      betterAt: this.#betterAt(transport),
       live: () => {
         if (!link.spoken) this.#blocked.delete(transport);
         link.spoken = true;

@@ -13,6 +13,8 @@ export class Chat {
   #ids = new Set();
   /** Messages on their way to the server. */
   pending = [];
+  /** Resolves when the last of them was sent, or could not be. It never rejects. */
+  line = Promise.resolve();
   /** Whether there is history before the first message here. */
   hasOlder = true;
   /** Whether the newest page of history was read. */

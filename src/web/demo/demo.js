@@ -98,7 +98,7 @@ async function enter(user) {
   halley.on("message", receive);
   halley.on("state", () => {
     showState();
-    if (halley.state === "live") void sendHeld();
+    if (halley.state === "live") catchUp();
   });
   halley.on("reset", startOver);
   halley.on("error", (error) => error.fatal && complain(`The connection has ended: ${reason(error)}`));
@@ -144,11 +144,11 @@ async function list(group) {
   } catch (error) {
     complain(`The list of chats could not be read: ${reason(error)}`);
   }
-  const first = shown?.key ?? (group === undefined ? undefined : chats.of("group", group).key);
+  const first = chats.get(shown?.key) ?? chats.of("group", group);
   shown = null;
   showChats();
   // A phone begins with the list, a wide screen shows both.
-  await open(chats.get(first), page.app.dataset.view);
+  await open(first, page.app.dataset.view);
 }
 
 /** Counts what came since the chat was last looked at; a group that is new to this tab has nothing unread. */
@@ -166,9 +166,9 @@ async function startOver() {
   if (shown) shown.draft = page.text.value;
   chats = new Chats(known.user);
   shown = null;
-  for (const { kind, name, pending, draft } of known.sorted()) {
+  for (const { kind, name, pending, line, draft } of known.sorted()) {
     // What was not sent yet is still to be sent.
-    if (pending.length > 0 || draft) Object.assign(chats.of(kind, name), { pending, draft });
+    if (pending.length > 0 || draft) Object.assign(chats.of(kind, name), { pending, line, draft });
   }
   complain("The server was started anew: this is what it has now.");
   await list(group);
@@ -308,11 +308,17 @@ $("composer").addEventListener("submit", (event) => {
   renderPending();
   toEnd();
   page.text.focus();
-  void deliver(shown, waiting);
+  deliver(shown, waiting);
 });
 
-async function deliver(chat, waiting) {
+/** Sends it after what was written before it in this chat, so that all stays in order. */
+function deliver(chat, waiting) {
   waiting.failed = "";
+  waiting.held = false;
+  chat.line = chat.line.then(() => send(chat, waiting));
+}
+
+async function send(chat, waiting) {
   // The client would send it nevertheless; but who went offline does not mean that.
   waiting.held = halley.state === "stopped";
   if (waiting.held) {
@@ -343,11 +349,13 @@ async function deliver(chat, waiting) {
   }
 }
 
-/** Sends what was written offline, one after the other, so that it stays in order. */
-async function sendHeld() {
+/** Sends what was written offline, and reads what could not be read then. */
+function catchUp() {
   for (const chat of chats.sorted()) {
-    for (const waiting of chat.pending.filter(({ held }) => held)) await deliver(chat, waiting);
+    for (const waiting of chat.pending.filter(({ held }) => held)) deliver(chat, waiting);
   }
+  if (shown && !shown.opened) void loadOlder();
+  else wantMore();
 }
 
 /** A message that is there is no longer on its way. */
@@ -499,6 +507,8 @@ async function loadOlder() {
   } finally {
     loadingOlder = false;
   }
+  // The list of chats is being made anew.
+  if (!shown) return;
   showEmpty();
   if (chat !== shown) await loadOlder();
   else if (chat.hasOlder && page.scroll.scrollTop < BEGIN_PX && chat.opened) requestAnimationFrame(() => wantMore());
@@ -584,7 +594,7 @@ function pendingNode(waiting) {
     const again = make("button", "small", "Try again");
     again.type = "button";
     again.addEventListener("click", () => {
-      void deliver(chat, waiting);
+      deliver(chat, waiting);
       renderPending();
     });
     meta.append(" ", again);
