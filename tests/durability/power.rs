@@ -361,6 +361,9 @@ fn a_copy_is_durable_before_it_acknowledges() {
             process.kill9();
         }
     }
+    let segments = look(&room.data()).0;
+    let segments = segments.keys().filter(|path| path.starts_with("journal/"));
+    assert_eq!(segments.count(), 3);
     for clean in [true, false] {
         let (mut image, times) = look(&room.data());
         if !clean {
