@@ -1,6 +1,7 @@
 //! Makes the view durable in a thread of its own, off the path of the acknowledgement. Not for safety, which
 //! the journal gives, but so that sled always recovers and little is applied again at the next start.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -33,6 +34,7 @@ impl Written {
 pub(super) struct Flusher {
     written: Mutex<Written>,
     changed: Condvar,
+    failure: Arc<AtomicBool>,
 }
 
 impl Flusher {
@@ -80,6 +82,18 @@ impl Flusher {
         }
     }
 
+    /// Becomes true when a flush fails: what sled holds on disk is not known then.
+    pub(super) fn failure(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.failure)
+    }
+
+    /// A flush failed, and is not tried again.
+    pub(super) fn fail(&self) {
+        self.failure.store(true, Ordering::Release);
+        self.lock().failed = true;
+        self.changed.notify_all();
+    }
+
     /// Ends the thread.
     pub(super) fn stop(&self) {
         self.lock().stop = true;
@@ -101,23 +115,18 @@ impl Flusher {
             }
             let (rows, bytes) = (written.rows, written.bytes);
             drop(written);
-            let done = flush();
-            written = self.lock();
-            match done {
-                Ok(()) => {
-                    written.rows -= rows;
-                    written.bytes -= bytes;
-                }
-                Err(e) => {
-                    tracing::error!(error = e.cause(), "the readable view cannot be flushed");
-                    written.failed = true;
-                }
+            if let Err(e) = flush() {
+                tracing::error!(
+                    error = e.cause(),
+                    "the readable view cannot be flushed: writes are refused until a restart"
+                );
+                return self.fail();
             }
+            written = self.lock();
+            written.rows -= rows;
+            written.bytes -= bytes;
             drop(written);
             self.changed.notify_all();
-            if self.lock().failed {
-                return;
-            }
         }
     }
 }
@@ -128,8 +137,7 @@ struct Ending<'a>(&'a Flusher);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.lock().failed = true;
-            self.0.changed.notify_all();
+            self.0.fail();
         }
     }
 }

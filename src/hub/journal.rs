@@ -227,6 +227,7 @@ mod tests {
     use super::super::{Durability, Hub, Options};
     use super::*;
     use crate::model::{Body, Draft, Receiver, UserName};
+    use crate::store::Directory;
 
     /// A push, which is queued when this returns, or refused.
     fn queue(hub: &Hub) -> impl Future<Output = Result<(), Error>> + use<> {
@@ -277,6 +278,26 @@ mod tests {
         drop(held);
         runtime.block_on(answer).unwrap();
         assert_eq!(hub.status().journal.offset, 1);
+        hub.close();
+    }
+
+    #[tokio::test]
+    async fn time_never_falls_though_the_clock_does() {
+        const AHEAD_MS: u64 = 9_000_000_000_000;
+        let data = tempfile::tempdir().unwrap();
+        let directory = Directory::open(data.path()).unwrap();
+        let mut journal = Journal::open(&directory, true).unwrap();
+        let entry = Entry {
+            proposer: 1,
+            n: 1,
+            at_ms: AHEAD_MS,
+            commands: Vec::new(),
+        };
+        journal.append(entry, |_| unreachable!()).unwrap();
+        drop((journal, directory));
+        let hub = open(data.path());
+        queue(&hub).await.unwrap();
+        assert_eq!(hub.status().watermark.direct, 1);
         hub.close();
     }
 

@@ -162,7 +162,8 @@ struct Inner {
     waiters: Waiters,
     /// A turn for each list of conversations that may be made at once.
     lists: Arc<Semaphore>,
-    refused: AtomicBool,
+    /// Set when anything that is written fails; also by the flusher.
+    refused: Arc<AtomicBool>,
     damaged: AtomicBool,
     closing: AtomicBool,
     running: Mutex<Option<Running>>,

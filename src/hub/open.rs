@@ -189,7 +189,7 @@ fn start(
         woken: Watermark::default(),
         waiters: Waiters::new(),
         lists: Arc::new(Semaphore::new(LISTS_MAX)),
-        refused: AtomicBool::new(false),
+        refused: flusher.failure(),
         damaged: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         running: Mutex::new(None),
@@ -243,4 +243,40 @@ fn thread<T: Send + 'static>(
 
 fn random() -> u64 {
     getrandom::u64().expect("the operating system gives random bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(data: &Path) -> Hub {
+        Hub::open(Options {
+            data: data.to_owned(),
+            durability: Durability::Always,
+            cache_bytes: 8 << 20,
+            disk_free_min_bytes: 0,
+            queue_bytes_max: 1 << 20,
+            waiters_per_user_max: 10,
+            channels_max: 0,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn after_a_failed_flush_writes_are_refused_at_once_and_a_stop_leaves_no_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let mark = data.join("clean");
+        for fails in [true, false] {
+            let hub = open(data);
+            assert!(hub.ready().is_ok());
+            if fails {
+                let running = hub.0.running.lock().unwrap();
+                running.as_ref().unwrap().flusher.fail();
+            }
+            assert_eq!(hub.ready().is_err(), fails, "before any other write");
+            hub.close();
+            assert_eq!(mark.exists(), !fails);
+        }
+    }
 }

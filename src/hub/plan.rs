@@ -404,6 +404,10 @@ mod tests {
             ),
             (DAY_MS + 4, vec![open_channel("z"), to_all()]),
             (DAY_MS + 5, vec![to_team("x", None), change(&[], &["x"])]),
+            // Who leaves where he joined, and comes again when others may not read back.
+            (DAY_MS + 6, vec![change(&["x"], &[])]),
+            (DAY_MS + 6, vec![change(&[], &["x"])]),
+            (DAY_MS + 6, vec![set(&["x"], Some(HistoryMode::Member))]),
             (2 * DAY_MS + 9, vec![direct("a", "x", Some("k"))]),
             (2 * DAY_MS + 9, vec![direct("b", "a", None), delete()]),
         ];
@@ -490,5 +494,52 @@ mod tests {
             }
             assert_eq!(found.join(" "), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_key_is_forgotten_a_day_after_its_last_first_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let (view, mut state) = open(folder.path());
+        let used = || vec![direct("a", "b", Some("k"))];
+        // Used again in the very moment in which its time is over, it is not forgotten with its first time.
+        let entries = [
+            (1, used(), "1"),
+            (DAY_MS, used(), "1 again"),
+            (DAY_MS + 1, used(), "2"),
+            (DAY_MS + 2, vec![], ""),
+            (DAY_MS + 3, used(), "2 again"),
+            (2 * DAY_MS + 1, vec![], ""),
+        ];
+        let kept = |view: &View| view.keys_before(u64::MAX, 9).unwrap();
+        for ((n, (at_ms, commands, expected)), rows) in (1..).zip(entries).zip([1, 1, 2, 1, 1, 1]) {
+            let entry = Entry {
+                proposer: 1,
+                n,
+                at_ms,
+                commands,
+            };
+            let (plan, applied) = planned(&mut state, &view, n, &entry);
+            view.write(&plan.writes, &applied).unwrap();
+            let said = plan.outcomes.iter().map(|outcome| match outcome {
+                Outcome::Message(receipt) if receipt.duplicate => format!("{} again", receipt.id),
+                Outcome::Message(receipt) => receipt.id.to_string(),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(said.collect::<String>(), expected, "entry {n}");
+            assert_eq!(kept(&view).len(), rows, "entry {n}");
+        }
+        let entry = Entry {
+            proposer: 1,
+            n: 7,
+            at_ms: 2 * DAY_MS + 2,
+            commands: vec![],
+        };
+        let hash = kept(&view)[0].1;
+        assert!(view.key(hash).unwrap().is_some());
+        let (plan, applied) = planned(&mut state, &view, 7, &entry);
+        view.write(&plan.writes, &applied).unwrap();
+        assert_eq!(kept(&view), []);
+        assert_eq!(view.key(hash).unwrap(), None);
+        view.check(&applied).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! `halley rebuild`: the view made anew, and a damaged journal cut where its operator accepts the loss.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use super::open::{close_view, unshared};
 use super::recover::{Recovered, Stopping, attempt, guarded};
@@ -68,8 +69,12 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
     if fork {
         directory.fork(rebuilt.heads)?;
     }
+    let failure = flusher.failure();
     drop((follower, state, journal));
     drop(Stopping(Some((flusher, flush))));
+    if failure.load(Ordering::Acquire) {
+        return Err(Error::View("a flush of it failed".into()));
+    }
     let view = unshared(view).ok_or_else(|| Error::View("it is still in use".into()))?;
     close_view(view, &directory, cache_bytes, rebuilt.offset)?;
     directory.remove_set_aside()?;
@@ -83,7 +88,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::hub::{Durability, Hub, Options, verify};
+    use crate::hub::{Compared, Durability, Hub, Options, verify};
     use crate::model::{Body, Draft, Receiver, UserName};
     use crate::store::{Command, Entry};
 
@@ -207,6 +212,36 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_loss_of_everything_is_not_accepted_and_no_journal_is_not_a_whole_one() {
+        let data = tempfile::tempdir().unwrap();
+        let data = data.path();
+        let first = segmented(data);
+        let sound = fs::read(&first).unwrap();
+        let mut bytes = sound.clone();
+        bytes[30] ^= 1;
+        fs::write(&first, &bytes).unwrap();
+        for accept_loss in [false, true] {
+            assert_refused(data, rebuild(data, accept_loss, CACHE));
+            assert_eq!(fs::read(&first).unwrap(), bytes);
+        }
+        fs::write(&first, &sound).unwrap();
+        let verified = || verify(data, CACHE, &mut |_, _| ());
+        let view = verified().unwrap().view;
+        assert!(
+            matches!(view, Compared::Same),
+            "it is as if nothing was tried"
+        );
+        for segment in fs::read_dir(data.join("journal")).unwrap() {
+            fs::remove_file(segment.unwrap().path()).unwrap();
+        }
+        fs::remove_file(data.join("clean")).unwrap();
+        let refused = |error: Error| assert!(matches!(error, Error::Directory { .. }), "{error}");
+        refused(verified().unwrap_err());
+        refused(rebuild(data, true, CACHE).unwrap_err());
+        refused(open(data).unwrap_err());
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_journal_that_lost_its_end_is_only_gone_on_with_when_that_is_accepted() {
         let data = tempfile::tempdir().unwrap();
@@ -232,6 +267,11 @@ mod tests {
         // The view knows it too.
         fs::remove_file(data.join("clean")).unwrap();
         refused(rebuild(data, false, CACHE).unwrap_err());
+        refused(open(data).unwrap_err());
+        // Nothing is given up before it is noted that the log must get another id.
+        fs::create_dir(data.join("format.new")).unwrap();
+        assert!(matches!(rebuild(data, true, CACHE), Err(Error::Io { .. })));
+        fs::remove_dir(data.join("format.new")).unwrap();
         refused(open(data).unwrap_err());
         assert_eq!(rebuild(data, true, CACHE).unwrap().offset, 1);
         let hub = open(data).unwrap();

@@ -74,3 +74,34 @@ impl Progress {
         (state.0 >= offset).then_some(state.1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn direct(direct: u64) -> Position {
+        Position { direct, group: 0 }
+    }
+
+    #[test]
+    fn who_needs_the_ids_up_to_an_entry_waits_until_it_is_applied() {
+        let progress = Progress::default();
+        progress.applied(1, direct(10));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // The other one waits by then; if not, nothing is proved, but nothing fails.
+                std::thread::park_timeout(Duration::from_millis(20));
+                progress.applied(2, direct(20));
+            });
+            assert_eq!(progress.heads_at(2), Some(direct(20)));
+            scope.spawn(|| {
+                std::thread::park_timeout(Duration::from_millis(20));
+                progress.end();
+            });
+            assert_eq!(progress.heads_at(3), None);
+        });
+        assert_eq!(progress.heads_at(2), Some(direct(20)));
+    }
+}

@@ -10,7 +10,8 @@ use tracing::{info, warn};
 use super::error::Error;
 use super::files::{
     files_of, identity, identity_with, is_there, lock, lock_to_read, make_directory, must_be_ours,
-    must_exist, must_have_journal, read_only, sync_directory, sync_names_above, write_durably,
+    must_exist, must_have_journal, read_only, sync_directory, sync_names_above, sync_readable,
+    write_durably,
 };
 use super::journal::Journal;
 use super::segment::Tail;
@@ -210,6 +211,9 @@ impl Directory {
     /// so that a stop in between changes nothing of that.
     pub fn begin(&mut self, relaxed: bool) -> Result<(), Error> {
         let fork = self.must_fork();
+        if self.copied {
+            self.sync_copy()?;
+        }
         if self.format.relaxed != relaxed {
             self.format.relaxed = relaxed;
             if !fork {
@@ -217,6 +221,21 @@ impl Directory {
             }
         }
         self.remove_clean()
+    }
+
+    /// Makes a copy durable: who copies files seldom syncs them, and what is acknowledged from now on is worth
+    /// nothing without what was before it. Not sled, which can be made anew.
+    fn sync_copy(&self) -> Result<(), Error> {
+        for directory in [&self.path, &self.journal()] {
+            for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
+                let path = entry.map_err(Error::io("list", directory))?.path();
+                if path.is_file() {
+                    sync_readable(&path)?;
+                }
+            }
+            sync_directory(directory)?;
+        }
+        sync_names_above(&self.path)
     }
 
     /// Says that acknowledged entries are about to be given up: until [`Self::fork`], also after a stop,
@@ -406,6 +425,12 @@ mod tests {
     #[test]
     fn entries_that_may_be_lost_fork_the_log_also_after_another_stop() {
         let (_parent, path) = fresh();
+        let mut directory = Directory::open(&path).unwrap();
+        directory.begin(true).unwrap();
+        fs::create_dir(directory.sled()).unwrap();
+        directory.close(0).unwrap();
+        drop(directory);
+        assert!(!must_fork(&path), "a clean stop syncs all");
         Directory::open(&path).unwrap().begin(true).unwrap();
         assert!(must_fork(&path));
         let mut directory = Directory::open(&path).unwrap();
@@ -429,6 +454,32 @@ mod tests {
         directory.fork(Position::default()).unwrap();
         drop(directory);
         assert!(!must_fork(&path));
+    }
+
+    #[test]
+    fn sled_is_trusted_unseen_only_as_the_stop_left_it() {
+        let (_parent, path) = fresh();
+        let directory = Directory::open(&path).unwrap();
+        let sled = directory.sled();
+        fs::create_dir(&sled).unwrap();
+        fs::write(sled.join("db"), "1").unwrap();
+        directory.close(3).unwrap();
+        drop(directory);
+        let trust = |end| Directory::open(&path).unwrap().trust(end).unwrap();
+        assert_eq!(trust(3), Trust::Clean);
+        assert_eq!(trust(4), Trust::Check, "it lacks an entry");
+        fs::write(sled.join("db"), "12").unwrap();
+        assert_eq!(trust(3), Trust::Check, "it has changed");
+        // Whose `format` has another inode is a copy: what it holds may be of many moments.
+        let format = fs::read(path.join("format")).unwrap();
+        fs::write(path.join("copy"), format).unwrap();
+        fs::rename(path.join("copy"), path.join("format")).unwrap();
+        assert_eq!(trust(3), Trust::Rebuild);
+        fs::write(sled.join("db"), "1").unwrap();
+        Directory::open(&path).unwrap().close(3).unwrap();
+        assert_eq!(trust(3), Trust::Clean);
+        fs::remove_dir_all(&sled).unwrap();
+        assert_eq!(trust(3), Trust::Rebuild);
     }
 
     #[test]

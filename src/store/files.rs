@@ -96,13 +96,15 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
 /// process may not open it has not made.
 pub(super) fn sync_names_above(path: &Path) -> Result<(), Error> {
     let path = path.canonicalize().map_err(Error::io("find", path))?;
-    for above in path.ancestors().skip(1) {
-        match sync_directory(above) {
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
-            done => done?,
-        }
+    path.ancestors().skip(1).try_for_each(sync_readable)
+}
+
+/// Makes a file or directory durable, unless this process may not open it.
+pub(super) fn sync_readable(path: &Path) -> Result<(), Error> {
+    match sync_directory(path) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
+        done => done,
     }
-    Ok(())
 }
 
 /// What tells this directory from a copy of it.

@@ -151,6 +151,9 @@ pub(super) fn sound_segments(
     {
         all.pop();
     }
+    if all.is_empty() {
+        return Err(no_segments(directory));
+    }
     let mut previous = (0, 0);
     for (first, path) in &all {
         let damage = |reason: String| Error::Journal {
@@ -190,6 +193,7 @@ pub(super) fn sound_segments(
     Ok(all)
 }
 
+/// A journal is never without one: it is made with its first.
 pub(super) fn no_segments(directory: &Path) -> Error {
     Error::Journal {
         path: directory.to_owned(),

@@ -248,7 +248,10 @@ impl Journal {
             let (path, position, reason) = damage;
             warn!(path = %path.display(), position, reason, "cutting the journal off here");
             let known = segments(&directory)?;
-            let Some(number) = known.iter().position(|(_, known)| *known == path) else {
+            let number = known.iter().position(|(_, known)| *known == path);
+            // Nothing is before it that could be kept.
+            let Some(number) = number.filter(|number| *number > 0 || position > 0) else {
+                let reason = format!("{reason}; before it there is nothing that could be kept");
                 return Err(Error::Journal {
                     path,
                     position,
@@ -298,6 +301,7 @@ impl Journal {
 
     fn roll(&mut self, heads: Position) -> Result<(), Error> {
         self.sync()?;
+        assert!(self.is_synced(), "a segment is never synced again");
         let previous = (self.head.first, self.bytes);
         let head = SegmentHead {
             log: self.log,
@@ -470,6 +474,14 @@ mod tests {
         assert!(paths.len() > 4, "{paths:?}");
         assert_eq!(read(&directory).unwrap(), 40);
         assert_eq!(Journal::open(&directory, true).unwrap().identity().2, 40);
+        for path in paths.iter().skip(1) {
+            let SegmentHead { first, heads, .. } = SegmentReader::open(path).unwrap().unwrap().head;
+            assert_eq!(
+                (heads.direct, heads.group),
+                (first - 1, 0),
+                "the ids given before its first entry"
+            );
+        }
         for path in paths.iter().rev().skip(1) {
             let away = path.with_extension("away");
             fs::rename(path, &away).unwrap();
@@ -492,6 +504,23 @@ mod tests {
             );
             fs::write(path, &good).unwrap();
         }
+    }
+
+    #[test]
+    fn a_segment_is_synced_before_the_next_begins_also_where_entries_are_not() {
+        let (_folder, directory) = written(0, SEGMENT_BYTES);
+        let mut journal = Journal::open(&directory, false).unwrap();
+        journal.roll_at(300);
+        for n in 1..=20 {
+            journal
+                .append(entry(n), |_| Ok(Position::default()))
+                .unwrap();
+            assert!(!journal.is_synced());
+        }
+        assert!(journal.segments > 2);
+        journal.sync().unwrap();
+        assert!(journal.is_synced());
+        assert_eq!(read(&directory).unwrap(), 20);
     }
 
     #[test]

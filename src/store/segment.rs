@@ -22,7 +22,7 @@ const MAGIC: [u8; 8] = *b"HALLEYJ1";
 pub(super) const HEADER_BYTES: usize = 8 + 16 + 5 * 8 + 4;
 const FRAME_HEAD_BYTES: usize = 4 + 4 + 1 + 8;
 const ENTRY_VERSION: u8 = 1;
-/// The largest entry: the largest request that can be configured (256 MiB) plus what is queued beside it,
+/// The largest entry: the largest request that can be configured (32 MiB) plus what is queued beside it,
 /// with a wide margin, for an entry that is refused here stops all writing. A frame that claims more is
 /// damage.
 const ENTRY_BYTES_MAX: usize = 512 << 20;

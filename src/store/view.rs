@@ -300,4 +300,74 @@ mod tests {
         open_sled(directory.path(), 1 << 20).unwrap();
         late.join().unwrap();
     }
+
+    fn opened(folder: &Path) -> (View, Applied) {
+        View::open(&Directory::open(folder).unwrap(), 8 << 20).unwrap()
+    }
+
+    fn number(bytes: &[u8]) -> u64 {
+        u64::from_be_bytes(*bytes.first_chunk().unwrap())
+    }
+
+    /// What stands before the mark is there when the mark is, and what stands behind it is not there earlier: an
+    /// entry that is cut short is applied again, and must find what it found.
+    #[test]
+    fn new_rows_are_written_before_the_mark_and_changes_behind_it() {
+        const ENTRIES: u64 = 3000;
+        let folder = tempfile::tempdir().unwrap();
+        let (view, mut applied) = opened(folder.path());
+        let row = |n: u64| [b"z", &n.to_be_bytes()[..]].concat();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 1..=ENTRIES {
+                    applied.offset = n;
+                    let change = Change {
+                        key: b"y".to_vec(),
+                        value: Some(n.to_be_bytes().to_vec()),
+                    };
+                    let writes = Writes {
+                        rows: vec![(row(n), Vec::new())],
+                        changes: vec![change],
+                        ..Writes::default()
+                    };
+                    view.write(&writes, &applied).unwrap();
+                }
+            });
+            let mark = || {
+                let mark = view.db.get(key::APPLIED).unwrap();
+                mark.map_or(0, |mark| decode::<Applied>("", &mark).unwrap().offset)
+            };
+            while !writer.is_finished() {
+                let changed = view.index.get("y").unwrap().map_or(0, |n| number(&n));
+                let marked = mark();
+                assert!(changed <= marked, "a change before the mark");
+                let there = marked == 0 || view.has(&row(marked), &[]);
+                assert!(there, "the mark before a row");
+            }
+        });
+        let left = view.db.scan_prefix("r").count();
+        assert_eq!(left, 0, "what was done is forgotten");
+    }
+
+    #[test]
+    fn an_open_finishes_the_changes_of_the_mark_and_forgets_those_of_a_later_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let (view, mut applied) = opened(folder.path());
+        applied.offset = 7;
+        for offset in [7, 8] {
+            let change = Change {
+                key: vec![b'0' + u8::try_from(offset).unwrap()],
+                value: Some(vec![1]),
+            };
+            let row = key::redo(offset, 0);
+            view.db.insert(row, encode(&vec![change])).unwrap();
+        }
+        view.db.insert(key::APPLIED, encode(&applied)).unwrap();
+        drop(view);
+        let (view, again) = opened(folder.path());
+        assert_eq!(again, applied);
+        assert!(view.has(b"7", &[1]));
+        assert!(!view.has(b"8", &[1]));
+        assert_eq!(view.db.scan_prefix("r").count(), 0);
+    }
 }

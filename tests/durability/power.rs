@@ -21,7 +21,7 @@ use self::recorder::{assert_complete, recorded};
 use self::world::{Ending, Story, World};
 use crate::image::{Image, Times, below, inside, look, put, set_times};
 use crate::ledger::Position;
-use crate::support::{Launch, Rng, halley, rounds};
+use crate::support::{Launch, Process, Rng, halley, rounds};
 
 /// Images that are made of one recorded server.
 const CUTS: u64 = 4;
@@ -309,5 +309,112 @@ fn a_copy_becomes_a_log_of_its_own_though_it_is_killed_while_it_first_opens() {
             );
             assert_eq!(now["watermark"], status["watermark"]);
         }
+    }
+}
+
+/// What is left when nothing survives that was not synced.
+const NOTHING: Fate = Fate {
+    pages: 0,
+    names: false,
+};
+
+/// Starts a server, which may be recorded, and pushes a message; gives its id.
+fn push_one(launch: &Launch) -> (Process, u64) {
+    let process = launch.start();
+    let pushed = process.admin().push_direct("ann", "bob", "1", None);
+    let id = pushed.unwrap().receipt().id;
+    (process, id)
+}
+
+/// Frames are only written behind a header that was synced, so that one that is not whole is no damage.
+#[track_caller]
+fn assert_header_is_synced_first(log: &Log) {
+    let segment = log.events.iter().find_map(|event| match event {
+        Event::Create { inode, path } if path.ends_with(".journal") => Some(*inode),
+        _ => None,
+    });
+    let segment = segment.expect("a segment was made");
+    let steps = log.events.iter().filter_map(|event| match event {
+        Event::Write { inode, .. } if *inode == segment => Some("write"),
+        Event::SyncBegin { inode, .. } if *inode == segment => Some("sync"),
+        _ => None,
+    });
+    let steps: Vec<_> = steps.take(4).collect();
+    assert_eq!(steps, ["write", "sync", "write", "sync"]);
+}
+
+/// Who copies files seldom syncs them: what a copy acknowledges is worth nothing without what was before it.
+#[test]
+fn a_copy_is_durable_before_it_acknowledges() {
+    let mut rng = Rng::from_env("power, unsynced copy");
+    let mut room = Room::new();
+    let (mut process, _) = push_one(&Launch::new(&room.data()));
+    process.kill9();
+    // A copy goes on in a segment of its own: this one has three, and has stopped.
+    for clean in [false, true] {
+        let (image, times) = look(&room.data());
+        let launch = room.place(&inside(&image, DATA), &times, false);
+        (process, _) = push_one(&launch);
+        if clean {
+            assert!(process.terminate().success());
+        } else {
+            process.kill9();
+        }
+    }
+    let segments = look(&room.data()).0;
+    let segments = segments.keys().filter(|path| path.starts_with("journal/"));
+    assert_eq!(segments.count(), 3);
+    for clean in [true, false] {
+        let (mut image, times) = look(&room.data());
+        if !clean {
+            image.remove("clean");
+        }
+        room.place(&inside(&image, DATA), &times, false);
+        let disk = Disk::load(&room.root);
+        let mut disk = disk.with_unsynced_contents().with_unsynced_names();
+        let path = room.fresh("log");
+        let (mut process, id) = push_one(&recorded(&room.data(), &room.root, &path));
+        process.kill9();
+        let log = Log::read(&path);
+        assert_header_is_synced_first(&log);
+        disk.advance(&log, log.events.len());
+        let left = disk.lose_power(NOTHING, &mut rng);
+        for key in ["data/admin.key", "data/token.secret"] {
+            assert_eq!(left.get(key), disk.seen().get(key), "{key}");
+        }
+        let launch = room.place(&left, &times, false);
+        let (mut process, next) = push_one(&launch);
+        assert_eq!(next, id + 1, "clean: {clean}");
+        process.kill9();
+    }
+}
+
+/// A kill leaves what is only in the memory of the system: whoever reads it after the next start must be able to
+/// rely on it. And the mark of the stop before is gone for good, for it vouches for a sled that is no more.
+#[test]
+fn what_a_start_finds_is_durable_before_it_is_visible_and_the_mark_does_not_come_back() {
+    let mut rng = Rng::from_env("power, second start");
+    for clean in [false, true] {
+        let mut room = Room::new();
+        let (mut process, _) = push_one(&Launch::new(&room.data()));
+        if clean {
+            assert!(process.terminate().success());
+        } else {
+            process.kill9();
+        }
+        let disk = Disk::load(&room.root);
+        let mut disk = if clean {
+            disk
+        } else {
+            disk.with_unsynced_contents()
+        };
+        let path = room.fresh("log");
+        recorded(&room.data(), &room.root, &path).start().kill9();
+        let log = Log::read(&path);
+        disk.advance(&log, log.events.len());
+        let (left, seen) = (disk.lose_power(NOTHING, &mut rng), disk.seen());
+        assert!(!left.contains_key("data/clean"));
+        let segment = "data/journal/00000000000000000001.journal";
+        assert_eq!(left.get(segment), seen.get(segment), "clean: {clean}");
     }
 }

@@ -71,6 +71,30 @@ impl Disk {
         disk
     }
 
+    /// The same, but nothing that the files hold has been synced.
+    pub(super) fn with_unsynced_contents(mut self) -> Self {
+        for node in &mut self.nodes {
+            if let Node::File(file) = node {
+                let data = file.current();
+                *file = File::new(Vec::new());
+                file.push(0, Change::Write { at: 0, data });
+            }
+        }
+        self
+    }
+
+    /// The same, but no name has been synced.
+    pub(super) fn with_unsynced_names(mut self) -> Self {
+        for step in std::mem::take(&mut self.base) {
+            self.operations.push(Operation {
+                unsynced: BTreeSet::from([step.dir]),
+                steps: vec![step],
+                when: 0,
+            });
+        }
+        self
+    }
+
     fn load_dir(&mut self, path: &Path, dir: usize) {
         for entry in fs::read_dir(path).unwrap() {
             let entry = entry.unwrap();
