@@ -2,7 +2,11 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -16,10 +20,25 @@ pub fn start(config: &LogConfig) {
         .log_internal_errors(false)
         .with_writer(io::stderr);
     let started = match config.format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => lines
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .with(filter_fn(is_discreet))
+            .try_init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(filter_fn(is_discreet))
+            .try_init(),
     };
     if started.is_err() {
         tracing::debug!("the log was started before");
     }
+}
+
+/// Whether an event is fit for a log, whatever the filter asks for: at its finest level, tungstenite tells frames whole,
+/// and with them fresh tokens.
+fn is_discreet(event: &Metadata<'_>) -> bool {
+    *event.level() < Level::TRACE || !event.target().starts_with("tungstenite")
 }

@@ -22,6 +22,7 @@ mod promises;
 mod pushes;
 mod races;
 mod refusals;
+mod secrets;
 mod sockets;
 mod support;
 mod transports;
