@@ -280,6 +280,25 @@ async fn a_body_that_is_declared_too_long_is_refused_unread() {
     assert!(http.ends().await);
 }
 
+/// As a proxy is asked to open a tunnel.
+#[tokio::test]
+async fn a_target_without_a_path_is_refused() {
+    let server = TestServer::start().await;
+    for address in [server.client, server.admin] {
+        for request in [
+            "CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n",
+            "GET a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n",
+            "OPTIONS a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n",
+            "POST a:1 HTTP/1.1\r\nhost: a:1\r\ncontent-length: 2\r\n\r\n{}",
+        ] {
+            let mut http = Http::connect(address).await;
+            http.send(request).await;
+            let reply = http.reply().await;
+            assert_eq!((reply.status, reply.code().as_str()), (400, "bad_request"));
+        }
+    }
+}
+
 /// A body left unread must never be taken for the next request.
 #[tokio::test]
 async fn an_unread_body_is_never_a_request() {
