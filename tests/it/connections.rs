@@ -383,33 +383,6 @@ async fn a_slow_reader_that_goes_on_reading_gets_all() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_told_so() {
-    let server = TestServer::with(|parts| parts.limits.connections_max = 2).await;
-    let mut first = server.connect().await;
-    let mut second = server.connect().await;
-    assert!(healthy(&mut first).await && healthy(&mut second).await);
-    let mut third = server.connect().await;
-    let reply = third.request("GET", "/healthz", &[], "").await;
-    assert_eq!(
-        (reply.status, reply.code().as_str()),
-        (503, "too_many_connections")
-    );
-    assert_eq!(reply.header("retry-after"), Some("2"));
-    assert!(third.ends().await);
-    drop((first, third));
-    eventually("there is room again", || async {
-        server
-            .connect()
-            .await
-            .request("GET", "/healthz", &[], "")
-            .await
-            .status
-            == 200
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn the_end_answers_held_polls_and_closes_idle_connections() {
     let mut server = TestServer::start().await;
     let mut held = server.poll_held("bob").await;

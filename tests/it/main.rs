@@ -22,6 +22,7 @@ mod promises;
 mod pushes;
 mod races;
 mod refusals;
+mod room;
 mod secrets;
 mod sockets;
 mod support;
