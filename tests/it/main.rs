@@ -24,6 +24,7 @@ mod races;
 mod refusals;
 mod room;
 mod secrets;
+mod slow;
 mod sockets;
 mod support;
 mod transports;
