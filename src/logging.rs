@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing::Level;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
@@ -19,22 +19,31 @@ pub fn start(config: &LogConfig) {
         // where standard error is the pipe of a program that is gone, or a terminal that was closed.
         .log_internal_errors(false)
         .with_writer(io::stderr);
-    // sled traces what it writes, whole messages too, and those are in no log.
-    let no_messages =
-        filter_fn(|event| *event.level() != Level::TRACE || !event.target().starts_with("sled"));
     let started = match config.format {
-        LogFormat::Text => {
-            let lines = lines.with_ansi(io::stderr().is_terminal()).finish();
-            lines.with(no_messages).try_init()
-        }
-        LogFormat::Json => {
-            let lines = lines.json().flatten_event(true).finish();
-            lines.with(no_messages).try_init()
-        }
+        LogFormat::Text => lines
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .with(filter_fn(is_discreet))
+            .try_init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(filter_fn(is_discreet))
+            .try_init(),
     };
     if started.is_err() {
         tracing::debug!("the log was started before");
     }
+}
+
+/// Whether an event is fit for a log, whatever the filter asks for: at their finest level, sled tells the rows that it
+/// writes and tungstenite its frames, and with them messages and fresh tokens.
+fn is_discreet(event: &Metadata<'_>) -> bool {
+    let tells_all = ["sled", "tungstenite"]
+        .iter()
+        .any(|name| event.target().starts_with(name));
+    *event.level() < Level::TRACE || !tells_all
 }
 
 #[cfg(test)]

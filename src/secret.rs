@@ -49,7 +49,10 @@ impl Secret {
                 origin: origin(),
                 length,
             }),
-            _ if !self.0.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
+            // A header's value begins and ends with its first and last character that is no blank.
+            _ if self.0.trim() != self.0
+                || !self.0.bytes().all(|byte| (b' '..=b'~').contains(&byte)) =>
+            {
                 Err(SecretError::NotPrintable { origin: origin() })
             }
             _ => Ok(self),
@@ -133,8 +136,10 @@ pub enum SecretError {
         /// How long it is.
         length: usize,
     },
-    /// It has several lines, or characters that could not be sent in a header.
-    #[error("{origin} does not hold one line of printable ASCII characters")]
+    /// It has several lines, or could not be sent in a header.
+    #[error(
+        "{origin} does not hold one line of printable ASCII characters without blanks around it"
+    )]
     NotPrintable {
         /// The file or option.
         origin: String,
@@ -264,6 +269,8 @@ mod tests {
             ("hunter2hunter2\n", "has 14 characters"),
             ("0123456789abcdef\nsecond line\n", "one line"),
             ("fünfzehn Zeichen und mehr", "ASCII"),
+            ("0123456789abcdef \n", "without blanks"),
+            (" 0123456789abcdef", "without blanks"),
             (&"x".repeat(20_000), "longer than"),
         ] {
             let (_folder, path) = file_with(text);

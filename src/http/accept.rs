@@ -17,8 +17,9 @@ use super::service::Listener;
 
 /// After an error of `accept` that may last, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections beyond the limit that are told so; those beyond these are just closed.
-const REFUSALS_MAX: usize = 64;
+/// Connections beyond the limit that are told so at once, by each listener; those beyond these are just closed. All
+/// fit into the open files that are not counted as connections.
+const REFUSALS_MAX: usize = 32;
 
 /// Serves a listener until `shutdown` is true and every connection has ended. Dropping the future cuts
 /// those that are left.
@@ -64,19 +65,15 @@ fn admit(
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let listener = listener.clone();
+    // The rest are being told that there is no room.
+    let admitted_before = listener.app.connections(listener.face);
     if let Some(admitted) = listener.app.admit(listener.face) {
         let stop = stop.clone();
         connections.spawn(async move {
             let _admitted = admitted;
             connection::run(stream, listener, stop).await;
         });
-    } else if connections.len()
-        < listener
-            .app
-            .limits
-            .connections_max
-            .saturating_add(REFUSALS_MAX)
-    {
+    } else if connections.len() < admitted_before.saturating_add(REFUSALS_MAX) {
         connections.spawn(refuse(stream, listener));
     }
 }

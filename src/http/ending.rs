@@ -71,7 +71,7 @@ impl Ending {
     }
 
     /// Whether to connect again with the same cursor. If not, the client is at fault.
-    fn reconnect(&self) -> bool {
+    pub(super) fn reconnect(&self) -> bool {
         !matches!(
             self,
             Self::Protocol | Self::NotText | Self::NotUtf8 | Self::TooLarge

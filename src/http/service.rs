@@ -1,6 +1,6 @@
 //! The thin layer between hyper and the routes.
 //!
-//! It answers what is no route's business (OPTIONS, HEAD, a GET with a body), dresses replies with the
+//! It answers what is no route's business (OPTIONS, HEAD, a GET with a body, a target without a path), dresses replies with the
 //! common headers, and hands a held request to the connection loop: then it stays pending, and the loop
 //! takes the socket away from hyper.
 
@@ -120,6 +120,12 @@ fn answer_early(
     listener: &Listener,
 ) -> Option<Result<Reply, Refusal>> {
     let path = request.uri().path();
+    if request.uri().path_and_query().is_none() {
+        // As a proxy is asked to CONNECT. warp would panic over it.
+        return Some(Err(Refusal::BadRequest(
+            "the target of a request must be a path".to_owned(),
+        )));
+    }
     match *request.method() {
         Method::OPTIONS => {
             let allow = routes::methods_of(&listener.app, listener.face, path);

@@ -1,6 +1,6 @@
 //! A thousand readers, of which ten never read.
 
-mod process;
+pub(crate) mod process;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -141,13 +141,17 @@ impl Frames {
         self.put(Message::Ping(Bytes::new())).await
     }
 
-    /// Says why it ends and waits a little for the client's own close.
+    /// Says why it ends and waits a little for the client's own close. Not behind a fault of the client's.
     pub(super) async fn close(&mut self, ending: &Ending, limit: Duration) -> Result<(), Over> {
         let frame = CloseFrame {
             code: ending.close_code(),
             reason: Utf8Bytes::from_static(ending.code()),
         };
         self.put(Message::Close(Some(frame))).await?;
+        if !ending.reconnect() {
+            // Where the next frame begins is not known any more.
+            return Ok(());
+        }
         let farewell = async {
             loop {
                 match self.next() {

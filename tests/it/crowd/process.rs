@@ -1,4 +1,4 @@
-//! The real server as a process of its own, to see what memory it takes.
+//! The real server as a process of its own, to see what memory it takes and what it logs.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,20 +12,25 @@ use tempfile::TempDir;
 use crate::device::admin;
 use crate::support::{Http, KEY};
 
-const TOKEN_SECRET: &str = "a token secret of a process, for tests";
+pub(crate) const TOKEN_SECRET: &str = "a token secret of a process, for tests";
 
 /// Killed when dropped.
-pub(super) struct Process {
-    pub(super) client: SocketAddr,
-    pub(super) admin: SocketAddr,
+pub(crate) struct Process {
+    pub(crate) client: SocketAddr,
+    pub(crate) admin: SocketAddr,
     child: Child,
     _folder: TempDir,
 }
 
 impl Process {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_halley"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halley"));
+        command
             .args([
                 "serve",
                 "--listen",
@@ -40,9 +45,9 @@ impl Process {
             .env("HALLEY_TOKEN_SECRET", TOKEN_SECRET)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::null());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let said = tokio::task::spawn_blocking(move || addresses(stdout))
             .await
@@ -55,7 +60,7 @@ impl Process {
         }
     }
 
-    pub(super) fn token(user: &str) -> String {
+    pub(crate) fn token(user: &str) -> String {
         let claims = Claims {
             user: user.to_owned(),
             send: false,
@@ -65,7 +70,7 @@ impl Process {
     }
 
     /// What it has in memory.
-    pub(super) fn resident_kib(&self) -> u64 {
+    pub(crate) fn resident_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap();
         let line = status
@@ -96,7 +101,7 @@ impl Drop for Process {
 }
 
 /// Asks as the backend on a kept connection; it must succeed.
-pub(super) async fn ask(http: &mut Http, method: &str, path: &str, body: &str) -> Value {
+pub(crate) async fn ask(http: &mut Http, method: &str, path: &str, body: &str) -> Value {
     let reply = admin(http, method, path, "", body).await;
     assert!(reply.status < 300, "{reply:?}");
     reply.json()

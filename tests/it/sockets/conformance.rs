@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::device::inbox;
-use crate::support::{Frame, Random, Socket, TestServer, frame};
+use crate::support::{Frame, PATIENCE, Random, Socket, TestServer, frame};
 
 const TEXT: u8 = 0x81;
 const TEXT_BEGINS: u8 = 0x01;
@@ -280,7 +280,7 @@ async fn text_that_is_not_utf8_ends_the_socket_with_1007_wherever_it_is_cut() {
 
 #[tokio::test]
 async fn what_is_not_text_or_too_long_ends_the_socket() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(|parts| parts.timeouts.linger = PATIENCE).await;
     for bytes in [
         frame(0x82, b"{}"),
         frame(0x82, b""),
@@ -307,6 +307,14 @@ async fn what_is_not_text_or_too_long_ends_the_socket() {
         parts.extend(frame(GOES_ON, &part));
     }
     refused(&server, "in parts", &parts, &[1009]).await;
+    // What is too long may be on its way whole: the end must not look like a broken line.
+    let mut socket = Socket::open(&server, "bob").await;
+    let long = vec![b' '; usize::try_from(most).unwrap() + 1];
+    socket.put(&frame(TEXT, &long)).await;
+    let told = Frame::Close(1009, "body_too_large".to_owned());
+    assert_eq!(socket.frame().await, Some(told));
+    let end = tokio::io::AsyncReadExt::read(&mut socket.http.stream, &mut [0]).await;
+    assert_eq!(end.unwrap(), 0);
     // As long as may be is not too long.
     let mut socket = Socket::open(&server, "bob").await;
     let text = vec![b' '; usize::try_from(most).unwrap()];
