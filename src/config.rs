@@ -27,8 +27,9 @@ pub use self::show::{OptionRow, Setting, Source, option_table, settings};
 const FILES_RESERVED: u64 = 128;
 /// With an unlimited number of open files, this many connections are the default.
 const CONNECTIONS_DEFAULT_MAX: u64 = 1_000_000;
-/// What the queue counts beside the bodies of the largest request: 1,000 messages or 10,000 names.
-const QUEUED_OVERHEAD_BYTES: usize = 512 * 1024;
+/// What the queue counts beside the bodies of the largest request: 1,000 messages or 10,000 names, each with a
+/// channel to open.
+const QUEUED_OVERHEAD_BYTES: usize = 2 << 20;
 /// sled writes segments of 8 MiB and a snapshot while it closes and opens.
 const DISK_FREE_LEAST: u64 = 32 << 20;
 /// Room for names, keys and the JSON around the largest body.

@@ -104,7 +104,7 @@ fn values_that_do_not_go_together_end_with_2() {
         ),
         (
             &["config", "--queue-bytes-max", "65536"],
-            "it must be at least 8912896",
+            "it must be at least 10485760",
         ),
         (
             &["config", "--disk-free-min-bytes", "1000"],

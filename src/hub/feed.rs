@@ -191,3 +191,218 @@ impl Drop for Feed {
         self.hub.0.waiters.unregister(&self.user, &self.mailbox);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::runtime::Builder;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::hub::{Durability, GroupChange, Options};
+    use crate::model::{Body, Draft, GroupName, Receiver, Sequence};
+    use crate::store::Command;
+
+    /// Only for what must not happen.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
+    fn team() -> GroupName {
+        GroupName::parse("team").unwrap()
+    }
+
+    fn draft(to: Receiver) -> Draft {
+        Draft {
+            from: user("ann"),
+            to,
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: false,
+        }
+    }
+
+    fn change(add: &[&str], remove: &[&str]) -> Command {
+        let names = |names: &[&str]| names.iter().map(|name| user(name)).collect();
+        Command::ChangeMembers {
+            group: team(),
+            add: names(add),
+            remove: names(remove),
+        }
+    }
+
+    fn open(data: &tempfile::TempDir) -> Hub {
+        Hub::open(Options {
+            data: data.path().to_owned(),
+            durability: Durability::Interval,
+            cache_bytes: 8 << 20,
+            disk_free_min_bytes: 0,
+            queue_bytes_max: 1 << 20,
+            waiters_per_user_max: 10,
+            channels_max: 0,
+        })
+        .unwrap()
+    }
+
+    async fn push(hub: &Hub, to: &str) -> u64 {
+        let drafts = vec![draft(Receiver::User(user(to)))];
+        hub.push(drafts).await.unwrap().remove(0).unwrap().id
+    }
+
+    /// Waits and reads until the direct message with this id is there.
+    async fn read_to(feed: &mut Feed, last: u64, limit: usize) -> Vec<Arc<Message>> {
+        let mut got = Vec::new();
+        while ids(&got, Sequence::Direct).last() != Some(&last) {
+            timeout(PATIENCE, feed.wait()).await.unwrap();
+            got.extend(feed.read(limit).await.unwrap().messages);
+        }
+        got
+    }
+
+    fn ids(messages: &[Arc<Message>], sequence: Sequence) -> Vec<u64> {
+        let own = messages.iter().filter(|m| m.sequence() == sequence);
+        own.map(|message| message.id).collect()
+    }
+
+    /// A feed may be open for long: what a reading misses would be gone for good.
+    #[test]
+    fn what_comes_while_the_view_is_read_is_given_next_also_if_the_reading_is_given_up() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(&data);
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        for (limit, given_up) in [(1, false), (2, false), (9, false), (1, true), (9, true)] {
+            let first = runtime.block_on(push(&hub, "bob"));
+            runtime.block_on(push(&hub, "bob"));
+            let position = Position {
+                direct: first - 1,
+                group: 0,
+            };
+            let after = After::Cursor(Cursor::new(position, hub.log()));
+            let mut feed = hub.feed(user("bob"), after, Transport::Sse).unwrap();
+            // The reading stops here, behind its beginning.
+            let held = hub.0.view.write().unwrap();
+            let mut reading = Box::pin(feed.read(limit));
+            runtime.block_on(async {
+                assert!(timeout(Duration::ZERO, &mut reading).await.is_err());
+                push(&hub, "bob").await;
+                // Once this is answered, the one before is in the mailboxes.
+                push(&hub, "carol").await;
+            });
+            drop(held);
+            let mut got = if given_up {
+                drop(reading);
+                Vec::new()
+            } else {
+                runtime.block_on(reading).unwrap().messages
+            };
+            runtime.block_on(async {
+                let last = push(&hub, "bob").await;
+                got.extend(read_to(&mut feed, last, limit).await);
+                let expected = [first, first + 1, first + 2, last];
+                assert_eq!(ids(&got, Sequence::Direct), expected, "by {limit}");
+            });
+        }
+        hub.close();
+    }
+
+    #[tokio::test]
+    async fn a_page_from_the_mailbox_says_whether_there_is_more() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(&data);
+        let mut feed = hub.feed(user("bob"), After::Now, Transport::Sse).unwrap();
+        feed.read(9).await.unwrap();
+        for limit in [1, 2, 3, 9] {
+            for to in ["bob", "bob", "bob", "carol"] {
+                push(&hub, to).await;
+            }
+            let mut left: usize = 3;
+            while left > 0 {
+                let batch = feed.read(limit).await.unwrap();
+                assert_eq!(batch.messages.len(), limit.min(left));
+                left -= batch.messages.len();
+                assert_eq!(batch.more, left > 0, "{left} left of a page by {limit}");
+            }
+        }
+        hub.close();
+    }
+
+    /// The last of many members gets a message long after it has become visible.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_cursor_does_not_pass_what_is_not_in_the_mailbox_yet() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(&data);
+        let before = (0..5000).map(|n| user(&format!("member-{n}")));
+        let change = GroupChange::Set {
+            members: before.chain([user("zoe")]).collect(),
+            history: None,
+        };
+        hub.change_group(team(), change).await.unwrap();
+        let mut feed = hub.feed(user("zoe"), After::Now, Transport::Sse).unwrap();
+        feed.read(9).await.unwrap();
+        for id in 1..=20 {
+            let pusher = hub.clone();
+            let drafts = vec![draft(Receiver::Group(team()))];
+            let pushed = tokio::spawn(async move { pusher.push(drafts).await });
+            loop {
+                let batch = feed.read(9).await.unwrap();
+                if !batch.messages.is_empty() {
+                    assert_eq!(ids(&batch.messages, Sequence::Group), [id]);
+                    break;
+                }
+                assert!(batch.next.position.group < id, "message {id} was passed");
+                tokio::task::yield_now().await;
+            }
+            pushed.await.unwrap().unwrap();
+        }
+        tokio::task::spawn_blocking(move || hub.close())
+            .await
+            .unwrap();
+    }
+
+    /// What joins and leaves around it in one entry must not tell whom a message is for.
+    #[tokio::test]
+    async fn a_message_is_for_those_who_are_members_at_its_place_within_an_entry() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(&data);
+        let feed = |name, after| hub.feed(user(name), after, Transport::Poll).unwrap();
+        let mut waiting = Vec::new();
+        for (name, expected) in [("bob", [1, 4].as_slice()), ("cyd", &[2]), ("dan", &[])] {
+            let mut feed = feed(name, After::Now);
+            assert!(feed.read(9).await.unwrap().messages.is_empty());
+            waiting.push((name, feed, expected));
+        }
+        let made = Command::SetGroup {
+            group: team(),
+            members: vec![user("bob")],
+            history: None,
+        };
+        let message = || Command::Message(draft(Receiver::Group(team())));
+        // A proposal is never divided.
+        let commands = vec![
+            made,
+            message(),
+            change(&["cyd"], &["bob"]),
+            message(),
+            change(&[], &["cyd"]),
+            message(),
+            change(&["bob", "dan"], &[]),
+            change(&[], &["dan"]),
+            message(),
+        ];
+        let opening = hub.0.channels.to_open(&[]);
+        let answer = hub.0.propose(opening, commands).unwrap();
+        answer.await.unwrap().unwrap();
+        for (name, mut waited, expected) in waiting {
+            let last = push(&hub, name).await;
+            let got = read_to(&mut waited, last, 9).await;
+            let late = feed(name, After::START).read(9).await.unwrap().messages;
+            for messages in [got, late] {
+                assert_eq!(ids(&messages, Sequence::Group), expected, "{name}");
+            }
+        }
+        hub.close();
+    }
+}

@@ -67,7 +67,9 @@ impl Planner<'_> {
             .cloned()
             .collect();
         let new = joining.iter().collect::<HashSet<_>>().len();
-        let stay = members.keys().filter(|name| !gone.contains(name)).count();
+        // Counted by those who leave: a group may be large, and most changes are small.
+        let leaving = gone.iter().filter(|name| members.contains_key(**name));
+        let stay = members.len() - leaving.count();
         // A group that is larger already, as that of all channels may be, can still lose members.
         if new > 0 && new + stay > GROUP_MEMBERS_MAX {
             return Err(Error::GroupFull {

@@ -301,3 +301,59 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
     let hash: [u8; 32] = hash.finalize().into();
     *hash.first_chunk().expect("32 bytes hold 16")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::plan::{Outcome, plan};
+    use crate::model::{Body, IdempotencyKey};
+    use crate::store::Directory;
+
+    const KEYS: usize = 1000;
+    /// Those that are used again, many more than an entry forgets of all.
+    const AGAIN: usize = 20;
+
+    fn keyed(n: usize) -> Command {
+        let user = |name| UserName::parse(name).unwrap();
+        Command::Message(Draft {
+            from: user("ann"),
+            to: Receiver::User(user("bob")),
+            body: Body::from(b"1".to_vec()),
+            key: Some(IdempotencyKey::parse(&format!("key {n}")).unwrap()),
+            by_user: false,
+        })
+    }
+
+    #[test]
+    fn a_key_that_is_used_again_is_kept_when_its_first_time_is_forgotten() {
+        let data = tempfile::tempdir().unwrap();
+        let directory = Directory::open(data.path()).unwrap();
+        let (view, applied) = View::open(&directory, 8 << 20).unwrap();
+        let mut state = State::load(&view, applied).unwrap();
+        // How many of an entry's pushes were known already.
+        let mut known = |at_ms, keys: std::ops::Range<usize>| {
+            let offset = state.applied.offset + 1;
+            let entry = Entry {
+                proposer: 1,
+                n: offset,
+                at_ms,
+                commands: keys.map(keyed).collect(),
+            };
+            state.prepare(&view, &entry).unwrap();
+            let plan = plan(&mut state, offset, &entry);
+            view.write(&plan.writes, &state.applied).unwrap();
+            state.forget_keys();
+            let known = |outcome: &&Outcome| matches!(outcome, Outcome::Message(receipt) if receipt.duplicate);
+            plan.outcomes.iter().filter(known).count()
+        };
+        assert_eq!(known(1, 0..KEYS), 0);
+        assert_eq!(known(KEYS_KEPT_MS, 0..AGAIN), AGAIN, "the day is not over");
+        assert_eq!(known(KEYS_KEPT_MS + 2, 0..AGAIN), 0, "the day is over");
+        for _ in 0..KEYS / KEYS_FORGOTTEN {
+            known(KEYS_KEPT_MS + 2, 0..0);
+        }
+        assert!(view.keys_before(KEYS_KEPT_MS, KEYS).unwrap().is_empty());
+        assert_eq!(known(KEYS_KEPT_MS + 3, 0..AGAIN), AGAIN);
+        assert_eq!(known(2 * KEYS_KEPT_MS + 1, 0..AGAIN), AGAIN);
+    }
+}

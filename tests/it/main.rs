@@ -14,6 +14,7 @@ mod crowd;
 mod device;
 mod hazards;
 mod icomet;
+mod names;
 mod noise;
 mod openapi;
 mod pages;

@@ -170,7 +170,10 @@ async fn the_cursor_moves_on_also_when_nothing_came() {
     assert_eq!(idle.poll(10, 0).await, 0);
     assert_eq!(position(&idle.next), (3, 3), "at once");
     let own = server.push("alice", "bob", "2").await;
+    server.push("alice", "carol", "1").await;
+    push_group(&server, "others", "1").await;
     assert_eq!(ids(&idle.rest(10).await, "direct"), [own]);
+    assert_eq!(position(&idle.next), (own + 1, 4), "behind what came");
 }
 
 /// Promise 6.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use halley::config::Config;
+use clap::FromArgMatches;
+use halley::config::{Config, Options, options_command};
 use halley::http::Timeouts;
 use halley::server::Server;
 use serde_json::{Value, json};
@@ -164,6 +165,35 @@ async fn what_has_no_option_is_limited_too() {
         assert_eq!(answer.get("receipt").is_some(), taken, "{answer}");
         assert_eq!(answer["error"]["code"] == "bad_json", !taken, "{answer}");
     }
+}
+
+/// What is within the limits is not refused for ever: 10,000 names that also open as many channels.
+#[tokio::test]
+async fn the_least_queue_takes_the_largest_change_of_a_group() {
+    const REQUEST: usize = 80 << 10;
+    let bytes = REQUEST.to_string();
+    let given = [
+        "halley",
+        "--request-bytes-max",
+        &bytes,
+        "--queue-bytes-max",
+        &bytes,
+    ];
+    let matches = options_command().get_matches_from(given);
+    let options = Options::from_arg_matches(&matches).unwrap();
+    let refused = Config::from_options(options).unwrap_err().to_string();
+    let (_, least) = refused.split_once("at least ").unwrap();
+    let least = least.split(',').next().unwrap().parse().unwrap();
+    let hub = |options: &mut halley::hub::Options| {
+        options.queue_bytes_max = least;
+        options.channels_max = 20_000;
+    };
+    let server = TestServer::with_hub(hub, |parts| parts.limits.request_bytes_max = REQUEST).await;
+    let members: Vec<String> = (0..10_000).map(|n| format!("{n:04x}")).collect();
+    let body = json!({ "members": members }).to_string();
+    assert!(body.len() <= REQUEST);
+    let made = server.as_admin("PUT", "/v1/groups/team", &body).await;
+    assert_eq!(made.status, 201, "{made:?}");
 }
 
 /// Users must not shut the backend out.

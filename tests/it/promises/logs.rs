@@ -74,8 +74,10 @@ async fn a_retried_push_is_stored_once_also_after_a_restart() {
                 (422, "idempotency_conflict")
             );
         }
-        let elsewhere = keyed(&mut http, "/v1/direct/carol/messages", "key", one).await;
-        assert_eq!(elsewhere.status, 422, "the same key for another receiver");
+        for other in ["/v1/direct/carol/messages", "/v1/groups/bob/messages"] {
+            let elsewhere = keyed(&mut http, other, "key", one).await;
+            assert_eq!(elsewhere.status, 422, "the same key for {other}");
+        }
         let all = inbox(&server, "bob").await;
         assert_eq!(
             (ids(&all, "direct"), ids(&all, "group")),
