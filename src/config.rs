@@ -373,7 +373,7 @@ mod tests {
             ("icomet = 2", "key icomet: invalid value"),
             ("icomet = ['x']", "takes one value, not an array"),
             ("log = true", "takes a string or a whole number"),
-            ("[limits]\nbody-bytes-max = 1", "unknown key limits"),
+            ("[limits]\nbody-bytes-max = 1", "key limits is a table"),
             ("data", "TOML parse error"),
         ] {
             std::fs::write(&path, text).unwrap();
