@@ -228,9 +228,7 @@ fn bind(address: SocketAddr, face: Face) -> Result<TcpListener, ServeError> {
         option,
         source,
     };
-    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    TcpListener::from_std(listener).map_err(failed)
+    http::listen(address).map_err(failed)
 }
 
 fn hub_options(config: &Config) -> hub::Options {

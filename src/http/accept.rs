@@ -1,10 +1,11 @@
-//! Accepts the connections of one listener and owns their tasks.
+//! Listens, accepts the connections of one listener and owns their tasks.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
@@ -20,6 +21,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections beyond the limit that are told so at once, by each listener; those beyond these are just closed. All
 /// fit into the open files that are not counted as connections.
 const REFUSALS_MAX: usize = 32;
+
+/// Connections that may wait to be accepted, as far as the system allows (`net.core.somaxconn`). When all clients
+/// come back at once, those beyond it are not answered, and try again only after a second.
+const BACKLOG: u32 = 4096;
+
+/// Listens on an address.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Or the address is not free for a minute after a stop.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves a listener until `shutdown` is true and every connection has ended. Dropping the future cuts
 /// those that are left.
@@ -111,5 +128,23 @@ async fn pause(error: &io::Error) {
 fn note(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn many_clients_may_come_at_once() {
+        const CLIENTS: usize = 400;
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients = Vec::new();
+        // None is accepted. Those that are not let in wait for ever.
+        for n in 0..CLIENTS {
+            let connected = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5));
+            clients.push(connected.unwrap_or_else(|error| panic!("client {n}: {error}")));
+        }
     }
 }

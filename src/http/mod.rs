@@ -38,6 +38,6 @@ mod stream;
 mod tokens;
 mod wire;
 
-pub use accept::serve;
+pub use accept::{listen, serve};
 pub use app::{App, Face, Parts, Timeouts};
 pub use demo::EVERYONE;
