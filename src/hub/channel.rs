@@ -265,18 +265,13 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::{Compared, Durability, GroupChange, Options, rebuild, verify};
+    use crate::hub::{Compared, GroupChange, Options, rebuild, verify};
     use crate::model::{After, Sequence, Transport};
 
     fn open(data: &std::path::Path, channels_max: usize) -> Hub {
         Hub::open(Options {
-            data: data.to_owned(),
-            durability: Durability::Always,
-            cache_bytes: 8 << 20,
-            disk_free_min_bytes: 0,
-            queue_bytes_max: 1 << 20,
-            waiters_per_user_max: 10,
             channels_max,
+            ..Options::small(data)
         })
         .unwrap()
     }

@@ -244,22 +244,13 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::hub::{Durability, Options};
+    use crate::hub::Options;
     use crate::model::Bound;
 
     #[tokio::test]
     async fn lists_wait_for_their_turn_hold_up_no_other_reading_and_may_be_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        let hub = Hub::open(Options {
-            data: folder.path().to_owned(),
-            durability: Durability::Interval,
-            cache_bytes: 8 << 20,
-            disk_free_min_bytes: 0,
-            queue_bytes_max: 1 << 20,
-            waiters_per_user_max: 10,
-            channels_max: 0,
-        })
-        .unwrap();
+        let hub = Hub::open(Options::small(folder.path())).unwrap();
         let user = |name| UserName::parse(name).unwrap();
         let list = || hub.conversations(user("bob"), None, 10);
         let most = LISTS_MAX.try_into().unwrap();

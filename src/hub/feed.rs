@@ -236,13 +236,8 @@ mod tests {
 
     fn open(data: &tempfile::TempDir) -> Hub {
         Hub::open(Options {
-            data: data.path().to_owned(),
             durability: Durability::Interval,
-            cache_bytes: 8 << 20,
-            disk_free_min_bytes: 0,
-            queue_bytes_max: 1 << 20,
-            waiters_per_user_max: 10,
-            channels_max: 0,
+            ..Options::small(data.path())
         })
         .unwrap()
     }

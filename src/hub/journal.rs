@@ -250,13 +250,9 @@ mod tests {
 
     fn open(data: &Path) -> Hub {
         Hub::open(Options {
-            data: data.to_owned(),
             durability: Durability::Interval,
-            cache_bytes: 8 << 20,
-            disk_free_min_bytes: 0,
             queue_bytes_max: 64 << 20,
-            waiters_per_user_max: 10,
-            channels_max: 0,
+            ..Options::small(data)
         })
         .unwrap()
     }

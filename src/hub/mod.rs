@@ -336,3 +336,19 @@ impl Inner {
         self.refused.store(true, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+impl Options {
+    /// Of a small hub, for tests.
+    fn small(data: &std::path::Path) -> Self {
+        Self {
+            data: data.to_owned(),
+            durability: Durability::Always,
+            cache_bytes: 8 << 20,
+            disk_free_min_bytes: 0,
+            queue_bytes_max: 1 << 20,
+            waiters_per_user_max: 10,
+            channels_max: 0,
+        }
+    }
+}

@@ -250,16 +250,7 @@ mod tests {
     use super::*;
 
     fn open(data: &Path) -> Hub {
-        Hub::open(Options {
-            data: data.to_owned(),
-            durability: Durability::Always,
-            cache_bytes: 8 << 20,
-            disk_free_min_bytes: 0,
-            queue_bytes_max: 1 << 20,
-            waiters_per_user_max: 10,
-            channels_max: 0,
-        })
-        .unwrap()
+        Hub::open(Options::small(data)).unwrap()
     }
 
     #[test]

@@ -88,7 +88,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::hub::{Compared, Durability, Hub, Options, verify};
+    use crate::hub::{Compared, Hub, Options, verify};
     use crate::model::{Body, Draft, Receiver, UserName};
     use crate::store::{Command, Entry};
 
@@ -96,15 +96,7 @@ mod tests {
     const MESSAGES: u64 = 40;
 
     fn open(data: &Path) -> Result<Hub, Error> {
-        Hub::open(Options {
-            data: data.to_owned(),
-            durability: Durability::Always,
-            cache_bytes: CACHE,
-            disk_free_min_bytes: 0,
-            queue_bytes_max: 1 << 20,
-            waiters_per_user_max: 10,
-            channels_max: 0,
-        })
+        Hub::open(Options::small(data))
     }
 
     fn draft() -> Draft {
