@@ -1,4 +1,4 @@
-//! The README and the program say the same.
+//! The documents and the program say the same.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,13 +14,18 @@
 )]
 mod program;
 
+use std::collections::HashSet;
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use program::{halley, succeed};
 use serde_json::Value;
 
-const README: &str = include_str!("../README.md");
+const API: &str = include_str!("../docs/api.md");
+const ERRORS: &str = include_str!("../docs/errors.md");
+const OPTIONS: &str = include_str!("../docs/options.md");
 
 /// A server of its own, which ends with the test.
 struct Server {
@@ -77,9 +82,9 @@ fn next_address(output: &mut impl BufRead) -> String {
     panic!("the server did not say its addresses");
 }
 
-/// What stands between two lines of the README.
-fn between(begin: &str, end: &str) -> &'static str {
-    let (_, rest) = README.split_once(begin).expect("it has a begin");
+/// What stands between two lines of a document.
+fn between(document: &'static str, begin: &str, end: &str) -> &'static str {
+    let (_, rest) = document.split_once(begin).expect("it has a begin");
     rest.split_once(end).expect("it has an end").0
 }
 
@@ -114,7 +119,7 @@ fn the_first_lines_can_be_pasted_whatever_the_path() {
 fn the_options_are_those_of_the_program() {
     let table = succeed(&mut halley(&["config", "table"]));
     assert_eq!(
-        between("<!-- options -->\n", "<!-- /options -->"),
+        between(OPTIONS, "<!-- options -->\n", "<!-- /options -->"),
         table,
         "put the output of `halley config table` between the markers"
     );
@@ -127,21 +132,20 @@ fn the_option_of_the_client_commands_is_named() {
         assert!(help.contains("--server <URL>"), "{help}");
         assert!(help.contains("HALLEY_SERVER"), "{help}");
     }
-    let options = between("<!-- /options -->", "## The data directory");
-    assert!(options.contains("(`push`, `tail`, `history`) also take `--server` (`HALLEY_SERVER`)"));
+    assert!(OPTIONS.contains("(`push`, `tail`, `history`) also take `--server` (`HALLEY_SERVER`)"));
 }
 
 #[test]
 fn every_endpoint_has_a_heading() {
     let parts = [
-        between("### For clients", "### For backends"),
-        between("### For backends", "### On both"),
+        between(API, "\n## For clients", "\n## For backends"),
+        between(API, "\n## For backends", "\n## On both"),
     ];
-    let both = between("### On both", "\n## Errors");
+    let (_, both) = API.split_once("\n## On both").unwrap();
     for (document, part) in Server::start("data").documents().iter().zip(parts) {
         for (path, methods) in document["paths"].as_object().unwrap() {
             for method in methods.as_object().unwrap().keys() {
-                let heading = format!("#### `{} {path}", method.to_uppercase());
+                let heading = format!("### `{} {path}", method.to_uppercase());
                 let stands_in = |text: &str| {
                     text.lines().any(|line| {
                         line.strip_prefix(&heading)
@@ -156,14 +160,13 @@ fn every_endpoint_has_a_heading() {
 
 #[test]
 fn every_error_code_is_in_the_table() {
-    let table = between("## Errors", "## Options");
     for document in Server::start("data").documents() {
         let mut codes = 0;
         for operation in operations(&document) {
             for (status, reply) in operation["responses"].as_object().unwrap() {
                 for code in codes_of(reply) {
                     let row = format!("| {status} | `{code}` |");
-                    assert!(table.contains(&row), "{row}");
+                    assert!(ERRORS.contains(&row), "{row}");
                     codes += 1;
                 }
             }
@@ -185,4 +188,80 @@ fn codes_of(reply: &Value) -> Vec<String> {
     codes
         .map(|code| code.as_str().unwrap().to_owned())
         .collect()
+}
+
+/// Every Markdown file of the project, by its path from the root.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(".")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                if !name.starts_with('.') && !["target", "node_modules"].contains(&name.as_str()) {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The lines of a document that are not in a code block.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut in_block = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        in_block ^= fence;
+        !in_block && !fence
+    })
+}
+
+/// The anchors that the headings of a document have on GitHub.
+fn anchors(text: &str) -> HashSet<String> {
+    let headings = prose(text).filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            line.trim_start_matches('#')
+                .trim()
+                .to_lowercase()
+                .chars()
+                .filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter))
+                .map(|letter| if letter == ' ' { '-' } else { letter })
+                .collect()
+        })
+        .collect()
+}
+
+/// The targets of the links `[text](target)` in a line, without those to other sites.
+fn links(line: &str) -> impl Iterator<Item = &str> {
+    line.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')').map(|(target, _)| target))
+        .filter(|target| !target.contains("://"))
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut seen = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in prose(&text).flat_map(links) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => document.clone(),
+                _ => document.parent().unwrap().join(file),
+            };
+            assert!(path.exists(), "{}: {target}", document.display());
+            if !anchor.is_empty() {
+                let known = anchors(&fs::read_to_string(&path).unwrap());
+                assert!(known.contains(anchor), "{}: {target}", document.display());
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "links are found where this looks");
 }

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::model::{LogId, Position};
 
-    /// As the README says it, and as clients decide by it.
+    /// As docs/clients.md says it, and as clients decide by it.
     #[test]
     fn every_reason_has_its_code_and_says_whether_to_connect_again() {
         for (ending, code, close, reconnect) in [

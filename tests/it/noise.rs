@@ -1,4 +1,4 @@
-//! Noise: whatever comes, the answer is one that the README names, and what is refused leaves nothing behind.
+//! Noise: whatever comes, the answer is one that the documents name, and what is refused leaves nothing behind.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::support::{Http, KEY, Random, Reply, Socket, TestServer, frame, rounds};
 
-const README: &str = include_str!("../../README.md");
+const ERRORS: &str = include_str!("../../docs/errors.md");
 const DRAFTS: &str = r#"[{"to":"bob","from":"ann","body":1},{"group":"team","from":"ann","body":"x","idempotency_key":"k"}]"#;
 
 /// Who is asked, the method, the path with `*` for any name, the beginning of the query, a body that is right.
@@ -246,7 +246,7 @@ fn request(random: &mut Random, endpoint: &Endpoint) -> Vec<u8> {
     [format!("{head}\r\n").into_bytes(), bytes].concat()
 }
 
-/// That the README has the code with its status, and that the server is not at fault.
+/// That the table of errors has the code with its status, and that the server is not at fault.
 fn known(problem: &Value) -> String {
     let (status, code) = (
         problem["status"].as_u64().unwrap(),
@@ -254,7 +254,7 @@ fn known(problem: &Value) -> String {
     );
     assert!((400..500).contains(&status), "{problem}");
     assert!(
-        README.contains(&format!("| {status} | `{code}` |")),
+        ERRORS.contains(&format!("| {status} | `{code}` |")),
         "{problem}"
     );
     code.to_owned()
