@@ -343,9 +343,10 @@ fn greeting(server: &Server, config: &Config) -> io::Result<String> {
     let status = server.hub().status();
     let mut text = format!(
         "Halley {version} is ready.\n\
-         \n  for apps     http://{client}   (users, with tokens)\
-         \n  for backends http://{admin}   ({key})\
-         \n  data         {data}   (log {log}, {direct} direct and {group} group messages)\n",
+         \n  clients   http://{client}   (show user tokens)\
+         \n  backends  http://{admin}   (show the admin key; {key})\
+         \n            the same address in a browser is the admin page\
+         \n  data      {data}   (log {log}, {direct} direct and {group} group messages)\n",
         version = env!("CARGO_PKG_VERSION"),
         key = key_place(config),
         data = data.display(),
@@ -367,9 +368,9 @@ fn key_place(config: &Config) -> String {
     match &config.auth.admin_key {
         KeySource::DataFile(path) | KeySource::File(path) => {
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-            format!("the key is in {}", path.display())
+            format!("it is in {}", path.display())
         }
-        KeySource::Given(..) => "the key is the one that was given".into(),
+        KeySource::Given(..) => "as given to this start".into(),
     }
 }
 
@@ -381,7 +382,7 @@ fn first_message(text: &mut String, client: SocketAddr, admin: SocketAddr, key: 
         text,
         "\nA first message: paste these lines into another terminal.\n\n\
          KEY={key}\n\
-         TOKEN=$(curl -s http://{admin}/v1/tokens -H \"Authorization: Bearer $KEY\" -d '{{\"user\":\"bob\",\"ttl_s\":3600}}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')\n\
+         TOKEN=$(curl -s http://{admin}/v1/tokens -H \"Authorization: Bearer $KEY\" -d '{{\"user\":\"bob\",\"ttl_s\":3600,\"send\":true}}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')\n\
          echo \"$(curl -s \"http://{client}/v1/inbox?wait=30\" -H \"Authorization: Bearer $TOKEN\")\" &\n\
          sleep 1; echo \"$(curl -s http://{admin}/v1/direct/bob/messages -H \"Authorization: Bearer $KEY\" -d '{{\"from\":\"alice\",\"body\":\"Hello, Bob\"}}')\"; wait\n"
     )

@@ -350,16 +350,17 @@ fn create(path: &Path) -> Result<(), Error> {
 const README: &str = "\
 This is a data directory of Halley. Everything in it belongs together.
 
-format        version of the layout, and the identity of the log
-journal/      every message ever committed: never delete or change a file of it
-sled/         the same messages for reading; made anew from the journal when it is missing
-clean         left by a clean stop: tells that sled/ is as it was
+format        version of this directory, and its log id
+journal/      every message ever accepted: never delete, rename or change a file in it
+sled/         the same messages arranged for reading; rebuilt from the journal when it is missing
+clean         left by a clean stop: sled/ can be trusted as it is
 admin.key     the backend's key: keep it secret
 token.secret  signs user tokens: keep it secret
 LOCK          held by the running server
-sled.damaged-*  a readable view that was put aside: may be deleted once sled/ is made anew
+sled.damaged-*  a sled/ that was set aside: may be deleted once sled/ is rebuilt
 
-Backup: copy the whole directory (cp -a), also while the server runs.
+Backup: copy the whole directory (cp -a) to a new place, also while the server runs; then halley verify.
+Restore, and what may be deleted: docs/backup.md of the project.
 ";
 
 fn read_format(path: &Path) -> Result<Format, Error> {
