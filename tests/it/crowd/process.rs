@@ -84,7 +84,7 @@ impl Process {
 /// The two addresses that it prints when it is ready.
 fn addresses(stdout: impl BufRead) -> Vec<SocketAddr> {
     let lines = stdout.lines().map(Result::unwrap);
-    let lines = lines.filter(|line| line.starts_with("  for "));
+    let lines = lines.filter(|line| line.contains("http://"));
     let address = |line: String| {
         let (_, behind) = line.split_once("http://").unwrap();
         behind.split_once(' ').unwrap().0.parse().unwrap()
