@@ -209,6 +209,72 @@ describe("in Chromium", { concurrency: 4 }, () => {
     });
   }
 
+  test("each tab has a cursor of its own: what one shows while another is closed is seen in that one too", async (t) => {
+    const { origin, server, context, page } = await stage(t);
+    const token = await server.token("bob");
+    let pushed = 0;
+    const push = () => server.push({ to: "bob", from: "ann", body: (pushed += 1) });
+    const bodies = (/** @type {any} */ tab) => tab.evaluate(() => /** @type {any} */ (globalThis).given.join(" "));
+    /** Starts the client in a tab, and waits until it shows that. */
+    const start = async (/** @type {any} */ tab, /** @type {string} */ shows) => {
+      await tab.evaluate(
+        async ([url, token]) => {
+          const window = /** @type {any} */ (globalThis);
+          // @ts-ignore: of the page
+          const { Halley } = await import("/halley.js");
+          window.given = [];
+          window.halley = new Halley({ url, token, storage: localStorage });
+          window.halley.on("message", (/** @type {any} */ { body }) => void window.given.push(body));
+          window.halley.start();
+        },
+        [server.url, token],
+      );
+      await show(tab, shows);
+    };
+    /** The cursor that is stored is behind what is shown. */
+    const show = async (/** @type {any} */ tab, /** @type {string} */ shows) => {
+      await eventually(async () => (await bodies(tab)) === shows, `it shows ${shows}`);
+    };
+    const open = async () => {
+      const tab = await context.newPage();
+      await tab.goto(origin);
+      return tab;
+    };
+    await push();
+    await start(page, "1");
+    const second = await open();
+    await start(second, "1");
+    await push();
+    await show(page, "1 2");
+    await show(second, "1 2");
+    await second.close();
+    await push();
+    await show(page, "1 2 3");
+    const again = await open();
+    await start(again, "3");
+    // A reload keeps a tab's own cursor, and so does a stop in between.
+    await page.reload();
+    await push();
+    await start(page, "4");
+    await again.evaluate(() => /** @type {any} */ (globalThis).halley.stop());
+    await push();
+    await again.evaluate(() => /** @type {any} */ (globalThis).halley.start());
+    await show(page, "4 5");
+    await show(again, "3 4 5");
+    // A duplicated tab begins with the memory of the first, but is another.
+    const [copy] = await Promise.all([context.waitForEvent("page"), page.evaluate(() => void window.open(location.href))]);
+    await copy.waitForURL(`${origin}/`);
+    await start(copy, "1 2 3 4 5");
+    const keys = await page.evaluate(() => Object.keys(localStorage).sort());
+    const name = `halley:${new URL(server.url).host}/:bob`;
+    assert.deepEqual(keys, [name, `${name}:2`, `${name}:3`]);
+    // One tab at a time goes on where the one before it was.
+    for (const tab of [copy, again, page]) await tab.close();
+    await push();
+    const alone = await open();
+    await start(alone, "6");
+  });
+
   test("a page of another origin can read how long it should wait", async (t) => {
     const { server, page } = await stage(t, ["--waiters-per-user-max", "1"]);
     const token = await server.token("bob");

@@ -1,16 +1,11 @@
-// The parts of the client that need no server: parsers, cursors, pauses.
+// The parts of the client that need no server: parsers, cursors, pauses, bodies.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  backoff,
-  backoffCeiling,
-  cursorAfter,
-  cursorMerged,
-  EventStreamParser,
-  LineSplitter,
-  parseCursor,
-} from "../../src/web/client/halley.js";
+import { bodyJson, faultOf } from "../../src/web/client/src/body.js";
+import { cursorAfter, cursorMerged, parseCursor } from "../../src/web/client/src/cursor.js";
+import { EventStreamParser, LineSplitter } from "../../src/web/client/src/parsers.js";
+import { backoff, backoffCeiling } from "../../src/web/client/src/time.js";
 
 const encode = (/** @type {string} */ text) => new TextEncoder().encode(text);
 
@@ -82,4 +77,50 @@ test("pauses double up to a limit and are random below it", () => {
   const pauses = Array.from({ length: 1000 }, () => backoff(2, timing));
   assert.ok(Math.min(...pauses) >= 0 && Math.max(...pauses) < 2000);
   assert.ok(Math.min(...pauses) < 200 && Math.max(...pauses) > 1800, "the whole range is used");
+});
+
+/** @param {number} depth @param {(inner: unknown) => unknown} wrap */
+const nested = (depth, wrap) => Array.from({ length: depth }).reduce(wrap, 1);
+
+test("a body that the server would refuse is refused with a reason, and no other", () => {
+  const array = (/** @type {unknown} */ inner) => [inner];
+  const object = (/** @type {unknown} */ inner) => ({ inner });
+  const good = [
+    null,
+    "",
+    "half \\ud83d as text, a whole \u{1f680}, ]}[{ and \" \\",
+    "7".repeat(1000),
+    { "[[": "[".repeat(1000), '\\"{': 1 },
+    [-1.5e-300, Number.MAX_VALUE, 1 / 3],
+    nested(64, array),
+    nested(64, object),
+    { "": 1, "k\0": 1, ["k".repeat(32 * 1024)]: "\0" },
+    Array.from({ length: 1000 }, () => [[]]),
+    "x".repeat(96 * 1024 - 2),
+  ];
+  for (const body of good) assert.equal(bodyJson(body), JSON.stringify(body));
+  /** @type {[unknown, string, RegExp][]} */
+  const bad = [
+    [nested(65, array), "body_not_portable", /64 levels/],
+    [nested(1100, object), "body_not_portable", /64 levels/],
+    [[1, { a: nested(63, array) }], "body_not_portable", /64 levels/],
+    ["cut: \u{1f680}".slice(0, -1), "body_not_portable", /surrogate/],
+    [{ deep: [{ text: "\udc00" }] }, "body_not_portable", /surrogate/],
+    [{ "name\ud800": 1 }, "body_not_portable", /surrogate/],
+    ["\udc00\ud800", "body_not_portable", /surrogate/],
+    ["\\\ud800", "body_not_portable", /surrogate/],
+    [nested(40_000, array), "body_not_portable", /64 levels/],
+    [{ a: [{ "\0key": 1 }] }, "body_not_portable", /U\+0000/],
+    [{ ["k".repeat(32 * 1024 + 1)]: 1 }, "body_not_portable", /32768 bytes/],
+    ["x".repeat(96 * 1024 - 1), "body_too_large", /98305 bytes/],
+    ["\u754c".repeat(40_000), "body_too_large", /120002 bytes/],
+  ];
+  for (const [body, code, detail] of bad) assert.throws(() => bodyJson(body), { code, detail, status: 0 });
+  for (const body of [undefined, () => 1, Symbol("s")]) assert.throws(() => bodyJson(body), /`body` is missing/);
+  // Written by `JSON.rawJSON`, where there is one.
+  assert.equal(faultOf(`[0.${"9".repeat(398)},"${"9".repeat(500)}","\\ud83d\\ude80"]`), undefined);
+  assert.match(faultOf(`{"a":-${"9".repeat(400)}}`) ?? "", /400 characters/);
+  assert.match(faultOf(`[1.${"0".repeat(400)}]`) ?? "", /400 characters/);
+  assert.match(faultOf("[-1e999]") ?? "", /range of a double/);
+  assert.match(faultOf(`["\\uD83D\\u0041"]`) ?? "", /surrogate/);
 });

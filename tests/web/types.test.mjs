@@ -1,12 +1,14 @@
-// The client's own types hold, its description fits what it does, and its package has the right files.
+// The client's own types are right, its description fits what it does, it is joined from its modules, and its package
+// has the right files.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { joined } from "../../src/web/client/join.mjs";
 import { CLIENT } from "./support.mjs";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
@@ -27,13 +29,12 @@ describe("types", { concurrency: true }, () => {
     const made = mkdtempSync(join(HERE, "node_modules/.made-"));
     t.after(() => rmSync(made, { recursive: true }));
     await tsc(
-      ...[join(CLIENT, "halley.js"), "--allowJs", "--declaration", "--emitDeclarationOnly", "--outDir", made],
+      ...[join(CLIENT, "src/halley.js"), "--allowJs", "--declaration", "--emitDeclarationOnly", "--outDir", join(made, "src")],
       ...FLAGS,
     );
-    renameSync(join(made, "halley.d.ts"), join(made, "made.d.ts"));
     copyFileSync(join(CLIENT, "halley.d.ts"), join(made, "halley.d.ts"));
     const program = `
-      import type { Halley as Made, HalleyError as MadeError } from "./made.js";
+      import type { Halley as Made, HalleyError as MadeError } from "./src/halley.js";
       import type { Halley as Told, HalleyError as ToldError } from "./halley.js";
       type Same<A, B> = [A, B] extends [B, A] ? true : false;
       export const members: Same<keyof Made, keyof Told> = true;
@@ -43,6 +44,14 @@ describe("types", { concurrency: true }, () => {
     `;
     writeFileSync(join(made, "compare.ts"), program);
     await tsc(join(made, "compare.ts"), "--noEmit", ...FLAGS);
+  });
+
+  test("halley.js is what its modules make when they are joined, and exports what is described", async () => {
+    const text = readFileSync(join(CLIENT, "halley.js"), "utf8");
+    assert.ok(text === joined(), "node src/web/client/join.mjs writes it");
+    assert.ok(!/^ *import |\bimport\(|\brequire\(/m.test(text), "it stands alone");
+    const client = await import("../../src/web/client/halley.js");
+    assert.deepEqual(Object.keys(client).sort(), ["Halley", "HalleyError"]);
   });
 
   test("the package has what it needs and nothing else", async () => {
