@@ -90,9 +90,10 @@ impl Hub {
     /// `Closing` and `DiskFull` say that nothing was stored, `WritesRefused` that it is not known. Dropping
     /// the future changes nothing: the drafts are stored and delivered all the same.
     pub async fn push(&self, drafts: Vec<Draft>) -> Result<Vec<Result<Receipt, Error>>, Error> {
+        // Users do not open channels of others: with made-up names one of them could take all there may be.
         let receivers = drafts.iter().filter_map(|draft| match &draft.to {
-            Receiver::User(to) => Some(to),
-            Receiver::Group(_) => None,
+            Receiver::User(to) if !draft.by_user => Some(to),
+            Receiver::User(_) | Receiver::Group(_) => None,
         });
         let opening = self.0.channels.to_open(receivers);
         self.0.commit(opening, drafts).await

@@ -180,6 +180,12 @@ impl Channels {
 }
 
 impl Hub {
+    /// Whether a user's channel is open or about to be.
+    pub fn has_channel(&self, user: &UserName) -> bool {
+        let book = read(&self.0.channels.book);
+        book.open.contains(user) || book.opening.contains_key(user)
+    }
+
     /// Opens a user's channel, and does nothing if it is open. `false`: there are as many as may be.
     pub async fn open_channel(&self, user: &UserName) -> Result<bool, Error> {
         let opening = self.0.channels.to_open([user]);

@@ -5,7 +5,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 
 use super::feed::PAGE_BYTES_MAX;
 use super::history::spans;
@@ -18,7 +17,8 @@ use crate::model::{
 };
 use crate::store::View;
 
-/// Lists that are made at once: each goes through all that a user has, and other readings need threads, too.
+/// Lists that are made at once, one for each user: each goes through all that its user has, and other reads need
+/// threads, too.
 pub(super) const LISTS_MAX: usize = 4;
 
 /// Behind which all lines stand.
@@ -35,17 +35,16 @@ type GroupLine = (u64, u32, GroupName, bool);
 
 impl Hub {
     /// Part of a user's conversations and groups, newest first: at most `limit` lines and 1 MiB of bodies. Waits
-    /// for its turn.
+    /// for its turn: a user has one list made at a time.
     pub async fn conversations(
         &self,
         user: UserName,
         before: Option<ConversationToken>,
         limit: usize,
     ) -> Result<ConversationPage, Error> {
-        let turn = Arc::clone(&self.0.lists).acquire_owned().await;
-        let turn = turn.map_err(|_| Error::Closing)?;
+        let turn = self.0.lists.take(&user).await?;
         self.blocking(move |inner, view| {
-            // Kept to the end of the reading, also when nobody waits for it any more.
+            // Kept until the read ends, also when its caller has gone: it goes on without them.
             let _turn = turn;
             inner.conversations(view, &user, before.unwrap_or(FIRST), limit)
         })
@@ -247,14 +246,19 @@ mod tests {
     use crate::hub::Options;
     use crate::model::Bound;
 
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
     #[tokio::test]
     async fn lists_wait_for_their_turn_hold_up_no_other_reading_and_may_be_given_up() {
         let folder = tempfile::tempdir().unwrap();
         let hub = Hub::open(Options::small(folder.path())).unwrap();
-        let user = |name| UserName::parse(name).unwrap();
         let list = || hub.conversations(user("bob"), None, 10);
-        let most = LISTS_MAX.try_into().unwrap();
-        let all = Arc::clone(&hub.0.lists).acquire_many_owned(most).await;
+        let mut taken = Vec::new();
+        for n in 0..LISTS_MAX {
+            taken.push(hub.0.lists.take(&user(&format!("user-{n}"))).await);
+        }
         let soon = Duration::from_millis(20);
         for _ in 0..10 {
             // Each of them hangs up.
@@ -262,11 +266,47 @@ mod tests {
         }
         let history = hub.direct_history(user("bob"), user("ann"), Bound::Newest, 10);
         assert!(history.await.unwrap().messages.is_empty());
-        drop(all);
+        drop(taken);
         for _ in 0..10 {
             assert!(list().await.unwrap().entries.is_empty());
         }
-        assert_eq!(hub.0.lists.available_permits(), LISTS_MAX);
+        assert_eq!(hub.0.lists.free(), LISTS_MAX);
+        hub.close();
+    }
+
+    #[test]
+    fn however_many_lists_a_user_asks_for_one_is_made_at_a_time() {
+        const LISTS: usize = 20;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Hub::open(Options::small(folder.path())).unwrap();
+        // No reading gets on as long as this has the only thread for them.
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let stalled = runtime.spawn_blocking(move || wait.recv());
+        let ask = |name| {
+            let hub = hub.clone();
+            runtime.spawn(async move { hub.conversations(user(name), None, 10).await })
+        };
+        let bobs: Vec<_> = (0..LISTS).map(|_| ask("bob")).collect();
+        let others = ["ann", "cyd"].map(ask);
+        runtime.block_on(async {
+            // Each task gets as far as it can.
+            for _ in 0..LISTS * 10 {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(hub.0.lists.free(), LISTS_MAX - 3, "one turn a user");
+        go_on.send(()).unwrap();
+        runtime.block_on(async {
+            stalled.await.unwrap().unwrap();
+            for list in bobs.into_iter().chain(others) {
+                assert!(list.await.unwrap().unwrap().entries.is_empty());
+            }
+        });
+        assert_eq!((hub.0.lists.free(), hub.0.lists.users()), (LISTS_MAX, 0));
         hub.close();
     }
 

@@ -21,6 +21,7 @@ mod rebuild;
 mod recent;
 mod recover;
 mod state;
+mod turns;
 mod verify;
 mod wake;
 mod watermark;
@@ -31,7 +32,6 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tracing::error;
 
 pub use accept::GroupChange;
@@ -51,6 +51,7 @@ use journal::Pending;
 use membership::Memberships;
 use open::Running;
 use recent::Recent;
+use turns::Turns;
 use wake::Waiters;
 use watermark::{Progress, Watermark};
 
@@ -78,8 +79,8 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Feeds that one user may have open.
     pub waiters_per_user_max: usize,
-    /// How many users may have a channel, which numbers what is for them. Those whom something is sent to get one
-    /// while there is room; with 0 nobody does.
+    /// How many users may have a channel, which numbers what is for them. Those whom the backend sends something get
+    /// one while there is room; with 0 nobody does.
     pub channels_max: usize,
 }
 
@@ -160,8 +161,8 @@ struct Inner {
     /// Up to here all mailboxes have been filled.
     woken: Watermark,
     waiters: Waiters,
-    /// A turn for each list of conversations that may be made at once.
-    lists: Arc<Semaphore>,
+    /// For lists of conversations.
+    lists: Arc<Turns>,
     /// Set when anything that is written fails; also by the flusher.
     refused: Arc<AtomicBool>,
     damaged: AtomicBool,

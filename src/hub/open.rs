@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::accept::QUEUE_PROPOSALS;
@@ -20,6 +19,7 @@ use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
 use super::recent::Recent;
 use super::recover::{Recovered, recover};
+use super::turns::Turns;
 use super::wake::Waiters;
 use super::watermark::{Progress, Watermark};
 use super::{Durability, Hub, Inner, Options};
@@ -188,7 +188,7 @@ fn start(
         visible: Watermark::default(),
         woken: Watermark::default(),
         waiters: Waiters::new(),
-        lists: Arc::new(Semaphore::new(LISTS_MAX)),
+        lists: Turns::new(LISTS_MAX),
         refused: flusher.failure(),
         damaged: AtomicBool::new(false),
         closing: AtomicBool::new(false),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::rate::Rate;
 use crate::http::app::App;
 use crate::model::UserName;
 
@@ -32,6 +33,8 @@ pub(in crate::http) struct Live {
     changed: watch::Sender<u64>,
     /// How long a channel is in use after its last request.
     idle: Duration,
+    /// Of new channels that clients open without a token.
+    pub(super) opened: Rate,
 }
 
 #[derive(Debug)]
@@ -131,6 +134,7 @@ impl Live {
             inside: Mutex::new(inside),
             changed: watch::Sender::new(0),
             idle,
+            opened: Rate::new(now()),
         }
     }
 

@@ -9,6 +9,7 @@ mod live;
 mod out;
 mod params;
 mod presence;
+mod rate;
 mod subscribe;
 mod subscriber;
 mod text;

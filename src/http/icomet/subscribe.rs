@@ -24,7 +24,14 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
     };
     let app = &call.app;
     let refused = |kind| Ok(Outcome::Reply(refusal(&form, &user, kind)));
+    let live = app.live().ok_or(Refusal::NoRoute)?;
     let expires = match app.icomet {
+        // Anyone may ask for any name here.
+        Some(IcometRules::Open)
+            if !app.hub.has_channel(&user) && !live.opened.admit(Instant::now()) =>
+        {
+            return refused(Kind::Channels);
+        }
         Some(IcometRules::Open) => None,
         Some(IcometRules::Strict) => match expires(&call, &params, &user) {
             Some(expires) => Some(expires),
@@ -36,7 +43,6 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         Err(Error::TooManyWaiters { .. }) => return refused(Kind::Subscribers),
         feed => feed?,
     };
-    let live = app.live().ok_or(Refusal::NoRoute)?;
     if !app.hub.open_channel(&user).await? {
         return refused(Kind::Channels);
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{back, front, keyed};
 use crate::device::inbox;
-use crate::support::{Reply, TestServer};
+use crate::support::{Reply, Socket, TestServer};
 
 async fn server(rules: halley::config::IcometRules, channels_max: usize) -> TestServer {
     TestServer::with_hub(
@@ -114,4 +114,68 @@ async fn with_a_full_disk_known_channels_go_on_and_new_ones_are_refused() {
     let (head, body) = front(&server, "/sub?cname=b&seq=1").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
     assert!(body.contains("\"code\":\"disk_full\""), "{body}");
+}
+
+#[tokio::test]
+async fn what_users_send_opens_no_channel_and_has_a_number_where_one_is_open() {
+    let server = server(Strict, 2).await;
+    let ok = "{\"type\":\"ok\"}\n";
+    assert_eq!(keyed(&server, "/push?cname=bob&content=x").await, ok);
+    let send = async |to: &str| {
+        let path = format!("/v1/direct/{to}/messages");
+        let sent = server.as_user("mallory", "POST", &path, "{\"body\":1}");
+        assert_eq!(sent.await.status, 201);
+    };
+    for n in 0..20 {
+        send(&format!("made-up-{n}")).await;
+    }
+    let mut socket = Socket::open(&server, "mallory").await;
+    for n in 0..20 {
+        let made_up = json!({ "to": format!("made-up-too-{n}"), "body": 1 });
+        let answer = socket.ask(&json!({ "send": made_up })).await;
+        assert!(answer["receipt"].is_object(), "{answer}");
+    }
+    // There is still room for one more, whom the backend names.
+    assert_eq!(keyed(&server, "/push?cname=cyd&content=x").await, ok);
+    send("bob").await;
+    let path = format!("/sub?cname=bob&seq=2&token={}", TestServer::token("bob"));
+    let (_, numbered) = front(&server, &path).await;
+    assert!(
+        numbered.contains("\"seq\":2,\"content\":\"1\""),
+        "{numbered}"
+    );
+}
+
+#[tokio::test]
+async fn without_tokens_new_channels_are_opened_at_a_rate_and_known_ones_go_on() {
+    let server = server(Open, 100_000).await;
+    let mut wire = super::Wire::connect(server.client).await;
+    let mut refused = None;
+    for n in 0..5000 {
+        let (head, body) = wire.get(&format!("/sub?cname=made-up-{n}")).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\n"), "{head}");
+        if body.contains("\"type\":\"429\"") {
+            assert!(body.contains("\"content\":\"Too many channels\""), "{body}");
+            refused = Some(n);
+            break;
+        }
+    }
+    assert!(refused.is_some_and(|n| n >= 1000), "{refused:?}");
+    // Who was there before, and whom the backend names, are not asked to wait.
+    assert!(
+        front(&server, "/sub?cname=made-up-0")
+            .await
+            .1
+            .contains("next_seq")
+    );
+    for n in 0..100 {
+        let (_, body) = back(&server, &format!("/push?cname=known-{n}&content=1")).await;
+        assert_eq!(body, "{\"type\":\"ok\"}\n");
+    }
+    assert!(
+        front(&server, "/sub?cname=known-99")
+            .await
+            .1
+            .contains("next_seq")
+    );
 }

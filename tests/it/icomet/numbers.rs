@@ -124,7 +124,8 @@ async fn what_halley_gets_icomet_gives_and_the_other_way_round() {
     assert_eq!(bob.got[3..], ["own", "from ann", "all"]);
     let mut ann = Client::new(&server, "ann");
     ann.poll().await;
-    assert_eq!(ann.got, ["own", "from bob", "all", "from cyd"]);
+    // What bob sent her came before she had a channel, which only a backend or she herself opens.
+    assert_eq!(ann.got, ["from bob", "all", "from cyd"]);
     // An inbox of Halley's own has it all, as have two transports at once.
     let inbox = server.as_user("bob", "GET", "/v1/inbox?wait=0", "").await;
     let bodies = inbox.bodies();
