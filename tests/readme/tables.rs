@@ -1,5 +1,7 @@
 //! The tables of options, errors and endpoints are those of the program.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::program::{halley, succeed};
@@ -62,7 +64,8 @@ fn every_endpoint_has_a_heading() {
 }
 
 #[test]
-fn every_error_code_is_in_the_table() {
+fn the_table_of_errors_has_every_code_and_no_other() {
+    let mut known = HashSet::new();
     for document in Server::start("data").documents() {
         let mut codes = 0;
         for operation in operations(&document) {
@@ -75,7 +78,15 @@ fn every_error_code_is_in_the_table() {
             }
         }
         assert!(codes > 20, "the document names codes where this looks");
+        known.extend(document.to_string().split('"').map(str::to_owned));
     }
+    let rows = ERRORS
+        .lines()
+        .filter(|line| line.starts_with("| 4") || line.starts_with("| 5"));
+    let codes = rows.map(|row| row.split('`').nth(1).unwrap());
+    let unknown: Vec<_> = codes.filter(|code| !known.contains(*code)).collect();
+    // Answers to what is no endpoint.
+    assert_eq!(unknown, ["not_found", "method_not_allowed"]);
 }
 
 fn operations(document: &Value) -> impl Iterator<Item = &Value> {
