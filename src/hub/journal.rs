@@ -2,6 +2,7 @@
 //! next entry; there is no timer.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use tracing::{error, warn};
 
 use super::Inner;
 use super::accept::{Proposal, Waiting};
-use crate::clock;
+use super::times::{Stamp, Times};
 use crate::error::Error;
 use crate::store::{self, Command, Entry, Journal, free_bytes};
 
@@ -64,9 +65,7 @@ pub(super) struct JournalStage {
     pub(super) inner: Arc<Inner>,
     pub(super) journal: Journal,
     pub(super) queue: Receiver<Proposal>,
-    /// The time of the last entry.
-    pub(super) at_ms: u64,
-    pub(super) n: u64,
+    pub(super) times: Times,
     /// When there was enough free disk space.
     pub(super) roomy: Option<Instant>,
     /// When the log said that there is not.
@@ -80,6 +79,7 @@ impl JournalStage {
         let _ending = Ending(&inner);
         // For the log only: whoever starts the server should not learn it from the first push.
         drop(self.check_disk());
+        self.times.look();
         let mut synced = Instant::now();
         while let Some(proposals) = self.next_proposals() {
             if !proposals.is_empty() {
@@ -131,16 +131,16 @@ impl JournalStage {
             }
             return;
         }
-        self.n += 1;
-        self.at_ms = self.at_ms.max(clock::now_ms());
+        let Stamp { n, at_ms } = self.times.next();
+        self.inner.at_ms.store(at_ms, Ordering::Relaxed);
         let commands = commands.into_iter().flatten().collect();
         let entry = Entry {
             proposer: self.inner.proposer,
-            n: self.n,
-            at_ms: self.at_ms,
+            n,
+            at_ms,
             commands,
         };
-        self.inner.pending.insert(self.n, waiting);
+        self.inner.pending.insert(n, waiting);
         let progress = &self.inner.progress;
         let heads = |offset| {
             let stopped = || store::Error::View("applying has stopped".into());
@@ -226,6 +226,7 @@ mod tests {
     use super::super::accept::QUEUE_PROPOSALS;
     use super::super::{Durability, Hub, Options};
     use super::*;
+    use crate::clock;
     use crate::model::{Body, Draft, Receiver, UserName};
     use crate::store::Directory;
 
@@ -292,8 +293,16 @@ mod tests {
         journal.append(entry, |_| unreachable!()).unwrap();
         drop((journal, directory));
         let hub = open(data.path());
+        // Said before anybody pushes.
+        let ahead_ms = AHEAD_MS - clock::now_ms();
+        let behind_ms = hub.status().clock_behind_ms;
+        assert!(
+            (ahead_ms - 60_000..=ahead_ms).contains(&behind_ms),
+            "{behind_ms}"
+        );
         queue(&hub).await.unwrap();
         assert_eq!(hub.status().watermark.direct, 1);
+        assert!(hub.status().clock_behind_ms > 0);
         hub.close();
     }
 

@@ -21,13 +21,14 @@ mod rebuild;
 mod recent;
 mod recover;
 mod state;
+mod times;
 mod turns;
 mod verify;
 mod wake;
 mod watermark;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -41,6 +42,7 @@ pub use plan::GroupReceipt;
 pub use rebuild::{Rebuilt, rebuild};
 pub use verify::{Compared, Verified, verify};
 
+use crate::clock;
 use crate::error::Error;
 use crate::model::{Device, GroupName, Lineage, LogId, Position, Transport, UserName};
 pub use crate::store::HistoryMode;
@@ -106,6 +108,8 @@ pub struct Status {
     pub journal: JournalStatus,
     /// The last applied entry.
     pub applied: u64,
+    /// How far the clock is behind the newest message, whose time new ones get until then, milliseconds.
+    pub clock_behind_ms: u64,
     /// Bytes of pushes that wait to be committed.
     pub queued_bytes: usize,
     /// Open feeds: held requests and those being answered.
@@ -147,6 +151,8 @@ struct Inner {
     /// Closed when the hub closes.
     queue: RwLock<Option<SyncSender<Proposal>>>,
     queued_bytes: Arc<AtomicUsize>,
+    /// The time of the last entry.
+    at_ms: AtomicU64,
     pending: Pending,
     progress: Progress,
     journal_size: Arc<Mutex<JournalSize>>,
@@ -254,6 +260,10 @@ impl Hub {
                 damage: inner.journal_damage.get().cloned(),
             },
             applied: inner.progress.offset(),
+            clock_behind_ms: inner
+                .at_ms
+                .load(Ordering::Relaxed)
+                .saturating_sub(clock::now_ms()),
             queued_bytes: inner.queued_bytes.load(Ordering::Relaxed),
             waiters: inner.waiters.count(),
             view_bytes: view.as_ref().map_or(0, |view| view.disk_bytes()),

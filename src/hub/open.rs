@@ -1,7 +1,7 @@
 //! Opens a data directory, recovers what the last run left, starts the stages; and closes in order.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{Builder, JoinHandle};
@@ -19,6 +19,7 @@ use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
 use super::recent::Recent;
 use super::recover::{Recovered, recover};
+use super::times::Times;
 use super::turns::Turns;
 use super::wake::Waiters;
 use super::watermark::{Progress, Watermark};
@@ -177,6 +178,7 @@ fn start(
         proposer: random(),
         queue: RwLock::new(Some(sender)),
         queued_bytes: Arc::new(AtomicUsize::new(0)),
+        at_ms: AtomicU64::new(applied.at_ms),
         pending: Pending::default(),
         progress: Progress::default(),
         journal_size: journal.size(),
@@ -203,8 +205,7 @@ fn start(
         inner: Arc::clone(&inner),
         journal,
         queue,
-        at_ms: applied.at_ms,
-        n: 0,
+        times: Times::new(applied.at_ms, view.last_key_ms()?),
         roomy: None,
         told_full: None,
     };

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::membership::{Moved, Present};
-use super::state::{Group, GroupFacts, KEYS_KEPT_MS, Members, State, content_hash, key_hash};
+use super::state::{Group, GroupFacts, Kept, Members, State, content_hash, key_hash};
 use crate::error::Error;
 use crate::model::{Draft, GroupName, Message, Position, Receipt, Receiver, Sequence, UserName};
 use crate::store::{Change, Command, Entry, HistoryMode, KeyRow, Writes, key, record};
@@ -82,6 +82,7 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
         state,
         offset,
         at_ms: entry.at_ms,
+        keys_ms: entry.keys_ms(),
         plan: Plan::default(),
     };
     planner.forget_expired();
@@ -101,6 +102,7 @@ pub(super) struct Planner<'a> {
     pub(super) state: &'a mut State,
     pub(super) offset: u64,
     at_ms: u64,
+    keys_ms: u64,
     pub(super) plan: Plan,
 }
 
@@ -128,12 +130,13 @@ impl Planner<'_> {
     fn message(&mut self, draft: &Draft) -> Result<Receipt, Error> {
         let hash = key_hash(draft);
         if let Some(kept) = hash.and_then(|hash| self.state.keys.get(&hash).copied().flatten())
-            && kept.receipt.at_ms + KEYS_KEPT_MS > self.at_ms
+            && kept.lives_at(self.keys_ms)
         {
-            let same = kept.content == content_hash(draft);
+            let same = kept.row.content == content_hash(draft);
             let receipt = Receipt {
                 duplicate: true,
-                ..kept.receipt
+                at_ms: kept.at_ms,
+                ..kept.row.receipt
             };
             return if same {
                 Ok(receipt)
@@ -146,13 +149,21 @@ impl Planner<'_> {
             Receiver::Group(group) => self.group_message(draft, group)?,
         };
         if let Some(hash) = hash {
-            let row = KeyRow {
-                receipt,
-                content: content_hash(draft),
+            let kept = Kept {
+                row: KeyRow {
+                    receipt: Receipt {
+                        at_ms: self.keys_ms,
+                        ..receipt
+                    },
+                    content: content_hash(draft),
+                },
+                at_ms: receipt.at_ms,
             };
-            let renewed = self.state.keys.insert(hash, Some(row)).flatten().is_some();
-            self.change(key::idempotency(hash), Some(record::encode(&row)), renewed);
-            self.change(key::expiry(self.at_ms, hash), Some(hash.0.to_vec()), false);
+            let renewed = self.state.keys.insert(hash, Some(kept)).flatten().is_some();
+            let row = record::encode(&kept.row);
+            self.change(key::idempotency(hash), Some(row), renewed);
+            let expiry = key::expiry(self.keys_ms, hash);
+            self.change(expiry, Some(hash.0.to_vec()), false);
         }
         Ok(receipt)
     }
@@ -263,11 +274,11 @@ impl Planner<'_> {
 
     /// Forgets keys whose time is over.
     fn forget_expired(&mut self) {
-        for (at_ms, hash) in std::mem::take(&mut self.state.expired) {
-            self.change(key::expiry(at_ms, hash), None, true);
+        for (keys_ms, hash) in std::mem::take(&mut self.state.expired) {
+            self.change(key::expiry(keys_ms, hash), None, true);
             let kept = self.state.keys.get(&hash).copied().flatten();
             // Used again since: then it has a later time of its own.
-            if kept.is_some_and(|row| row.receipt.at_ms == at_ms) {
+            if kept.is_some_and(|kept| kept.row.receipt.at_ms == keys_ms) {
                 self.state.keys.insert(hash, None);
                 self.change(key::idempotency(hash), None, true);
             }
@@ -288,6 +299,7 @@ mod tests {
 
     use super::*;
     use crate::hub::channel;
+    use crate::hub::state::KEYS_KEPT_MS;
     use crate::model::{Body, IdempotencyKey, LogId};
     use crate::store::{Applied, Directory, View};
 
@@ -349,6 +361,16 @@ mod tests {
 
     fn to_team(from: &str, key: Option<&str>) -> Command {
         message(from, Receiver::Group(team()), key)
+    }
+
+    /// The same while the clock is far ahead, as entries are written whose keys have a time of their own.
+    fn entries_ahead() -> Vec<Entry> {
+        let mut entries = entries();
+        for (order, entry) in (0..).zip(&mut entries) {
+            entry.n = Entry::number(entry.at_ms * 1000 + order);
+            entry.at_ms = (1 << 50) + order / 4;
+        }
+        entries
     }
 
     /// What is hard: names, members, keys and channels that are new, gone and new again, also within one entry.
@@ -437,11 +459,16 @@ mod tests {
 
     #[test]
     fn the_same_entries_give_the_same_whatever_is_kept_in_memory_or_half_written() {
+        assert_same(&entries());
+        assert_same(&entries_ahead());
+    }
+
+    fn assert_same(entries: &[Entry]) {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (kept_view, mut kept) = open(one.path());
         kept.applied.log = LogId([1; 16]);
         let mut bare = State::new(kept.applied);
-        for (offset, entry) in (1..).zip(&entries()) {
+        for (offset, entry) in (1..).zip(entries) {
             let (plan, applied) = planned(&mut kept, &kept_view, offset, entry);
             kept_view.write(&plan.writes, &applied).unwrap();
             // As far as a crash before the mark gets: new rows and messages, and ids taken.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Draft, GroupName, Receiver, UserName};
+use crate::model::{Draft, GroupName, Receipt, Receiver, UserName};
 use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyRow, View};
 
 /// How long a retried push is known again, at least: 24 hours.
@@ -53,6 +53,22 @@ pub(super) struct Group {
     pub(super) left: HashSet<UserName>,
 }
 
+/// An idempotency key that was used, perhaps more than a day ago.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// As it is stored: with the time of the keys.
+    pub(super) row: KeyRow,
+    /// The time of the message.
+    pub(super) at_ms: u64,
+}
+
+impl Kept {
+    /// Whether it is still known when the time of the keys is this.
+    pub(super) fn lives_at(&self, keys_ms: u64) -> bool {
+        self.row.receipt.at_ms + KEYS_KEPT_MS > keys_ms
+    }
+}
+
 /// The state that entries are applied to.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -62,7 +78,7 @@ pub(crate) struct State {
     pub(super) users: HashMap<UserName, Option<u32>>,
     /// The last id of conversations, under the lower number first.
     pub(super) conversations: HashMap<(u32, u32), u64>,
-    pub(super) keys: HashMap<KeyHash, Option<KeyRow>>,
+    pub(super) keys: HashMap<KeyHash, Option<Kept>>,
     /// All open channels, by user, and their last numbers once these were looked up.
     pub(super) channels: HashMap<u32, Option<u64>>,
     /// Keys whose time is over, to forget with the next entry.
@@ -152,6 +168,7 @@ impl State {
                     if let Some(hash) = key_hash(draft) {
                         keyed += 1;
                         self.prepare_key(view, hash)?;
+                        self.prepare_time(view, hash)?;
                     }
                     match &draft.to {
                         Receiver::User(to) => {
@@ -171,7 +188,7 @@ impl State {
                 Command::DeleteGroup { .. } => {}
             }
         }
-        let before = entry.at_ms.saturating_sub(KEYS_KEPT_MS);
+        let before = entry.keys_ms().saturating_sub(KEYS_KEPT_MS);
         self.expired = view.keys_before(before, KEYS_FORGOTTEN + 2 * keyed)?;
         for (_, hash) in self.expired.clone() {
             self.prepare_key(view, hash)?;
@@ -246,7 +263,20 @@ impl State {
 
     fn prepare_key(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
         if let MapEntry::Vacant(vacant) = self.keys.entry(hash) {
-            vacant.insert(view.key(hash)?);
+            let kept = |row: KeyRow| Kept {
+                row,
+                at_ms: row.receipt.at_ms,
+            };
+            vacant.insert(view.key(hash)?.map(kept));
+        }
+        Ok(())
+    }
+
+    /// The time of the message that a key stands for, as it is said again.
+    fn prepare_time(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
+        if let Some(Some(kept)) = self.keys.get_mut(&hash) {
+            let Receipt { sequence, id, .. } = kept.row.receipt;
+            kept.at_ms = view.indexed(sequence, id)?.at_ms;
         }
         Ok(())
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::plan::plan;
-use super::state::{KEYS_KEPT_MS, State};
+use super::state::State;
 use crate::model::{Message, Position, Receiver, UserName};
-use crate::store::{Applied, Directory, Error, Follower, KeyRow, Trust, View, Writes};
+use crate::store::{Applied, Directory, Error, Follower, Trust, View, Writes};
 
 /// Keys known before it is worth looking for those whose time is over.
 const KEYS_MIN: usize = 4096;
@@ -133,8 +133,7 @@ impl Replay {
         };
         let keys = &mut self.state.keys;
         if keys.len() >= self.keys_max {
-            let known = |row: KeyRow| row.receipt.at_ms + KEYS_KEPT_MS > entry.at_ms;
-            keys.retain(|_, row| row.is_some_and(known));
+            keys.retain(|_, kept| kept.is_some_and(|kept| kept.lives_at(entry.keys_ms())));
             keys.shrink_to_fit();
             self.keys_max = KEYS_MIN.max(2 * keys.len());
         }
@@ -178,6 +177,7 @@ impl Chains {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::state::KEYS_KEPT_MS;
     use crate::model::{Body, Draft, IdempotencyKey};
     use crate::store::{Command, Entry, Journal};
 

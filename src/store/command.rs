@@ -67,10 +67,28 @@ impl Command {
 pub struct Entry {
     /// Which process proposed it: a random number of its own.
     pub proposer: u64,
-    /// The how-manieth proposal of that process, so that it knows its own entries again.
+    /// Rises within that process, so that it knows its own entries again; holds [`Self::keys_ms`], too.
     pub n: u64,
     /// Commit time, Unix milliseconds, never falling. Applying reads no other clock.
     pub at_ms: u64,
     /// In the order in which they take effect.
     pub commands: Vec<Command>,
+}
+
+impl Entry {
+    /// Numbers from here on are times; smaller ones count the entries of a process, as they did at first.
+    const TIMES: u64 = 1 << 62;
+
+    /// The number of an entry whose keys have this time, in microseconds. It rises from entry to entry.
+    pub fn number(keys_us: u64) -> u64 {
+        Self::TIMES | keys_us
+    }
+
+    /// The time by which idempotency keys are kept, in milliseconds. It says nothing of the time of day: a clock
+    /// that jumps must neither end them early nor keep them for ever.
+    pub fn keys_ms(&self) -> u64 {
+        self.n
+            .checked_sub(Self::TIMES)
+            .map_or(self.at_ms, |keys_us| keys_us / 1000)
+    }
 }

@@ -99,6 +99,16 @@ impl View {
             .transpose()
     }
 
+    /// The time of the idempotency key that was kept last.
+    pub fn last_key_ms(&self) -> Result<Option<u64>, Error> {
+        let last = self.index.range(b"x".to_vec()..b"y".to_vec()).next_back();
+        let Some((key, _)) = last.transpose()? else {
+            return Ok(None);
+        };
+        let at_ms = key::expiry_time(&key).ok_or_else(|| Error::View("an expiry is cut".into()))?;
+        Ok(Some(at_ms))
+    }
+
     /// Times and hashes of at most `limit` idempotency keys kept before a time, oldest first.
     pub fn keys_before(&self, at_ms: u64, limit: usize) -> Result<Vec<(u64, KeyHash)>, Error> {
         let mut found = Vec::new();
