@@ -97,6 +97,10 @@ pub struct Limits {
     pub poll_wait_max: Duration,
     /// Most requests held at once for one user.
     pub waiters_per_user_max: usize,
+    /// Most requests of one user that are in work at once.
+    pub requests_per_user_max: usize,
+    /// Most connections of one address at once on the client listener; none is no limit.
+    pub connections_per_address_max: Option<usize>,
     /// Most connections at once, both listeners together.
     pub connections_max: usize,
     /// Most channels that icomet's protocol opens.
@@ -279,6 +283,8 @@ fn limits(options: &Options) -> Result<Limits, ConfigError> {
         page_messages_max: usize::try_from(options.page_messages_max).unwrap_or(usize::MAX),
         poll_wait_max: Duration::from_secs(options.poll_wait_s_max),
         waiters_per_user_max: options.waiters_per_user_max,
+        requests_per_user_max: options.requests_per_user_max,
+        connections_per_address_max: options.connections_per_address_max,
         connections_max: options.connections_max.unwrap_or_else(connections_default),
         icomet_channels_max: options.icomet_channels_max,
     })

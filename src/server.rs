@@ -228,7 +228,7 @@ fn bind(address: SocketAddr, face: Face) -> Result<TcpListener, ServeError> {
         option,
         source,
     };
-    http::listen(address).map_err(failed)
+    http::listen(address, face).map_err(failed)
 }
 
 fn hub_options(config: &Config) -> hub::Options {

@@ -121,6 +121,17 @@ pub struct Options {
     #[arg(value_parser = sized(1..=1_000_000), help_heading = "Network")]
     pub connections_max: Option<usize>,
 
+    /// Most connections at once from one address to the client address (IPv6: from one /64 network). Leave it unset
+    /// behind a proxy: there all clients have the proxy's address, and the proxy must limit them [default: no limit]
+    #[arg(
+        long,
+        global = true,
+        env = "HALLEY_CONNECTIONS_PER_ADDRESS_MAX",
+        value_name = "N"
+    )]
+    #[arg(value_parser = sized(1..=1_000_000), help_heading = "Network")]
+    pub connections_per_address_max: Option<usize>,
+
     /// File with the admin key [default: admin.key in the data directory, made at the first start]
     #[arg(
         long,
@@ -268,6 +279,18 @@ pub struct Options {
     )]
     #[arg(default_value = "100", value_parser = sized(1..=100_000), help_heading = "Limits")]
     pub waiters_per_user_max: usize,
+
+    /// Most requests of one user that are read, processed or answered at once; held requests do not count while
+    /// they wait. Beyond it: 429
+    // Each may have a page of 1 MiB in memory until the client has read it. A browser opens six connections.
+    #[arg(
+        long,
+        global = true,
+        env = "HALLEY_REQUESTS_PER_USER_MAX",
+        value_name = "N"
+    )]
+    #[arg(default_value = "32", value_parser = sized(1..=100_000), help_heading = "Limits")]
+    pub requests_per_user_max: usize,
 
     /// Time for the server to stop, in seconds: half of it for open requests to end, the rest to commit and close
     // Held requests end at once; this is for slow readers, who must not hold up a restart.

@@ -1,7 +1,7 @@
 //! Listens, accepts the connections of one listener and owns their tasks.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,14 +26,22 @@ const REFUSALS_MAX: usize = 32;
 /// come back at once, those beyond it are not answered, and try again only after a second.
 const BACKLOG: u32 = 4096;
 
+/// What the system keeps of replies for each client that does not read; it counts twice as much, with its own
+/// overhead. By itself it keeps up to 4 MiB.
+const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+
 /// Listens on an address.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, face: Face) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     // Or the address is not free for a minute after a stop.
     socket.set_reuseaddr(true)?;
+    if face == Face::Client {
+        // Connections inherit it.
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -55,7 +63,7 @@ pub async fn serve(
             () = stopped(&mut shutdown) => break,
             Some(ended) = connections.join_next() => note(ended),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => admit(stream, &shared, &stop, &mut connections),
+                Ok((stream, peer)) => admit((stream, peer.ip()), &shared, &stop, &mut connections),
                 Err(error) => pause(&error).await,
             },
         }
@@ -73,7 +81,7 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 }
 
 fn admit(
-    stream: TcpStream,
+    (stream, address): (TcpStream, IpAddr),
     listener: &Arc<Listener>,
     stop: &watch::Receiver<bool>,
     connections: &mut JoinSet<()>,
@@ -84,23 +92,24 @@ fn admit(
     let listener = listener.clone();
     // The rest are being told that there is no room.
     let admitted_before = listener.app.connections(listener.face);
-    if let Some(admitted) = listener.app.admit(listener.face) {
-        let stop = stop.clone();
-        connections.spawn(async move {
-            let _admitted = admitted;
-            connection::run(stream, listener, stop).await;
-        });
-    } else if connections.len() < admitted_before.saturating_add(REFUSALS_MAX) {
-        connections.spawn(refuse(stream, listener));
+    match listener.app.admit(listener.face, address) {
+        Ok(admitted) => {
+            let stop = stop.clone();
+            connections.spawn(async move {
+                let _admitted = admitted;
+                connection::run(stream, listener, stop).await;
+            });
+        }
+        Err(refusal) if connections.len() < admitted_before.saturating_add(REFUSALS_MAX) => {
+            connections.spawn(refuse(stream, listener, refusal));
+        }
+        Err(_) => {}
     }
 }
 
 /// Says that there is no room.
-async fn refuse(stream: TcpStream, listener: Arc<Listener>) {
+async fn refuse(stream: TcpStream, listener: Arc<Listener>, refusal: Refusal) {
     let app = &listener.app;
-    let refusal = Refusal::TooManyConnections {
-        limit: app.limits.connections_max,
-    };
     let reply = Reply::refusal(&refusal, app.hub.log());
     let text = [
         &Asked::unknown().raw(&reply, false)[..],
@@ -138,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn many_clients_may_come_at_once() {
         const CLIENTS: usize = 400;
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap(), Face::Client).unwrap();
         let address = listener.local_addr().unwrap();
         let mut clients = Vec::new();
         // None is accepted. Those that are not let in wait for ever.

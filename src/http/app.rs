@@ -1,15 +1,20 @@
 //! What every request may use: the hub, the limits, the keys.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use warp::http::HeaderValue;
 
 use super::icomet::Live;
 use super::json::Rendered;
+use super::pace::Patience;
+use super::reply::Refusal;
+use super::work::InWork;
 use crate::config::{IcometRules, Limits};
 use crate::hub::Hub;
 use crate::secret::Secret;
@@ -46,8 +51,11 @@ pub struct Timeouts {
     pub body: Duration,
     /// Between requests.
     pub idle: Duration,
-    /// A peer that takes nothing of a reply for so long is cut.
+    /// A peer that takes nothing of a reply for so long is cut; one that takes it too slowly after three times as
+    /// long.
     pub write: Duration,
+    /// The lowest rate of a long reply, beside that time.
+    pub write_bytes_per_s: u64,
     /// How long the peer's end is awaited after ours.
     pub linger: Duration,
     /// After about so long a stream ends, and the client asks again.
@@ -69,12 +77,24 @@ impl Default for Timeouts {
             body: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             write: Duration::from_secs(30),
+            // Less than a phone has at the edge of its network; a page of 1 MiB may take six minutes.
+            write_bytes_per_s: 4 * 1024,
             linger: Duration::from_secs(1),
             stream: Duration::from_secs(600),
             noop: Duration::from_secs(30),
             channel: Duration::from_secs(30),
             silence: Duration::from_secs(10),
             heartbeat_s_min: 5,
+        }
+    }
+}
+
+impl Timeouts {
+    /// With those who read.
+    pub(super) fn patience(&self) -> Patience {
+        Patience {
+            pause: self.write,
+            bytes_per_s: self.write_bytes_per_s,
         }
     }
 }
@@ -113,7 +133,9 @@ pub(super) struct Shared {
     pub(super) parts: Parts,
     pub(super) origins: Vec<HeaderValue>,
     pub(super) rendered: Rendered,
+    pub(super) in_work: InWork,
     open: [AtomicUsize; 2],
+    addresses: Addresses,
     delivered: AtomicU64,
     live: Option<Live>,
 }
@@ -132,7 +154,9 @@ impl App {
             live,
             origins,
             rendered: Rendered::default(),
+            in_work: InWork::default(),
             open: Default::default(),
+            addresses: Addresses::default(),
             delivered: AtomicU64::new(0),
         }))
     }
@@ -158,23 +182,31 @@ impl App {
         self.0.delivered.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Counts a connection until the guard is dropped; none if there is no room. The last places are
-    /// the backend's: users must not shut it out.
-    pub(super) fn admit(&self, face: Face) -> Option<Admitted> {
-        let most = self.limits.connections_max;
+    /// Counts a connection until the guard is dropped, if there is room. The last places are the backend's: users
+    /// must not shut it out.
+    pub(super) fn admit(&self, face: Face, address: IpAddr) -> Result<Admitted, Refusal> {
+        let limit = self.limits.connections_max;
         let most = match face {
-            Face::Client => most.saturating_sub((most / 8).min(BACKEND_RESERVE)),
-            Face::Admin => most,
+            Face::Client => limit.saturating_sub((limit / 8).min(BACKEND_RESERVE)),
+            Face::Admin => limit,
         };
         let counter = self.counter(face);
         counter.fetch_add(1, Ordering::Relaxed);
         // Counted from here on, whatever comes of it.
-        let admitted = Admitted {
+        let mut admitted = Admitted {
             app: self.clone(),
             face,
+            address: None,
         };
         let open = self.connections(Face::Client) + self.connections(Face::Admin);
-        (open <= most).then_some(admitted)
+        if open > most {
+            return Err(Refusal::TooManyConnections { limit });
+        }
+        if let (Face::Client, Some(limit)) = (face, self.limits.connections_per_address_max) {
+            let address = self.0.addresses.take(address, limit);
+            admitted.address = Some(address.ok_or(Refusal::TooManyOfAddress { limit })?);
+        }
+        Ok(admitted)
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -208,10 +240,83 @@ impl fmt::Debug for App {
 pub(super) struct Admitted {
     app: App,
     face: Face,
+    /// Where it is counted by address.
+    address: Option<IpAddr>,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.app.counter(self.face).fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.address {
+            self.app.0.addresses.give_back(address);
+        }
+    }
+}
+
+/// Open connections by address.
+#[derive(Debug, Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+impl Addresses {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more, and says under which address; none if it has all it may have.
+    fn take(&self, address: IpAddr, limit: usize) -> Option<IpAddr> {
+        let address = network(address);
+        let mut all = self.lock();
+        let count = all.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(address)
+    }
+
+    fn give_back(&self, address: IpAddr) {
+        let mut all = self.lock();
+        if let Some(count) = all.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&address);
+            }
+        }
+    }
+}
+
+/// Of IPv6 the first half: who has one address has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_own_count_and_a_network_of_ipv6_one() {
+        let addresses = Addresses::default();
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        let take = |text| addresses.take(parse(text), 2);
+        let first = take("2001:db8::1").unwrap();
+        assert_eq!(first, parse("2001:db8::"));
+        assert!(take("2001:db8::2").is_some() && take("2001:db8::ffff:3").is_none());
+        assert!(take("2001:db8:0:1::1").is_some());
+        assert_eq!(take("::ffff:10.0.0.1"), Some(parse("10.0.0.1")));
+        assert!(take("10.0.0.1").is_some() && take("10.0.0.1").is_none());
+        assert!(take("10.0.0.2").is_some());
+        addresses.give_back(first);
+        assert!(take("2001:db8::4").is_some());
+        for address in ["2001:db8::", "2001:db8::", "2001:db8:0:1::"] {
+            addresses.give_back(parse(address));
+        }
+        assert_eq!(addresses.lock().len(), 2);
     }
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use warp::http::{HeaderMap, header};
 
+use super::pace::Patience;
 use super::reply::Refusal;
 
-/// How many of the longest pauses a body may last, beside the time that its bytes take at the lowest rate.
-const PAUSES: u32 = 3;
 /// The lowest rate of a long body: less than the worst line gives.
 const BYTES_PER_S: u64 = 1024;
 
@@ -54,12 +53,18 @@ pub(super) async fn read(
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(too_large);
     }
-    let begin = Instant::now();
+    let patience = Patience {
+        pause: stall,
+        bytes_per_s: BYTES_PER_S,
+    };
+    let mut pace = patience.begin();
     let mut whole = Vec::new();
     loop {
-        let seconds = u64::try_from(whole.len()).unwrap_or(u64::MAX) / BYTES_PER_S;
-        let due = begin + stall * PAUSES + Duration::from_secs(seconds);
-        match timeout_at(due.min(Instant::now() + stall), body.next()).await {
+        let next = timeout_at(pace.due(), body.next()).await;
+        if let Ok(Some(Ok(piece))) = &next {
+            pace.add(piece.len());
+        }
+        match next {
             Err(_) => return Err(Refusal::Timeout),
             Ok(None) => return Ok(whole),
             Ok(Some(Err(_))) => {

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
 use super::accept::stopped;
@@ -55,6 +56,8 @@ pub(super) async fn run(
         front: Bytes::new(),
     };
     loop {
+        // Requests that came together must not keep others waiting.
+        consume_budget().await;
         if line.front.is_empty()
             && !next_byte(&line.stream, listener.app.timeouts.idle, &mut shutdown).await
         {
@@ -100,7 +103,7 @@ async fn next_byte(
 async fn drive(line: Line, listener: &Arc<Listener>, shutdown: &mut watch::Receiver<bool>) -> Turn {
     let exchange = Arc::new(Exchange::default());
     let timeouts = &listener.app.timeouts;
-    let io = Io::new(line, timeouts.write, exchange.clone());
+    let io = Io::new(line, timeouts.patience(), exchange.clone());
     let front = Front {
         listener: listener.clone(),
         exchange: exchange.clone(),

@@ -29,6 +29,8 @@ pub(super) enum Ending {
     NotUtf8,
     /// The client sent a message beyond the limit.
     TooLarge,
+    /// The client sent too many frames that bring nothing.
+    TooManyFrames,
 }
 
 impl Ending {
@@ -52,6 +54,7 @@ impl Ending {
             Self::NotText => "not_text",
             Self::NotUtf8 => "not_utf8",
             Self::TooLarge => Code::BodyTooLarge.text(),
+            Self::TooManyFrames => "too_many_frames",
         }
     }
 
@@ -67,6 +70,7 @@ impl Ending {
             Self::NotText => CloseCode::Unsupported,
             Self::NotUtf8 => CloseCode::Invalid,
             Self::TooLarge => CloseCode::Size,
+            Self::TooManyFrames => CloseCode::Policy,
         }
     }
 
@@ -89,6 +93,9 @@ impl Ending {
             Self::NotText => "a binary frame came, and only text is understood".to_owned(),
             Self::NotUtf8 => "a text frame is not UTF-8".to_owned(),
             Self::TooLarge => "a message is longer than the server takes".to_owned(),
+            Self::TooManyFrames => {
+                "too many pings, pongs, tokens or refused messages a second".to_owned()
+            }
         }
     }
 
@@ -127,6 +134,7 @@ mod tests {
             (Ending::NotText, "not_text", 1003, false),
             (Ending::NotUtf8, "not_utf8", 1007, false),
             (Ending::TooLarge, "body_too_large", 1009, false),
+            (Ending::TooManyFrames, "too_many_frames", 1008, true),
         ] {
             let object = ending.object(Cursor::new(Position::default(), LogId([0; 16])));
             assert_eq!(object["code"], code);

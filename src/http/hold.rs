@@ -15,12 +15,14 @@ use super::head::Asked;
 use super::icomet;
 use super::io::Line;
 use super::later::Later;
+use super::pace::Patience;
 use super::poll::Poll;
 use super::reply::Reply;
 use super::service::Listener;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::write;
+use super::work::Work;
 
 /// What a held request waits for.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) enum Ticket {
 pub(super) struct Held {
     pub(super) ticket: Ticket,
     pub(super) asked: Asked,
+    /// Counts the request while it is in work; none on the admin listener.
+    pub(super) work: Option<Work>,
 }
 
 /// How a hold ended.
@@ -65,12 +69,22 @@ pub(super) fn wait<'a>(
     listener: &'a Arc<Listener>,
     shutdown: &'a mut watch::Receiver<bool>,
 ) -> Holding<'a> {
-    let Held { ticket, asked } = held;
+    let Held {
+        ticket,
+        asked,
+        work,
+    } = held;
     match ticket {
-        Ticket::Poll(poll) => Box::pin(poll.wait(line, asked, listener, shutdown)),
+        Ticket::Poll(mut poll) => {
+            poll.work = work;
+            Box::pin(poll.wait(line, asked, listener, shutdown))
+        }
         Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)),
         Ticket::Socket(socket) => Box::pin(socket.wait(line, asked, listener, shutdown)),
-        Ticket::Later(later) => Box::pin(later.wait(line, asked, listener, shutdown)),
+        Ticket::Later(mut later) => {
+            later.work = work;
+            Box::pin(later.wait(line, asked, listener, shutdown))
+        }
         Ticket::Icomet(ticket) => ticket.wait(line, asked, listener, shutdown),
     }
 }
@@ -81,10 +95,13 @@ pub(super) async fn answer(
     asked: &Asked,
     reply: Reply,
     keep: bool,
-    stall: Duration,
+    patience: Patience,
 ) -> End {
     let head = asked.raw(&reply, keep);
-    if write(&line.stream, head, reply.body, stall).await.is_err() {
+    if write(&line.stream, head, reply.body, patience)
+        .await
+        .is_err()
+    {
         return cut(&line.stream);
     }
     if keep {

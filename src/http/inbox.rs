@@ -37,6 +37,7 @@ pub(super) async fn poll(call: Call) -> Result<Outcome, Refusal> {
             feed,
             limit,
             deadline,
+            work: None,
         })));
     }
     let batch = feed.read(limit).await?;

@@ -1,18 +1,18 @@
-//! A connection's socket, as hyper gets it: bytes that were read already come first, and a peer that
-//! takes nothing for too long is cut.
+//! A connection's socket, as hyper gets it: bytes that were read already come first, and a peer that takes a reply
+//! too slowly is cut.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep_until};
 
+use super::pace::{Pace, Patience};
 use super::service::Exchange;
 
 /// A socket, and what was read from it but not yet used.
@@ -26,21 +26,27 @@ pub(super) struct Line {
 pub(super) struct Io {
     socket: TokioIo<TcpStream>,
     front: Bytes,
-    stall: Duration,
+    patience: Patience,
+    /// Of a reply that the peer has not taken at once.
+    pace: Option<Pace>,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Who wants to read on when the peer has taken what waits for it.
+    reader: Option<Waker>,
     /// Tells the connection loop, which cannot reach in here, whether the last write waits.
     exchange: Arc<Exchange>,
 }
 
 impl Io {
-    pub(super) fn new(line: Line, stall: Duration, exchange: Arc<Exchange>) -> Self {
+    pub(super) fn new(line: Line, patience: Patience, exchange: Arc<Exchange>) -> Self {
         let Line { stream, front } = line;
         Self {
             socket: TokioIo::new(stream),
             front,
-            stall,
+            patience,
+            pace: None,
             stalled: None,
+            reader: None,
             exchange,
         }
     }
@@ -65,12 +71,24 @@ impl Io {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.exchange.set_blocked(written.is_pending());
-        if written.is_ready() {
+        if self.exchange.take_begun() {
+            self.pace = None;
+        }
+        if let Poll::Ready(done) = &written {
             self.stalled = None;
+            if let (Some(pace), Ok(length)) = (&mut self.pace, done) {
+                pace.add(*length);
+            }
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
             return written;
         }
-        let stall = self.stall;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
+        let patience = self.patience;
+        let due = self.pace.get_or_insert_with(|| patience.begin()).due();
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep_until(due)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -82,6 +100,11 @@ impl Read for Io {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.exchange.is_blocked() {
+            // Or the replies to what a peer sends, and does not read, would pile up in hyper's buffer.
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         if self.front.is_empty() {
             return Pin::new(&mut self.socket).poll_read(cx, buf);
         }

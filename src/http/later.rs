@@ -12,15 +12,23 @@ use super::io::Line;
 use super::reply::{Refusal, Reply};
 use super::service::Listener;
 use super::wire::left;
+use super::work::Work;
 
 /// The reply in the making. While hyper had the connection, it would be made also when nobody waits for it any more.
-pub(super) struct Later(Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>);
+pub(super) struct Later {
+    reply: Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>,
+    /// Counts the request until its reply is written.
+    pub(super) work: Option<Work>,
+}
 
 impl Later {
     pub(super) fn new(
         reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
     ) -> Self {
-        Self(Box::pin(reply))
+        Self {
+            reply: Box::pin(reply),
+            work: None,
+        }
     }
 
     pub(super) async fn wait(
@@ -30,15 +38,18 @@ impl Later {
         listener: &Arc<Listener>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> End {
+        let Self { reply, work } = self;
         let outcome = tokio::select! {
             biased;
-            outcome = self.0 => outcome,
+            outcome = reply => outcome,
             () = left(&mut line) => return End::Gone,
         };
         let app = &listener.app;
         let reply = outcome.unwrap_or_else(|refusal| Reply::refusal(&refusal, app.hub.log()));
         let keep = asked.keep && !*shutdown.borrow();
-        answer(line, &asked, reply, keep, app.timeouts.write).await
+        let end = answer(line, &asked, reply, keep, app.timeouts.patience()).await;
+        drop(work);
+        end
     }
 }
 

@@ -26,6 +26,7 @@ mod io;
 mod json;
 mod later;
 mod openapi;
+mod pace;
 mod pages;
 mod poll;
 mod push;
@@ -37,6 +38,7 @@ mod socket;
 mod stream;
 mod tokens;
 mod wire;
+mod work;
 
 pub use accept::{listen, serve};
 pub use app::{App, Face, Parts, Timeouts};

@@ -172,7 +172,11 @@ fn codes(endpoint: &Endpoint) -> Vec<Code> {
     codes.extend([Code::BadRequest, Code::Internal, Code::TooManyConnections]);
     match endpoint.auth {
         Auth::Nobody => {}
-        Auth::User => codes.extend([Code::Unauthorized, Code::TokenExpired]),
+        Auth::User => codes.extend([
+            Code::Unauthorized,
+            Code::TokenExpired,
+            Code::TooManyRequests,
+        ]),
         Auth::Key => codes.push(Code::Unauthorized),
     }
     let mut in_path = endpoint.path.split('/').filter_map(endpoints::parameter);

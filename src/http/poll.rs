@@ -13,6 +13,7 @@ use super::io::Line;
 use super::reply::{Refusal, Reply};
 use super::service::Listener;
 use super::wire::left;
+use super::work::Work;
 use crate::hub::Feed;
 use crate::model::Batch;
 
@@ -22,6 +23,8 @@ pub(super) struct Poll {
     pub(super) feed: Feed,
     pub(super) limit: usize,
     pub(super) deadline: Instant,
+    /// Counts the request, but while it waits.
+    pub(super) work: Option<Work>,
 }
 
 impl Poll {
@@ -36,7 +39,9 @@ impl Poll {
             return End::Gone;
         };
         let keep = asked.keep && !self.feed.closing() && !*shutdown.borrow();
-        // The waiter goes before the reply is written: a slow peer is not a waiter.
+        // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in work.
+        let mut work = self.work.take();
+        work.iter_mut().for_each(Work::go_on);
         drop(self);
         let app = &listener.app;
         let (reply, count) = match outcome {
@@ -44,7 +49,7 @@ impl Poll {
             Err(refusal) => (Reply::refusal(&refusal, app.hub.log()), 0),
         };
         // Boxed, as is the reading: short, and else a part of every held request.
-        let end = Box::pin(answer(line, &asked, reply, keep, app.timeouts.write)).await;
+        let end = Box::pin(answer(line, &asked, reply, keep, app.timeouts.patience())).await;
         if !matches!(end, End::Gone) {
             app.delivered(count);
         }
@@ -64,6 +69,7 @@ impl Poll {
                 Ok(batch) if batch.messages.is_empty() && !batch.more && !last => {}
                 batch => return Some(batch.map_err(Refusal::Hub)),
             }
+            self.work.iter_mut().for_each(Work::pause);
             last = tokio::select! {
                 biased;
                 () = self.feed.wait() => self.feed.closing(),

@@ -135,6 +135,12 @@ pub(super) enum Refusal {
     },
     #[error("the server has all {limit} connections that it may have: retry soon")]
     TooManyConnections { limit: usize },
+    #[error("limit of {limit} connections from one address reached: close some")]
+    TooManyOfAddress { limit: usize },
+    #[error(
+        "limit of {limit} requests of one user in progress reached: read their replies, then retry"
+    )]
+    TooManyRequests { limit: usize },
     #[error("this path is for WebSockets: ask with `Upgrade: websocket`, version 13, and a key")]
     UpgradeRequired,
     #[error("an unexpected fault of the server: its log says more")]
@@ -172,7 +178,10 @@ impl Refusal {
             Self::WrongMethod { .. } => Code::MethodNotAllowed,
             Self::Timeout => Code::RequestTimeout,
             Self::TooLarge { .. } => Code::BodyTooLarge,
-            Self::TooManyConnections { .. } => Code::TooManyConnections,
+            Self::TooManyConnections { .. } | Self::TooManyOfAddress { .. } => {
+                Code::TooManyConnections
+            }
+            Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::UpgradeRequired => Code::UpgradeRequired,
             Self::Internal => Code::Internal,
         }
@@ -201,7 +210,8 @@ impl Refusal {
                 problem.insert("log".into(), log.to_string().into());
             }
             Self::Hub(Error::TooManyWaiters { limit } | Error::GroupFull { limit })
-            | Self::TooLarge { limit, .. } => {
+            | Self::TooLarge { limit, .. }
+            | Self::TooManyRequests { limit } => {
                 problem.insert("limit".into(), json!(limit));
             }
             _ => {}
@@ -211,7 +221,7 @@ impl Refusal {
 
     fn retry_after_s(&self) -> Option<u32> {
         match self.code() {
-            Code::Busy | Code::TooManyWaiters => Some(1),
+            Code::Busy | Code::TooManyWaiters | Code::TooManyRequests => Some(1),
             Code::Closing | Code::TooManyConnections => Some(2),
             Code::DiskFull | Code::WritesRefused | Code::StoreDamaged => Some(30),
             _ => None,
@@ -260,6 +270,7 @@ codes! {
     IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The key stands for another message";
     UpgradeRequired UPGRADE_REQUIRED "upgrade_required" "The path is for WebSockets";
     TooManyWaiters TOO_MANY_REQUESTS "too_many_waiters" "The user holds too many requests";
+    TooManyRequests TOO_MANY_REQUESTS "too_many_requests" "The user has too many requests in progress";
     Internal INTERNAL_SERVER_ERROR "internal" "A fault of the server";
     Busy SERVICE_UNAVAILABLE "busy" "The server is busy";
     Closing SERVICE_UNAVAILABLE "closing" "The server is stopping";

@@ -21,6 +21,7 @@ use super::endpoint::{Auth, Endpoint, Verb};
 use super::endpoints;
 use super::query::Query;
 use super::reply::{Outcome, Refusal, Reply};
+use super::work::Work;
 
 /// A filter that answers.
 pub(super) type Route = BoxedFilter<(Response,)>;
@@ -29,20 +30,23 @@ pub(super) type Route = BoxedFilter<(Response,)>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadOnly;
 
+/// An outcome, and the count of its request while it is in work.
+pub(super) type Counted = (Outcome, Option<Work>);
+
 /// Takes an outcome past warp, whose replies have one body and cannot be held.
 #[derive(Clone, Debug)]
-pub(super) struct Carried(Arc<Mutex<Option<Outcome>>>);
+pub(super) struct Carried(Arc<Mutex<Option<Counted>>>);
 
 impl Carried {
-    pub(super) fn take(&self) -> Option<Outcome> {
+    pub(super) fn take(&self) -> Option<Counted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn response(outcome: Outcome) -> Response {
+    fn response(outcome: Outcome, work: Option<Work>) -> Response {
         let mut response = Response::default();
         response
             .extensions_mut()
-            .insert(Self(Arc::new(Mutex::new(Some(outcome)))));
+            .insert(Self(Arc::new(Mutex::new(Some((outcome, work))))));
         response
     }
 }
@@ -135,7 +139,8 @@ fn unmatched(app: &App, face: Face) -> Route {
                 Some(allow) => Refusal::WrongMethod { allow },
                 None => Refusal::NoRoute,
             };
-            Carried::response(Outcome::Reply(Reply::refusal(&refusal, app.hub.log())))
+            let reply = Reply::refusal(&refusal, app.hub.log());
+            Carried::response(Outcome::Reply(reply), None)
         })
         .boxed()
 }
@@ -146,19 +151,24 @@ async fn respond(endpoint: &'static Endpoint, call: Call) -> Response {
     let outcome = AssertUnwindSafe(answer(endpoint, call))
         .catch_unwind()
         .await;
-    Carried::response(match outcome.unwrap_or(Err(Refusal::Internal)) {
-        Ok(outcome) => outcome,
-        Err(refusal) => Outcome::Reply(Reply::refusal(&refusal, log)),
-    })
+    let (outcome, work) = outcome
+        .unwrap_or(Err(Refusal::Internal))
+        .unwrap_or_else(|refusal| (Outcome::Reply(Reply::refusal(&refusal, log)), None));
+    Carried::response(outcome, work)
 }
 
-async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Outcome, Refusal> {
+async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, Refusal> {
     match endpoint.auth {
         Auth::Nobody => {}
         Auth::User => call.caller = Some(auth::user(&call.app, &call.headers, &call.query)?),
         Auth::Key => auth::admin(&call.app, &call.headers)?,
     }
-    (endpoint.handler)(call).await
+    let work = match &call.caller {
+        Some(caller) => Some(Work::begin(&call.app, &caller.user)?),
+        None => None,
+    };
+    let outcome = (endpoint.handler)(call).await?;
+    Ok((outcome, work))
 }
 
 /// The parameters of a path, if it is of this form. Segments are compared before they are decoded, so

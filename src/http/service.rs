@@ -20,8 +20,14 @@ use warp::http::{HeaderValue, Method, Request, Response, Version, header};
 use super::app::{App, Face};
 use super::head::Asked;
 use super::hold::{Held, Ticket};
+use super::later::Later;
 use super::reply::{Outcome, Refusal, Reply};
-use super::routes::{self, Carried, Route};
+use super::routes::{self, Carried, Counted, Route};
+use super::work::Work;
+
+/// Longer replies are written past hyper: it begins to wait for the next request when it has taken the reply, and
+/// would take a client that reads slowly for one that sends slowly. Shorter ones the system takes at once.
+const REPLY_BYTES_MAX: usize = 64 * 1024;
 
 /// What all connections of one listener share.
 pub(super) struct Listener {
@@ -36,24 +42,48 @@ pub(super) struct Exchange {
     request_done: AtomicBool,
     reply_done: AtomicBool,
     blocked: AtomicBool,
+    /// A request has begun since the last write.
+    begun: AtomicBool,
     held: Mutex<Option<Held>>,
+    /// Counts the request until its reply is written.
+    work: Mutex<Option<Work>>,
 }
 
 impl Exchange {
     fn begin(&self, without_body: bool) {
         self.reply_done.store(false, Ordering::Relaxed);
         self.request_done.store(without_body, Ordering::Relaxed);
+        self.begun.store(true, Ordering::Relaxed);
+        self.set_work(None);
+    }
+
+    /// Whether the reply is long and the whole request was read, so that the socket may be taken back.
+    fn has_read_long(&self, reply: &Reply) -> bool {
+        reply.body_bytes() > REPLY_BYTES_MAX && self.request_done.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request has begun since this was last asked.
+    pub(super) fn take_begun(&self) -> bool {
+        self.begun.swap(false, Ordering::Relaxed)
+    }
+
+    fn set_work(&self, work: Option<Work>) {
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work;
     }
 
     pub(super) fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
-    /// Whether the last request was read to its end and its reply is written.
+    /// Whether the last request was read to its end and its reply is written. Then it is not in work any more.
     pub(super) fn is_over(&self) -> bool {
-        self.reply_done.load(Ordering::Relaxed)
+        let over = self.reply_done.load(Ordering::Relaxed)
             && self.request_done.load(Ordering::Relaxed)
-            && !self.blocked.load(Ordering::Relaxed)
+            && !self.blocked.load(Ordering::Relaxed);
+        if over {
+            self.set_work(None);
+        }
+        over
     }
 
     /// Whether the last write waits for the peer.
@@ -72,8 +102,7 @@ impl Exchange {
             .take()
     }
 
-    fn hold(&self, ticket: Ticket, asked: Asked) {
-        let held = Held { ticket, asked };
+    fn hold(&self, held: Held) {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
     }
 }
@@ -96,18 +125,33 @@ impl Service<Request<Incoming>> for Front {
         self.exchange.begin(without_body);
         let asked = Asked::of(&request, &self.listener.app, self.listener.face);
         let (listener, exchange) = (self.listener.clone(), self.exchange.clone());
+        let may_hold = request.method() != Method::HEAD;
         Box::pin(async move {
-            let outcome = match answer_early(&request, &listener) {
-                Some(Ok(reply)) => Outcome::Reply(reply),
+            let (outcome, work) = match answer_early(&request, &listener) {
+                Some(Ok(reply)) => (Outcome::Reply(reply), None),
                 Some(Err(refusal)) => {
-                    Outcome::Reply(Reply::refusal(&refusal, listener.app.hub.log()))
+                    let reply = Reply::refusal(&refusal, listener.app.hub.log());
+                    (Outcome::Reply(reply), None)
                 }
                 None => ask_routes(&listener, &exchange, request).await,
             };
+            let outcome = match outcome {
+                Outcome::Reply(reply) if may_hold && exchange.has_read_long(&reply) => {
+                    Outcome::Held(Ticket::Later(Later::new(std::future::ready(Ok(reply)))))
+                }
+                outcome => outcome,
+            };
             match outcome {
-                Outcome::Reply(reply) => Ok(dress(reply, &asked, exchange)),
+                Outcome::Reply(reply) => {
+                    exchange.set_work(work);
+                    Ok(dress(reply, &asked, exchange))
+                }
                 Outcome::Held(ticket) => {
-                    exchange.hold(ticket, asked);
+                    exchange.hold(Held {
+                        ticket,
+                        asked,
+                        work,
+                    });
                     std::future::pending().await
                 }
             }
@@ -147,7 +191,7 @@ async fn ask_routes(
     listener: &Listener,
     exchange: &Arc<Exchange>,
     mut request: Request<Incoming>,
-) -> Outcome {
+) -> Counted {
     if request.version() < Version::HTTP_11 {
         // An upgrade is to be ignored there (RFC 9110, 7.8).
         request.headers_mut().remove(header::UPGRADE);
@@ -168,7 +212,8 @@ async fn ask_routes(
         .remove::<Carried>()
         .and_then(|carried| carried.take())
         .unwrap_or_else(|| {
-            Outcome::Reply(Reply::refusal(&Refusal::Internal, listener.app.hub.log()))
+            let reply = Reply::refusal(&Refusal::Internal, listener.app.hub.log());
+            (Outcome::Reply(reply), None)
         })
 }
 

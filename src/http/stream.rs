@@ -231,7 +231,7 @@ impl Stream {
     ) -> std::io::Result<()> {
         let first = parts.remove(0);
         // Boxed, as it is short and would take room in every open stream.
-        Box::pin(write(stream, first, parts, app.timeouts.write)).await
+        Box::pin(write(stream, first, parts, app.timeouts.patience())).await
     }
 
     /// A chunk of the reply, for clients that know what that is.

@@ -2,14 +2,15 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::task::consume_budget;
+use tokio::time::timeout_at;
 
 use super::io::Line;
+use super::pace::{Pace, Patience};
 
 /// What may be sent behind a held request and is kept; whoever sends so much is cut.
 const FRONT_BYTES_MAX: usize = 4 * 1024;
@@ -58,23 +59,33 @@ fn read_ahead(line: &mut Line) -> io::Result<usize> {
     Ok(length)
 }
 
-/// Writes head and body without joining them; gives up when the peer takes nothing for `stall`.
+/// Writes head and body without joining them; gives up when the peer takes nothing for too long, or too
+/// little.
 pub(super) async fn write(
     stream: &TcpStream,
     head: Bytes,
     body: Vec<Bytes>,
-    stall: Duration,
+    patience: Patience,
 ) -> io::Result<()> {
     let mut parts = Parts {
         first: head,
         rest: body.into_iter(),
     };
+    // Begins when the peer first does not take all at once.
+    let mut pace = None;
     loop {
+        // A peer that takes all would never let others run.
+        consume_budget().await;
         match write_some(stream, &mut parts) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
+            Ok(_) if parts.first.is_empty() => return Ok(()),
+            Ok(written) => {
+                if let Some(pace) = &mut pace {
+                    Pace::add(pace, written);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Box::pin(timeout(stall, stream.writable())).await??;
+                let due = pace.get_or_insert_with(|| patience.begin()).due();
+                Box::pin(timeout_at(due, stream.writable())).await??;
             }
             Err(error) => return Err(error),
         }
@@ -86,8 +97,8 @@ struct Parts {
     rest: std::vec::IntoIter<Bytes>,
 }
 
-/// One system call. True when nothing is left.
-fn write_some(stream: &TcpStream, parts: &mut Parts) -> io::Result<bool> {
+/// One system call; how much it wrote. Nothing is left when the first part is empty.
+fn write_some(stream: &TcpStream, parts: &mut Parts) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let chunks = std::iter::once(&parts.first).chain(parts.rest.as_slice());
     let mut used = 0;
@@ -95,20 +106,21 @@ fn write_some(stream: &TcpStream, parts: &mut Parts) -> io::Result<bool> {
         *slice = IoSlice::new(chunk);
         used += 1;
     }
-    let mut written = stream.try_write_vectored(slices.get(..used).unwrap_or_default())?;
+    let written = stream.try_write_vectored(slices.get(..used).unwrap_or_default())?;
     if written == 0 {
         return Err(io::ErrorKind::WriteZero.into());
     }
+    let mut left = written;
     loop {
-        let here = written.min(parts.first.len());
+        let here = left.min(parts.first.len());
         parts.first.advance(here);
-        written -= here;
+        left -= here;
         if !parts.first.is_empty() {
-            return Ok(false);
+            return Ok(written);
         }
         match parts.rest.next() {
             Some(next) => parts.first = next,
-            None => return Ok(true),
+            None => return Ok(written),
         }
     }
 }

@@ -12,6 +12,7 @@ mod connections;
 mod conversations;
 mod crowd;
 mod device;
+mod floods;
 mod hazards;
 mod icomet;
 mod names;

@@ -224,6 +224,7 @@ const NOT_IN_THE_TABLES: &[(&str, &str, &str)] = &[
     ("", "group_full", "needs 100,000 members"),
     ("", "cursor_gone", "does not happen yet"),
     ("", "too_many_waiters", "needs other requests"),
+    ("", "too_many_requests", "needs other requests"),
     ("", "internal", "is the server's state"),
     ("", "busy", "is the server's state"),
     ("", "closing", "is the server's state"),

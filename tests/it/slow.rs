@@ -1,12 +1,13 @@
 //! Peers that read slowly, or not at all.
 
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use halley::http::Face;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
+use crate::crowd::process::{Process, ask};
 use crate::support::{Http, PATIENCE, TestServer, eventually, poll_request};
 
 const SHORT: Duration = Duration::from_millis(250);
@@ -109,4 +110,225 @@ async fn a_stream_that_is_behind_ends_in_time() {
             "{path}"
         );
     }
+}
+
+/// However little at a time it takes, it never takes nothing.
+#[tokio::test]
+async fn a_reader_that_trickles_is_cut() {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let server = TestServer::with(|parts| {
+        parts.timeouts.write = PAUSE;
+        parts.timeouts.write_bytes_per_s = u64::MAX;
+        parts.limits.body_bytes_max = 8 << 20;
+    })
+    .await;
+    let long = format!("\"{}\"", "x".repeat(7 << 20));
+    server.push("alice", "bob", &long).await;
+    for request in replies() {
+        let mut http = Http::connect_narrow(server.client).await;
+        http.send(&request).await;
+        let begin = Instant::now();
+        let mut piece = [0; 8192];
+        let mut got = 0;
+        loop {
+            match http.stream.read(&mut piece).await {
+                Ok(length @ 1..) => got += length,
+                Ok(0) => panic!("{request}: it is given {got} bytes"),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+                    break;
+                }
+            }
+            assert!(got < 7 << 20, "{request}: it is given all");
+            tokio::time::sleep(PAUSE / 100).await;
+        }
+        assert!(begin.elapsed() > PAUSE, "a pause was not allowed");
+    }
+}
+
+/// Long replies, each by another way.
+fn replies() -> [String; 4] {
+    [
+        "inbox?",
+        "direct/alice/messages?",
+        "conversations?",
+        "inbox/stream?",
+    ]
+    .map(|path| poll_request("bob", "").replacen("inbox?", path, 1))
+}
+
+/// hyper waits for the next request when it has taken the reply.
+#[tokio::test]
+async fn a_reply_may_be_read_for_longer_than_a_head_may_take() {
+    let server = TestServer::with(|parts| {
+        parts.timeouts.head = SHORT;
+        parts.limits.body_bytes_max = 8 << 20;
+    })
+    .await;
+    let long = format!("\"{}\"", "x".repeat(7 << 20));
+    server.push("alice", "bob", &long).await;
+    for request in replies().into_iter().take(3) {
+        let mut http = Http::connect_narrow(server.client).await;
+        http.send(&request).await;
+        let head = http.head().await;
+        assert_eq!(head.status, 200);
+        tokio::time::sleep(4 * SHORT).await;
+        let mut head = head;
+        http.body_of(&mut head).await;
+        assert!(head.body.len() > 7 << 20, "{request}");
+        assert_eq!(http.request("GET", "/healthz", &[], "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_requests_in_work_and_no_more() {
+    const MOST: usize = 4;
+    let server = TestServer::with(|parts| {
+        parts.timeouts.write = 10 * PATIENCE;
+        parts.limits.requests_per_user_max = MOST;
+        parts.limits.body_bytes_max = 8 << 20;
+    })
+    .await;
+    // Those that wait are not in work.
+    let mut held = Vec::new();
+    for _ in 0..2 * MOST {
+        held.push(server.poll_held("bob").await);
+    }
+    let long = format!("\"{}\"", "x".repeat(7 << 20));
+    server.push("alice", "bob", &long).await;
+    for mut http in held {
+        assert_eq!(http.reply().await.status, 200);
+    }
+    for request in replies().into_iter().take(3) {
+        let mut slow = Vec::new();
+        for _ in 0..MOST {
+            let mut http = Http::connect_narrow(server.client).await;
+            http.send(&request).await;
+            assert_eq!(http.head().await.status, 200, "{request}");
+            slow.push(http);
+        }
+        for other in replies() {
+            let mut http = server.connect().await;
+            http.send(&other).await;
+            let reply = http.reply().await;
+            assert_eq!(
+                (reply.status, reply.code().as_str()),
+                (429, "too_many_requests"),
+                "{other}"
+            );
+            assert_eq!(reply.header("retry-after"), Some("1"));
+            assert_eq!(reply.json()["limit"], MOST);
+        }
+        let others = server.as_user("carol", "GET", "/v1/conversations", "");
+        assert_eq!(others.await.status, 200);
+        // Who is gone, or has read, makes room.
+        drop(slow);
+        eventually("there is room", || async {
+            let reply = server.as_user("bob", "GET", "/v1/conversations?limit=1", "");
+            reply.await.status == 200
+        })
+        .await;
+    }
+    for _ in 0..2 * MOST {
+        let mut http = server.connect().await;
+        http.send(&replies()[1]).await;
+        assert_eq!(http.reply().await.status, 200, "what is read is over");
+    }
+}
+
+/// Each asks for a page of a megabyte, by any way, and reads nothing of it.
+#[tokio::test]
+async fn many_readers_of_one_user_that_do_not_read_take_little_memory() {
+    const READERS: usize = 300;
+    const GROWTH_KIB_MAX: u64 = 150 * 1024;
+    let server = Process::start().await;
+    let mut backend = Http::connect(server.admin).await;
+    let item = json!({ "to": "bob", "from": "alice", "body": "x".repeat(60_000) });
+    for _ in 0..2 {
+        let items = json!(vec![&item; 20]).to_string();
+        ask(&mut backend, "POST", "/v1/messages", &items).await;
+    }
+    let before = server.resident_kib();
+    let mut readers = Vec::new();
+    for number in 0..READERS {
+        let path = ["inbox?", "direct/alice/messages?", "conversations?"][number % 3];
+        let mut http = Http::connect_narrow(server.client).await;
+        let token = Process::token("bob");
+        http.send(&format!(
+            "GET /v1/{path}limit=100 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+        ))
+        .await;
+        readers.push(http);
+    }
+    let mut answered = 0;
+    for http in &mut readers {
+        answered += usize::from(http.head().await.status == 200);
+    }
+    assert!((1..=READERS / 2).contains(&answered), "{answered} replies");
+    let growth = server.resident_kib().saturating_sub(before);
+    assert!(
+        growth < GROWTH_KIB_MAX,
+        "{growth} KiB for {answered} replies"
+    );
+    let token = Process::token("carol");
+    let bearer = format!("authorization: Bearer {token}");
+    let mut other = Http::connect(server.client).await;
+    let reply = other
+        .request("GET", "/v1/conversations", &[&bearer], "")
+        .await;
+    assert_eq!(reply.status, 200);
+}
+
+/// Replies that nobody reads must not pile up.
+#[tokio::test]
+async fn who_does_not_read_is_not_read_on() {
+    const MOST: usize = 32 << 20;
+    let server = TestServer::with(|parts| parts.timeouts.write = 10 * PATIENCE).await;
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let http = Http::connect_narrow(server.client).await;
+        let request = format!("{method} /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+        let piece = request.repeat((64 << 10) / request.len()).into_bytes();
+        let mut sent = 0;
+        while let Ok(ready) = tokio::time::timeout(4 * SHORT, http.stream.writable()).await {
+            ready.unwrap();
+            // A piece that is cut makes a wrong request, which ends nothing of the test.
+            if let Ok(length) = http.stream.try_write(&piece[sent % piece.len()..]) {
+                sent += length;
+            }
+            assert!(sent < MOST, "{method}: {sent} bytes are read");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_no_more() {
+    let server = TestServer::with(|parts| {
+        parts.limits.connections_per_address_max = Some(2);
+    })
+    .await;
+    let healthy = async |http: &mut Http| http.request("GET", "/healthz", &[], "").await.status;
+    let (mut one, mut two) = (server.connect().await, server.connect().await);
+    assert_eq!(
+        (healthy(&mut one).await, healthy(&mut two).await),
+        (200, 200)
+    );
+    let mut third = server.connect().await;
+    let reply = third.reply().await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (503, "too_many_connections")
+    );
+    assert!(third.ends().await);
+    for _ in 0..3 {
+        assert_eq!(healthy(&mut server.connect_admin().await).await, 200);
+    }
+    drop(one);
+    eventually("there is room", || async {
+        let mut http = server.connect().await;
+        http.send("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        http.head_if_any()
+            .await
+            .is_some_and(|head| head.status == 200)
+    })
+    .await;
 }

@@ -54,7 +54,7 @@ impl Out {
             None if text.is_empty() => return Ok(()),
             None => (text, Vec::new()),
         };
-        write(&line.stream, first, rest, app.timeouts.write).await
+        write(&line.stream, first, rest, app.timeouts.patience()).await
     }
 
     /// Ends the reply.

@@ -12,6 +12,7 @@ use crate::http::auth;
 use crate::http::call::Call;
 use crate::http::hold;
 use crate::http::reply::{Outcome, Refusal, Reply};
+use crate::http::work::Work;
 use crate::model::{After, Transport, UserName};
 
 /// Checks who asks for what. Refusals that icomet knows have its shape and status 200.
@@ -39,6 +40,10 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         },
         None => return Err(Refusal::NoRoute),
     };
+    // Here a user is known only by the channel.
+    let Ok(work) = Work::begin(app, &user) else {
+        return refused(Kind::Subscribers);
+    };
     let feed = match app.hub.feed(user.clone(), After::Now, Transport::Icomet) {
         Err(Error::TooManyWaiters { .. }) => return refused(Kind::Subscribers),
         feed => feed?,
@@ -54,6 +59,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         next: 0,
         noop: params.number("noop"),
         expires,
+        work,
         user,
     };
     let ticket = super::Ticket::Subscriber(Box::new(subscriber));

@@ -22,6 +22,7 @@ use crate::http::io::Line;
 use crate::http::reply::{Refusal, Reply};
 use crate::http::service::Listener;
 use crate::http::wire::{left, write};
+use crate::http::work::Work;
 use crate::hub::{ChannelPage, Feed};
 use crate::model::UserName;
 
@@ -47,6 +48,8 @@ pub(in crate::http) struct Subscriber {
     pub(super) noop: i64,
     /// When the token ends.
     pub(super) expires: Option<Instant>,
+    /// Counts the request, but while it waits.
+    pub(super) work: Work,
 }
 
 /// What became of waiting.
@@ -101,10 +104,17 @@ impl Subscriber {
             Ok((text, count)) => (whole(&self.form, text), count),
             Err(error) => (Reply::refusal(&Refusal::Hub(error), app.hub.log()), 0),
         };
-        // The waiter goes before the reply is written: a slow peer is not a waiter.
-        drop(self);
+        // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in work.
+        let Self {
+            feed,
+            subscribed,
+            mut work,
+            ..
+        } = *self;
+        work.go_on();
+        drop((feed, subscribed));
         let head = asked.raw(&reply, keep);
-        if write(&line.stream, head, reply.body, app.timeouts.write)
+        if write(&line.stream, head, reply.body, app.timeouts.patience())
             .await
             .is_err()
         {
@@ -203,6 +213,7 @@ impl Subscriber {
         noop: Instant,
     ) -> Event {
         self.subscribed.waits();
+        self.work.pause();
         let until = self.expires.map_or(noop, |expires| expires.min(noop));
         let timed = if until < noop {
             Event::Expired
@@ -261,7 +272,7 @@ impl Subscriber {
             Err(error) if out.unbegun() => {
                 let reply = Reply::refusal(&Refusal::Hub(error), app.hub.log());
                 let head = asked.raw(&reply, false);
-                match write(&line.stream, head, reply.body, app.timeouts.write).await {
+                match write(&line.stream, head, reply.body, app.timeouts.patience()).await {
                     Ok(()) => End::Close(line.stream),
                     Err(_) => cut(&line.stream),
                 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
@@ -14,10 +15,18 @@ use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 use super::{Over, text_head};
 use crate::http::ending::Ending;
 use crate::http::io::Line;
+use crate::http::pace::Patience;
 use crate::http::wire::write;
 
 /// Read at once; kept by every open socket.
 const READ_BYTES: usize = 512;
+
+/// Readings of the socket in one turn; then others have theirs.
+const READINGS_MAX: usize = 64;
+/// What heads of frames may add to a message that comes in parts, beyond its own length.
+const HEADS_BYTES_MAX: usize = 4096;
+/// The head of a control frame from a client, with its mask.
+const CONTROL_HEAD_BYTES: usize = 6;
 
 /// What the client has sent.
 pub(super) enum Heard {
@@ -40,22 +49,37 @@ pub(super) enum Fault {
 /// An upgraded connection.
 pub(super) struct Frames {
     socket: WebSocket<Wire>,
-    stall: Duration,
-    /// Nothing was left at the last reading. What tungstenite has read ahead, the kernel does not tell of.
-    dry: bool,
+    patience: Patience,
+    /// Most bytes of a message.
+    longest: usize,
 }
 
-struct Wire(TcpStream);
+struct Wire {
+    stream: TcpStream,
+    /// Nothing was left at the last reading. What tungstenite has read ahead, the kernel does not tell of.
+    dry: bool,
+    /// Readings that are left of this turn: tungstenite reads on until it has a whole message.
+    readings: usize,
+    /// Read since the last whole text, but for control frames.
+    bytes: usize,
+}
 
 impl Read for Wire {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(room)
+        let Some(readings) = self.readings.checked_sub(1) else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        self.readings = readings;
+        let read = self.stream.try_read(room);
+        self.dry = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        self.bytes += read.as_ref().copied().unwrap_or_default();
+        read
     }
 }
 
 impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        self.stream.try_write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -65,45 +89,58 @@ impl Write for Wire {
 
 impl Frames {
     /// `longest` is the most bytes of a message from the client.
-    pub(super) fn new(line: Line, longest: usize, stall: Duration) -> Self {
+    pub(super) fn new(line: Line, longest: usize, patience: Patience) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest));
-        let wire = Wire(line.stream);
+        let wire = Wire {
+            stream: line.stream,
+            dry: false,
+            readings: READINGS_MAX,
+            bytes: 0,
+        };
         let front = line.front.to_vec();
         let socket = WebSocket::from_partially_read(wire, front, Role::Server, Some(config));
         Self {
             socket,
-            stall,
-            dry: false,
+            patience,
+            longest,
         }
     }
 
     pub(super) fn into_stream(self) -> TcpStream {
-        self.socket.into_inner().0
+        self.socket.into_inner().stream
     }
 
     /// Resolves when there may be something to read.
     pub(super) async fn readable(&self) {
-        if !self.dry {
+        if !self.socket.get_ref().dry {
             return;
         }
         // An error will be met by the reading. As a poll: a small future in a place where many wait.
         drop(poll_fn(|cx| self.stream().poll_read_ready(cx)).await);
     }
 
-    /// What has come; none if nothing has.
+    /// Lets others run, unless all that there was has been read.
+    pub(super) async fn end_turn(&mut self) {
+        self.socket.get_mut().readings = READINGS_MAX;
+        if !self.socket.get_ref().dry {
+            yield_now().await;
+        }
+    }
+
+    /// What has come; none if nothing has, or the turn is over.
     pub(super) fn next(&mut self) -> Result<Option<Heard>, Fault> {
         let read = self.socket.read();
-        self.dry = matches!(&read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock);
+        self.count(&read)?;
         match read {
             Ok(Message::Text(text)) => Ok(Some(Heard::Text(text))),
             Ok(Message::Binary(_)) => Err(Fault::Ending(Ending::NotText)),
             Ok(Message::Close(_)) => Ok(Some(Heard::Close)),
             Ok(_) => Ok(Some(Heard::Life)),
-            Err(_) if self.dry => Ok(None),
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => Err(Fault::Over(Over::Closed)),
             Err(Error::Capacity(_)) => Err(Fault::Ending(Ending::TooLarge)),
             Err(Error::Utf8(_)) => Err(Fault::Ending(Ending::NotUtf8)),
@@ -115,6 +152,22 @@ impl Frames {
         }
     }
 
+    /// Parts of a message may be empty, so that they never become too long.
+    fn count(&mut self, read: &Result<Message, Error>) -> Result<(), Fault> {
+        let bytes = &mut self.socket.get_mut().bytes;
+        match read {
+            Ok(Message::Ping(payload) | Message::Pong(payload)) => {
+                *bytes = bytes.saturating_sub(payload.len() + CONTROL_HEAD_BYTES);
+            }
+            Ok(_) => *bytes = 0,
+            Err(_) if *bytes > 2 * self.longest + HEADS_BYTES_MAX => {
+                return Err(Fault::Ending(Ending::TooManyFrames));
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
     /// Writes what reading has left to write.
     pub(super) async fn flush(&mut self) -> Result<(), Over> {
         loop {
@@ -122,7 +175,7 @@ impl Frames {
                 Ok(()) => return Ok(()),
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Err(Over::Closed),
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    let writable = Box::pin(timeout(self.stall, self.stream().writable()));
+                    let writable = Box::pin(timeout(self.patience.pause, self.stream().writable()));
                     writable.await.map_err(|_| Over::Gone)??;
                 }
                 Err(_) => return Err(Over::Gone),
@@ -133,7 +186,13 @@ impl Frames {
     /// Writes one text frame. What reading has left must be written before.
     pub(super) async fn text(&self, parts: Vec<Bytes>) -> Result<(), Over> {
         let length = parts.iter().map(Bytes::len).sum();
-        Box::pin(write(self.stream(), text_head(length), parts, self.stall)).await?;
+        Box::pin(write(
+            self.stream(),
+            text_head(length),
+            parts,
+            self.patience,
+        ))
+        .await?;
         Ok(())
     }
 
@@ -156,7 +215,10 @@ impl Frames {
             loop {
                 match self.next() {
                     Ok(Some(_)) | Err(Fault::Ending(Ending::NotText)) => {}
-                    Ok(None) => self.readable().await,
+                    Ok(None) => {
+                        self.end_turn().await;
+                        self.readable().await;
+                    }
                     Err(_) => return,
                 }
             }
@@ -177,6 +239,6 @@ impl Frames {
     }
 
     fn stream(&self) -> &TcpStream {
-        &self.socket.get_ref().0
+        &self.socket.get_ref().stream
     }
 }

@@ -3,6 +3,7 @@
 //! Frames from the client are read by tungstenite; pages are written past it, as their text is shared and
 //! its buffer would keep the size of the longest. So its buffer is emptied before anything else is written.
 
+mod allowance;
 mod frames;
 mod request;
 
@@ -17,7 +18,9 @@ use tokio::time::{Instant, sleep_until};
 use tungstenite::handshake::derive_accept_key;
 use warp::http::{HeaderMap, header};
 
+use self::allowance::Allowance;
 use self::frames::{Frames, Heard};
+use self::request::Answer;
 use super::accept::stopped;
 use super::app::App;
 use super::call::{Call, Caller};
@@ -37,12 +40,12 @@ use crate::model::{Batch, Cursor, Transport};
 
 /// Messages of one client that wait for their receipts; beyond, its next frames wait in the kernel.
 const SENDS_MAX: usize = 16;
-/// Frames read in one go, so that a client that sends much still receives.
+/// Frames read in one turn, so that a client that sends much still receives, and others do.
 const FRAMES_MAX: usize = 64;
 /// The length of the key in the base64 that RFC 6455 asks for.
 const KEY_BYTES: usize = 24;
 
-type Answer = Pin<Box<dyn Future<Output = String> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// An open socket.
 pub(super) struct Socket {
@@ -54,7 +57,8 @@ pub(super) struct Socket {
     /// The last cursor that the client was told.
     told: Cursor,
     heard: Instant,
-    sends: FuturesOrdered<Answer>,
+    sends: FuturesOrdered<Answering>,
+    allowance: Allowance,
 }
 
 impl std::fmt::Debug for Socket {
@@ -84,6 +88,7 @@ pub(super) fn open(call: &Call) -> Result<Outcome, Refusal> {
         accept: derive_accept_key(key.as_bytes()),
         heard: Instant::now(),
         sends: FuturesOrdered::new(),
+        allowance: Allowance::new(),
     }))))
 }
 
@@ -105,18 +110,21 @@ impl Socket {
         shutdown: &mut watch::Receiver<bool>,
     ) -> End {
         let app = &listener.app;
-        let stall = app.timeouts.write;
+        let patience = app.timeouts.patience();
         let head = Asked::raw_switch(&self.accept);
-        if write(&line.stream, head, Vec::new(), stall).await.is_err() {
+        if write(&line.stream, head, Vec::new(), patience)
+            .await
+            .is_err()
+        {
             return cut(&line.stream);
         }
         let longest = app.limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES);
-        let mut frames = Frames::new(line, longest, stall);
+        let mut frames = Frames::new(line, longest, patience);
         let ended = self.run(app, &mut frames, shutdown).await;
         // What was asked for is done in any case, and answered if somebody listens.
         let mut gone = matches!(ended, Err(Over::Gone));
         while let Some(answer) = self.sends.next().await {
-            gone = gone || frames.text(vec![answer.into()]).await.is_err();
+            gone = gone || frames.text(vec![answer.text.into()]).await.is_err();
         }
         drop(self);
         let closed = match ended {
@@ -162,7 +170,12 @@ impl Socket {
                 continue;
             }
             tokio::select! {
-                Some(answer) = self.sends.next() => frames.text(vec![answer.into()]).await?,
+                Some(answer) = self.sends.next() => {
+                    frames.text(vec![answer.text.into()]).await?;
+                    if answer.useless && !self.allowance.take() {
+                        return Ok(Ending::TooManyFrames);
+                    }
+                }
                 () = self.feed.wait() => {}
                 () = frames.readable(), if self.sends.len() < SENDS_MAX => {}
                 () = stopped(shutdown) => {}
@@ -201,15 +214,21 @@ impl Socket {
                     self.sends.push_back(answer);
                 }
                 // At once, so that nothing of it is left when something else is written.
-                Heard::Life => frames.flush().await?,
+                Heard::Life => {
+                    frames.flush().await?;
+                    if !self.allowance.take() {
+                        return Ok(Some(Ending::TooManyFrames));
+                    }
+                }
                 Heard::Close => return Err(Over::Closed),
             }
         }
+        frames.end_turn().await;
         Ok(None)
     }
 
     /// Does what one message asks for.
-    fn answer(&mut self, app: &App, text: &str) -> Answer {
+    fn answer(&mut self, app: &App, text: &str) -> Answering {
         let (reference, done) = request::take(app, &mut self.caller, text);
         self.times.expires = self.caller.ends;
         Box::pin(request::answer(app.clone(), reference, done))

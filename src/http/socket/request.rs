@@ -85,12 +85,19 @@ fn reference(raw: &RawValue) -> Result<Box<RawValue>, Refusal> {
     }
 }
 
-/// Does it, and gives the text of the answer.
+/// What a client is told.
+pub(super) struct Answer {
+    pub(super) text: String,
+    /// Nothing was stored, by no fault of the server's.
+    pub(super) useless: bool,
+}
+
+/// Does it.
 pub(super) async fn answer(
     app: App,
     reference: Option<Box<RawValue>>,
     doing: Result<Doing, Refusal>,
-) -> String {
+) -> Answer {
     let done = match doing {
         Ok(Doing::Send(draft)) => push::one_draft(&app, draft)
             .await
@@ -98,9 +105,17 @@ pub(super) async fn answer(
         Ok(Doing::Renewed(expires_at)) => Ok(("token", json!({ "expires_at": expires_at }))),
         Err(refusal) => Err(refusal),
     };
+    let useless = match &done {
+        Ok((name, _)) => *name == "token",
+        Err(refusal) => refusal.code().status().is_client_error(),
+    };
     let (name, value) = done.unwrap_or_else(|refusal| ("error", refusal.problem(app.hub.log())));
     let value = to_raw_value(&value).expect("a value is always JSON");
     let mut answer = BTreeMap::from([(name, value)]);
     answer.extend(reference.map(|reference| ("ref", reference)));
-    serde_json::to_string(&answer).expect("values with texts as keys are always JSON")
+    let text = serde_json::to_string(&answer);
+    Answer {
+        text: text.expect("values with texts as keys are always JSON"),
+        useless,
+    }
 }

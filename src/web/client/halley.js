@@ -1530,6 +1530,7 @@ const GOODBYE_MS = 500;
 /** What the codes of close frames stand for. @type {Record<number, string>} */
 const CLOSE_CODES = {
   1001: "closing",
+  1008: "too_many_frames",
   1009: "body_too_large",
   1011: "internal",
   4000: "stream_over",

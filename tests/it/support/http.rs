@@ -14,7 +14,7 @@ use super::PATIENCE;
 /// One connection.
 pub(crate) struct Http {
     pub(crate) stream: TcpStream,
-    pub(super) unread: Vec<u8>,
+    pub(crate) unread: Vec<u8>,
 }
 
 /// A reply as it came.

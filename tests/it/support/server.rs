@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use halley::clock;
 use halley::config::Limits;
-use halley::http::{App, Face, Parts, Timeouts, serve};
+use halley::http::{App, Face, Parts, Timeouts, listen, serve};
 use halley::hub::{Durability, Hub, Options};
 use halley::secret::Secret;
 use halley::token::{Claims, Verifier, mint};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -44,6 +43,7 @@ impl TestServer {
     }
 
     /// With another hub, too.
+    #[expect(clippy::unused_async, reason = "it must be called within a runtime")]
     pub(crate) async fn with_hub(
         change_hub: impl FnOnce(&mut Options),
         change: impl FnOnce(&mut Parts),
@@ -69,6 +69,8 @@ impl TestServer {
                 queue_bytes_max: 64 << 20,
                 poll_wait_max: Duration::from_secs(300),
                 waiters_per_user_max: 100,
+                requests_per_user_max: 100,
+                connections_per_address_max: None,
                 connections_max: 1000,
                 icomet_channels_max: 1000,
             },
@@ -87,7 +89,7 @@ impl TestServer {
         let mut tasks = Vec::new();
         let mut addresses = Vec::new();
         for face in [Face::Client, Face::Admin] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = listen("127.0.0.1:0".parse().unwrap(), face).unwrap();
             addresses.push(listener.local_addr().unwrap());
             tasks.push(tokio::spawn(serve(
                 listener,

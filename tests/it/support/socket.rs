@@ -222,6 +222,19 @@ impl Socket {
         }
     }
 
+    /// The next text that is no page, whatever comes before.
+    pub(crate) async fn answer_behind_pongs(&mut self) -> Value {
+        loop {
+            match self.frame().await.expect("it goes on") {
+                Frame::Text(text) if !text.contains("\"messages\":") => {
+                    return serde_json::from_str(&text).unwrap();
+                }
+                Frame::Text(_) | Frame::Ping(_) | Frame::Pong(_) => {}
+                Frame::Close(code, reason) => panic!("closed: {code} {reason}"),
+            }
+        }
+    }
+
     /// Says something and takes the answer.
     pub(crate) async fn ask(&mut self, text: &Value) -> Value {
         self.say(text).await;
