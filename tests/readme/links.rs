@@ -84,3 +84,11 @@ fn every_link_leads_somewhere() {
     }
     assert!(seen > 20, "links are found where this looks");
 }
+
+#[test]
+fn the_readme_is_short_and_its_picture_small() {
+    let lines = fs::read_to_string("README.md").unwrap().lines().count();
+    assert!(lines <= 250, "{lines} lines: the rest belongs into docs/");
+    let bytes = fs::metadata("docs/demo.png").unwrap().len();
+    assert!(bytes < 150_000, "docs/demo.png has {bytes} bytes");
+}
