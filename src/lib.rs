@@ -26,7 +26,7 @@
 //!
 //! 1. `http::push` checks the key, reads the bounded body, and makes a [`model::Draft`] of it.
 //! 2. [`hub::Hub::push`] puts it into the bounded queue and waits. From here on the pusher may leave: nothing
-//!    depends on it any more.
+//!    depends on it any longer.
 //! 3. The journal stage, one thread, takes all that is queued as one [`store::Entry`], appends it and syncs once.
 //!    What arrives meanwhile is the next entry.
 //! 4. The apply stage, one thread, plans the entry, which gives the ids; writes the rows to sled, the mark last;
@@ -43,7 +43,7 @@
 //!   registered before its feed reads. So nothing is skipped, whatever the timing.
 //! - After a failed write or sync, nothing more is written until a restart.
 //! - sled is trusted only where it was written: after a clean stop it is as the mark says; after a kill it is
-//!   recovered and checked; a copy taken while it was in use is made anew.
+//!   recovered and checked; a copy taken while it was in use is rebuilt.
 //! - Every queue, body, page and wait has a limit.
 //!
 //! # What is deliberately absent

@@ -374,7 +374,7 @@ fn key_place(config: &Config) -> String {
     }
 }
 
-/// Lines to paste: a token for bob, a request that he holds, a message to him. Each answer is printed at once,
+/// Lines to paste: a token for Bob, a request that Bob holds, a message to Bob. Each answer is printed at once,
 /// so that they do not mix.
 fn first_message(text: &mut String, client: SocketAddr, admin: SocketAddr, key: &Path) {
     let key = secret::shell_reading(key);

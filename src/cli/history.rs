@@ -13,13 +13,13 @@ use crate::config::Config;
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("conversation").required(true))]
 pub(super) struct Args {
-    /// User as whom to read
+    /// Read as this user
     #[arg(long)]
     user: String,
     /// The other user of a conversation
     #[arg(long, value_name = "USER", group = "conversation")]
     peer: Option<String>,
-    /// A group
+    /// The group whose messages to read
     #[arg(long, group = "conversation")]
     group: Option<String>,
     /// The newest messages before this id

@@ -1,4 +1,4 @@
-//! What a handler is given: who asks, for what, with which words.
+//! The request as a handler sees it: caller, path parameters, query, headers, body.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::model::{After, GroupName, UserName};
 /// A request whose path, method and bearer have been found right.
 pub(super) struct Call {
     pub(super) app: App,
-    /// The token's user; none on the admin listener and where nobody need say who he is.
+    /// The token's user; none on the admin listener and where no token is needed.
     pub(super) caller: Option<Caller>,
     pub(super) query: Query,
     pub(super) headers: HeaderMap,

@@ -1,4 +1,4 @@
-//! `halley demo`: whoever comes says who he is, and gets a token for it. Never in a real server.
+//! `halley demo`: visitors name themselves and get a token for that name. Never in a real server.
 
 use serde::{Deserialize, Serialize};
 

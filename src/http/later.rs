@@ -14,7 +14,7 @@ use super::service::Listener;
 use super::wire::left;
 use super::work::Work;
 
-/// The reply in the making. While hyper had the connection, it would be made also when nobody waits for it any more.
+/// A reply under way. hyper would keep computing it after a disconnect; parked, it is dropped with the connection.
 pub(super) struct Later {
     reply: Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>,
     /// Counts the request until its reply is written.

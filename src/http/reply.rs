@@ -133,7 +133,7 @@ pub(super) enum Refusal {
         limit: usize,
         unit: &'static str,
     },
-    #[error("the server has all {limit} connections that it may have: retry soon")]
+    #[error("connection limit of {limit} reached; retry shortly")]
     TooManyConnections { limit: usize },
     #[error("limit of {limit} connections from one address reached: close some")]
     TooManyOfAddress { limit: usize },
@@ -143,7 +143,7 @@ pub(super) enum Refusal {
     TooManyRequests { limit: usize },
     #[error("this path is for WebSockets: ask with `Upgrade: websocket`, version 13, and a key")]
     UpgradeRequired,
-    #[error("an unexpected fault of the server: its log says more")]
+    #[error("internal error; see the server log")]
     Internal,
 }
 

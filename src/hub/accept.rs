@@ -81,7 +81,7 @@ pub enum GroupChange {
         /// Who leaves.
         remove: Vec<UserName>,
     },
-    /// All leave, and nothing can be sent any more.
+    /// All leave, and nothing more can be sent.
     Delete,
 }
 

@@ -163,7 +163,7 @@ impl ApplyStage {
     }
 }
 
-/// Gives every pusher of an entry the outcomes of his commands.
+/// Answers every pusher of an entry with the outcomes of its commands.
 fn answer(pending: &Pending, n: u64, outcomes: Vec<Outcome>) {
     let mut outcomes = outcomes.into_iter();
     for waiting in pending.take(n) {

@@ -1,6 +1,6 @@
-//! Channels: for clients that count. Everything for one user, without what he sent himself, under numbers from 1
-//! without a gap. Numbering begins when the channel is opened, is part of what applying gives, and never begins
-//! again. What a channel costs: one row more for each message and receiver, also of groups.
+//! Channels: gap-free numbers, from 1, of one user's incoming messages, for clients that count messages instead of
+//! keeping a cursor (icomet's). Numbering begins when the channel is opened, is part of applying, and never
+//! restarts. What a channel costs: one row more for each message and receiver, also of groups.
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};

@@ -30,7 +30,7 @@ const FIRST: ConversationToken = ConversationToken {
 
 /// A line of the list, and its place.
 type Line = Result<(ConversationToken, ConversationEntry), Failure>;
-/// The last message that the user may see in a group, 0 without one; the group and whether he is in it.
+/// The last message that the user may see in a group, 0 without one; the group and whether the user is in it.
 type GroupLine = (u64, u32, GroupName, bool);
 
 impl Hub {

@@ -52,8 +52,8 @@ impl Hub {
         .await
     }
 
-    /// A page of a group's history, as a user may see it: what was sent while he was a member, and what was
-    /// before it if the group let him.
+    /// A page of a group's history, as a user may see it: what was sent during their membership, and what was
+    /// before it if the group allowed that.
     pub async fn group_history(
         &self,
         user: UserName,

@@ -83,8 +83,8 @@ impl Group {
         }
     }
 
-    /// Makes a user a member from the group's next message on. Who comes again where he left keeps what he could
-    /// read, whatever the group's mode is now.
+    /// Adds a member as of the next message. A user who rejoins before any new message keeps their previous read
+    /// access, whatever the group's current mode.
     pub(super) fn join(&mut self, user: &UserName, number: u32) -> Member {
         let member = Member {
             number,
@@ -180,7 +180,7 @@ impl Memberships {
         }
     }
 
-    /// Whether no group of a user has a message after an id that he may see.
+    /// Whether no group of a user has a message after an id that they may see.
     pub(super) fn none_after(&self, user: &UserName, id: u64) -> bool {
         let inside = self.read();
         inside.users.get(user).is_none_or(|intervals| {

@@ -237,7 +237,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Gives a user his number, now if he has none.
+    /// The user's number; assigned now if there is none.
     pub(super) fn number(&mut self, name: &UserName) -> u32 {
         if let Some(number) = self.state.users.get(name).copied().flatten() {
             return number;
@@ -426,7 +426,7 @@ mod tests {
             ),
             (DAY_MS + 4, vec![open_channel("z"), to_all()]),
             (DAY_MS + 5, vec![to_team("x", None), change(&[], &["x"])]),
-            // Who leaves where he joined, and comes again when others may not read back.
+            // A user leaves where they joined, and returns when others may not read back.
             (DAY_MS + 6, vec![change(&["x"], &[])]),
             (DAY_MS + 6, vec![change(&[], &["x"])]),
             (DAY_MS + 6, vec![set(&["x"], Some(HistoryMode::Member))]),

@@ -7,7 +7,7 @@ use crate::model::{GroupName, Sequence, UserName};
 use crate::store::{HistoryMode, channel, key};
 
 impl Planner<'_> {
-    /// Opens a user's channel, unless it is open, and lets him join the group of broadcasts.
+    /// Opens a user's channel, unless it is open, and adds the user to the group of broadcasts.
     pub(super) fn open_channel(&mut self, user: &UserName) {
         let number = self.number(user);
         if self.state.channels.contains_key(&number) {
@@ -35,7 +35,7 @@ impl Planner<'_> {
         !self.state.channels.is_empty() && group.as_str() == ICOMET
     }
 
-    /// Gives a message the next number of a user's channel, if he has one.
+    /// Gives a message the next number of a user's channel, if there is one.
     pub(super) fn channel_row(&mut self, user: u32, sequence: Sequence, id: u64) {
         let Some(last) = self.state.channels.get_mut(&user) else {
             return;
@@ -46,7 +46,7 @@ impl Planner<'_> {
         self.row(key, channel::encode(sequence, id));
     }
 
-    /// Gives a group's message its numbers: a row for each member with a channel, but for who sent it.
+    /// Gives a group's message its numbers: one row per member with a channel, except the sender.
     pub(super) fn channel_rows(&mut self, members: &Members, from: &UserName, id: u64) {
         if self.state.channels.is_empty() {
             return;

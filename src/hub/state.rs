@@ -32,9 +32,9 @@ pub(super) struct GroupFacts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) number: u32,
-    /// The group's last id when he joined.
+    /// The group's last id when they joined.
     pub(super) from: u64,
-    /// Whether he may read back to the beginning.
+    /// Whether they may read back to the beginning.
     pub(super) all: bool,
 }
 
@@ -48,8 +48,8 @@ pub(super) struct Group {
     pub(super) deleted: bool,
     pub(super) last: u64,
     pub(super) members: Members,
-    /// Who left after the last message and may read back to the beginning: there is a row of him already where he
-    /// would join again.
+    /// Users who left after the last message and may read back to the beginning. Rejoining would collide with their
+    /// existing interval row.
     pub(super) left: HashSet<UserName>,
 }
 
@@ -196,7 +196,7 @@ impl State {
         Ok(())
     }
 
-    /// Keys are looked up anew for each entry.
+    /// Keys are looked up again for each entry.
     pub(super) fn forget_keys(&mut self) {
         self.keys.clear();
         self.expired.clear();

@@ -66,7 +66,7 @@ impl Mailbox {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a message in; the waker of who sleeps on it, to be woken when all are in.
+    /// Adds a message. Returns the waiting feed's waker, if any; the caller wakes it after filling every mailbox.
     fn put(&self, message: &Arc<Message>) -> Option<Waker> {
         let mut inside = self.lock();
         inside.bytes += message.body.as_bytes().len();
@@ -120,7 +120,7 @@ impl Mailbox {
         Found::Messages(taken)
     }
 
-    /// Whether there is something beyond a position, or nothing will come any more.
+    /// Whether there is something beyond a position, or nothing will come any longer.
     pub(super) fn poll(&self, beyond: Position, context: &Context<'_>) -> Poll<()> {
         let mut inside = self.lock();
         let fresh = |message: &Arc<Message>| message.id > beyond.of(message.sequence());
@@ -134,7 +134,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// Whether nothing will come any more.
+    /// Whether nothing will come any longer.
     pub(super) fn closed(&self) -> bool {
         self.lock().closed
     }
@@ -174,7 +174,7 @@ impl Waiters {
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a mailbox for one feed of a user, if he has fewer than `most`.
+    /// Registers a mailbox for one feed of a user who has fewer than `most`.
     pub(super) fn register(
         &self,
         user: &UserName,
@@ -259,7 +259,7 @@ impl Waiters {
         self.count() > 0
     }
 
-    /// Tells all feeds that nothing will come any more.
+    /// Tells all feeds that nothing will come any longer.
     pub(super) fn close(&self) {
         for shard in &self.shards {
             let mailboxes: Vec<_> = {

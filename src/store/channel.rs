@@ -42,7 +42,7 @@ fn decode_opened(value: &[u8]) -> Option<(u64, UserName)> {
 }
 
 impl View {
-    /// All open channels: the user's number, the entry that opened it, his name.
+    /// All open channels: the user's number, the entry that opened it, the user's name.
     pub(crate) fn channels(
         &self,
     ) -> impl Iterator<Item = Result<(u32, u64, UserName), Error>> + use<> {

@@ -37,12 +37,12 @@ pub enum Command {
         /// Who leaves; wins over `add`.
         remove: Vec<UserName>,
     },
-    /// All members leave, and nothing can be sent any more.
+    /// All members leave, and nothing more can be sent.
     DeleteGroup {
         /// The group.
         group: GroupName,
     },
-    /// From here on, messages for a user also get contiguous numbers of his own.
+    /// From here on, messages for a user also get contiguous numbers of their own.
     OpenChannel {
         /// Whose channel.
         user: UserName,
@@ -67,7 +67,7 @@ impl Command {
 pub struct Entry {
     /// Which process proposed it: a random number of its own.
     pub proposer: u64,
-    /// Rises within that process, so that it knows its own entries again; holds [`Self::keys_ms`], too.
+    /// Rises within that process, which recognises its own entries by it; holds [`Self::keys_ms`], too.
     pub n: u64,
     /// Commit time, Unix milliseconds, never falling. Applying reads no other clock.
     pub at_ms: u64,

@@ -73,7 +73,7 @@ impl View {
         })
     }
 
-    /// The number of a user, if any message or group names him.
+    /// The number of a user, if any message or group names the user.
     pub fn user(&self, name: &UserName) -> Result<Option<u32>, Error> {
         self.number(&key::user(name))
     }

@@ -83,7 +83,7 @@ pub struct GroupRow {
     pub name: GroupName,
     /// For those who join from now on.
     pub history: HistoryMode,
-    /// Nothing can be sent any more.
+    /// Nothing more can be sent.
     pub deleted: bool,
 }
 

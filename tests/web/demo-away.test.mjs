@@ -148,7 +148,7 @@ test("a page that outlives its server goes on with the next one", async (t) => {
   await message(page, "to the first").waitFor();
   await demo.restart();
   await write(page, "to the second");
-  await page.getByRole("alert").getByText("The server was started anew").waitFor();
+  await page.getByRole("alert").getByText("The server was restarted").waitFor();
   await message(page, "to the second").waitFor();
   assert.equal(await message(page, "to the first").count(), 0, "which does not know it");
   await demo.push([{ group: "everyone", from: "bob", body: "to ann" }]);

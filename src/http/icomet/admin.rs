@@ -34,7 +34,7 @@ const BACK_MAX: u64 = 10;
 pub(super) async fn asked(call: &mut Call) -> Result<Params, Refusal> {
     let mut params = Params::of_query(call.query.raw())?;
     let strict = call.app.icomet != Some(IcometRules::Open);
-    // Who shows a wrong key is refused before his form is read.
+    // A wrong key is refused before the form is read.
     let mut shown = !strict;
     if strict && auth::bearer(&call.headers)?.is_some() {
         auth::admin(&call.app, &call.headers)?;

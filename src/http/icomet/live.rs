@@ -76,7 +76,7 @@ impl Channel {
     }
 }
 
-/// A request for a channel; not any more when it is dropped.
+/// A live subscription of a channel; unsubscribes on drop.
 #[derive(Debug)]
 pub(super) struct Subscribed {
     app: App,

@@ -26,10 +26,10 @@ const GATHERED: Duration = Duration::from_millis(50);
 /// How often time alone may change something.
 const TICK: Duration = Duration::from_millis(500);
 
-/// A backend that is told. It knows what it was told, so that a slow one misses nothing that is still true.
+/// A listening backend. Remembers what it last reported, so a slow listener still converges on the current state.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Watcher {
-    /// The life that it was told of, and when.
+    /// What was last reported of each user, and when.
     known: HashMap<UserName, (u64, Instant)>,
 }
 

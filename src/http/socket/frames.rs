@@ -208,7 +208,7 @@ impl Frames {
         };
         self.put(Message::Close(Some(frame))).await?;
         if !ending.reconnect() {
-            // Where the next frame begins is not known any more.
+            // Where the next frame begins is no longer known.
             return Ok(());
         }
         let farewell = async {

@@ -30,7 +30,7 @@ function rate(of) {
   return ({ now, before, seconds }) => {
     const [newer, older] = [of(now), before && of(before)];
     if (newer === undefined || older === undefined || !(seconds > 0)) return null;
-    // A server that was started anew counts from the beginning.
+    // A restarted server counts from the beginning.
     return newer >= older ? (newer - older) / seconds : null;
   };
 }

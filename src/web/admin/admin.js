@@ -205,7 +205,7 @@ function presenceNodes({ devices, waiting, connections }) {
 }
 
 function conversationNodes(user, listed) {
-  if (listed.conversations.length === 0) return [element("p", "", "None: nobody wrote to this user, nor did he write.")];
+  if (listed.conversations.length === 0) return [element("p", "", "None: this user has neither received nor sent a message.")];
   const history = element("div", "found");
   const rows = ({ conversations }) =>
     conversations.map(({ user: peer, group, member, last }) => {

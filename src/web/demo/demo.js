@@ -10,9 +10,9 @@ const page = {
   app: $("app"), join: $("join"), chats: $("chats"), scroll: $("scroll"), messages: $("messages"),
   pending: $("pending"), text: $("text"), timing: $("timing"), jump: $("jump"),
 };
-/** Where a tab keeps its user and what he has read. */
+/** Where a tab keeps its user and what they have read. */
 const KEPT = "halley-demo";
-/** How near to the end of the list a reader is at its end, and how near to the beginning he wants more. */
+/** How near to the end of the list a reader is at its end, and how near to the beginning they want more. */
 const END_PX = 80;
 const BEGIN_PX = 600;
 /** Most unread messages that are counted after a reload. */
@@ -170,7 +170,7 @@ async function startOver() {
     // What was not sent yet is still to be sent.
     if (pending.length > 0 || draft) Object.assign(chats.of(kind, name), { pending, line, draft });
   }
-  complain("The server was started anew: this is what it has now.");
+  complain("The server was restarted: this is what it has now.");
   await list(group);
 }
 
@@ -507,7 +507,7 @@ async function loadOlder() {
   } finally {
     loadingOlder = false;
   }
-  // The list of chats is being made anew.
+  // The list of chats is being rebuilt.
   if (!shown) return;
   showEmpty();
   if (chat !== shown) await loadOlder();
