@@ -8,6 +8,7 @@
 mod auth;
 mod file;
 mod options;
+mod origin;
 mod show;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 pub use self::auth::{AuthConfig, KeyError, Keys, TokenKey};
 pub use self::file::FileError;
 pub use self::options::{Durability, LogFormat, Options};
+pub use self::origin::AllowedOrigin;
 pub use self::show::{OptionRow, Setting, Source, option_table, settings};
 
 /// Open files kept for the journal, sled, the listeners and the log when connections are counted.
@@ -44,8 +46,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of the admin listener.
     pub admin_listen: SocketAddr,
-    /// Origins that the client listener allows; `*` is all.
-    pub cors_origins: Vec<String>,
+    /// Pages that may use the client listener.
+    pub cors_origins: Vec<AllowedOrigin>,
+    /// Names by which a server that is open to all may be reached.
+    pub allowed_hosts: Vec<String>,
     /// Whether icomet's protocol is spoken, and under which rules.
     pub icomet: Option<IcometRules>,
     /// Admin key and token keys.
@@ -215,6 +219,7 @@ impl Config {
             },
             auth,
             cors_origins: options.cors_origin,
+            allowed_hosts: options.allowed_host,
             data: options.data,
             demo: false,
         })

@@ -33,15 +33,15 @@ pub enum Error {
         /// Its watermark.
         last: u64,
     },
-    /// No such group, or none that this user ever saw.
+    /// No such group, or none that this user may see: which of both is not for this user to know.
     #[error("there is no such group")]
     GroupNotFound,
+    /// A user sends to the group of all channels.
+    #[error("only backends may send to this group")]
+    BackendsOnly,
     /// No message has this id.
     #[error("there is no message with this id")]
     MessageNotFound,
-    /// A user sends to a group without being a member.
-    #[error("only members may send to the group")]
-    NotMember,
     /// The idempotency key was used for another message.
     #[error("the idempotency key was used within 24 hours for another message")]
     IdempotencyConflict,

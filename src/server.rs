@@ -102,6 +102,7 @@ impl Server {
             verifier: keys.verifier,
             token_secret: keys.token_secret,
             cors_origins: config.cors_origins.clone(),
+            allowed_hosts: config.allowed_hosts.clone(),
             icomet: config.icomet,
             started: Instant::now(),
             demo: config.demo,

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 /// Clocks of two machines differ; a token is taken this long after its end and before its start.
 const LEEWAY_S: u64 = 5;
 /// Shorter RSA keys are within reach of being factored.
 const RSA_MODULUS_BYTES_MIN: usize = 256;
+/// A token that lasts longer is a mistake: `exp` in milliseconds, as a rule.
+const AHEAD_MAX_S: u64 = 10 * 366 * 24 * 60 * 60;
 /// An Ed25519 public key is exactly this long.
 const ED25519_BYTES: usize = 32;
 
@@ -59,13 +62,25 @@ struct ClaimsOut<'a> {
     send: bool,
 }
 
-/// Every claim as any JSON value, so that a wrong type is told by name.
+/// Every claim as any JSON value, also `null`, so that a wrong type is told by name. None may be there twice.
 #[derive(Deserialize)]
 struct ClaimsIn {
-    sub: Option<serde_json::Value>,
-    exp: Option<serde_json::Value>,
-    nbf: Option<serde_json::Value>,
-    send: Option<serde_json::Value>,
+    #[serde(default, deserialize_with = "present")]
+    sub: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    exp: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    nbf: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    iat: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    aud: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    send: Option<Value>,
+}
+
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
 }
 
 /// Signs a token with HS256.
@@ -104,6 +119,11 @@ impl Verifier {
                 "this is a private key, which does not belong on this machine",
             ));
         }
+        if text.matches("-----BEGIN ").count() > 1 {
+            return Err(PublicKeyError(
+                "there is more than one block in it: give one key",
+            ));
+        }
         if !text.contains("PUBLIC KEY-----") {
             return Err(PublicKeyError("there is no PUBLIC KEY block in it"));
         }
@@ -126,46 +146,26 @@ impl Verifier {
 
     fn new(key: DecodingKey, algorithm: Algorithm) -> Self {
         let mut validation = Validation::new(algorithm);
-        // The times are compared below, with the caller's clock. A token with an `aud` claim is made for
-        // some other service, and the library refuses it, as RFC 7519 asks.
+        // The times are compared below, with the caller's clock; `aud` too, as the library takes one that is
+        // neither a text nor a list of texts.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
+        validation.validate_aud = false;
         Self { key, validation }
     }
 
     /// Checks signature and times; `now` is in Unix seconds.
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, TokenError> {
-        let claims = jsonwebtoken::decode::<ClaimsIn>(token, &self.key, &self.validation)
-            .map_err(|error| TokenError::Invalid(reason(error.kind())))?
-            .claims;
-        let expires_at = match claims.exp {
-            None => return Err(TokenError::Invalid("claim exp is missing")),
-            Some(value) => {
-                numeric_date(&value).ok_or(TokenError::Invalid("claim exp is not a number"))?
-            }
-        };
-        if let Some(value) = claims.nbf {
-            let starts_at =
-                numeric_date(&value).ok_or(TokenError::Invalid("claim nbf is not a number"))?;
-            if starts_at > now.saturating_add(LEEWAY_S) {
-                return Err(TokenError::Invalid("it is not valid yet (claim nbf)"));
-            }
+        let token = jsonwebtoken::decode::<ClaimsIn>(token, &self.key, &self.validation)
+            .map_err(|error| TokenError::Invalid(reason(error.kind())))?;
+        // Both change what the rest of the token means, and nothing here knows how (RFC 7515, 4.1.11).
+        if token.header.crit.is_some() {
+            return Err(TokenError::Invalid("its header has crit"));
         }
-        let user = match claims.sub {
-            Some(serde_json::Value::String(user)) if !user.is_empty() => user,
-            Some(_) => return Err(TokenError::Invalid("claim sub is not the name of a user")),
-            None => return Err(TokenError::Invalid("claim sub is missing")),
-        };
-        let send = match claims.send {
-            None => false,
-            Some(serde_json::Value::Bool(send)) => send,
-            Some(_) => return Err(TokenError::Invalid("claim send is neither true nor false")),
-        };
-        let claims = Claims {
-            user,
-            send,
-            expires_at,
-        };
+        if token.header.zip.is_some() {
+            return Err(TokenError::Invalid("its header has zip"));
+        }
+        let claims = claims(token.claims, now).map_err(TokenError::Invalid)?;
         if claims.refused_from() <= now {
             return Err(TokenError::Expired);
         }
@@ -173,8 +173,50 @@ impl Verifier {
     }
 }
 
+/// What the claims say, if each is of its type.
+fn claims(given: ClaimsIn, now: u64) -> Result<Claims, &'static str> {
+    if given.aud.is_some() {
+        // RFC 7519, 4.1.3: who is not the audience must refuse, and this server has no name.
+        return Err("it is made for another service (claim aud)");
+    }
+    let expires_at = match given.exp {
+        None => return Err("claim exp is missing"),
+        Some(value) => numeric_date(&value).ok_or("claim exp is not a time in Unix seconds")?,
+    };
+    if expires_at > now.saturating_add(AHEAD_MAX_S) {
+        return Err("claim exp is more than ten years ahead: it is in seconds, not milliseconds");
+    }
+    if let Some(value) = given.nbf {
+        let starts_at = numeric_date(&value).ok_or("claim nbf is not a time in Unix seconds")?;
+        if starts_at > now.saturating_add(LEEWAY_S) {
+            return Err("it is not valid yet (claim nbf)");
+        }
+    }
+    if given
+        .iat
+        .is_some_and(|value| numeric_date(&value).is_none())
+    {
+        return Err("claim iat is not a time in Unix seconds");
+    }
+    let user = match given.sub {
+        Some(Value::String(user)) if !user.is_empty() => user,
+        Some(_) => return Err("claim sub is not the name of a user"),
+        None => return Err("claim sub is missing"),
+    };
+    let send = match given.send {
+        None => false,
+        Some(Value::Bool(send)) => send,
+        Some(_) => return Err("claim send is neither true nor false"),
+    };
+    Ok(Claims {
+        user,
+        send,
+        expires_at,
+    })
+}
+
 /// A time in Unix seconds; RFC 7519 allows a fraction, which is dropped.
-fn numeric_date(value: &serde_json::Value) -> Option<u64> {
+fn numeric_date(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         Duration::try_from_secs_f64(value.as_f64()?)
             .ok()
@@ -186,7 +228,6 @@ fn reason(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::InvalidSignature => "the signature does not match",
         ErrorKind::InvalidAlgorithm => "it is signed with another algorithm than this server's key",
-        ErrorKind::InvalidAudience => "it is made for another service (claim aud)",
         _ => "it is not a signed JSON Web Token",
     }
 }

@@ -85,8 +85,20 @@ fn wrong_flags_and_values_end_with_2_and_say_the_limit() {
         (&["config", "--poll-wait-s-max", "3601"], "1..=3600"),
         (&["config", "--log", "halley=loud"], "--log"),
         (
-            &["config", "--cors-origin", "https://app.example/"],
-            "without anything after it",
+            &["config", "--cors-origin", "https://app.example/page"],
+            "it has a path",
+        ),
+        (
+            &["config", "--cors-origin", "https://*"],
+            "* stands alone or for the first part of a host",
+        ),
+        (
+            &["config", "--cors-origin", "https://a,app.example"],
+            "an origin is *, or scheme://host",
+        ),
+        (
+            &["config", "--allowed-host", "push.example.com:8100"],
+            "without a port",
         ),
     ]);
 }

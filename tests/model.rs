@@ -381,7 +381,7 @@ impl World {
         let draft = Draft {
             from: user(from),
             to,
-            body: Body::from_json(&raw),
+            body: Body::from_json(&raw).unwrap(),
             key: key.map(|key| IdempotencyKey::parse(&format!("key {key}")).unwrap()),
             by_user,
         };
@@ -419,7 +419,7 @@ impl World {
                 {
                     None => return assert_eq!(got, Err(Error::GroupNotFound)),
                     Some(group) if by_user && !group.is_member(from) => {
-                        return assert_eq!(got, Err(Error::NotMember));
+                        return assert_eq!(got, Err(Error::GroupNotFound));
                     }
                     Some(_) => self.model.last_of_group(to_number),
                 }
@@ -449,7 +449,7 @@ impl World {
             }
         });
         let change = GroupChange::Set {
-            members: members.iter().map(|m| user(*m)).collect(),
+            members: Some(members.iter().map(|m| user(*m)).collect()),
             history,
         };
         let got = self.hub.change_group(group(number), change).await.unwrap();

@@ -9,6 +9,7 @@ use super::client::{Client, ServerArgs, encoded};
 use super::{Failure, output};
 use crate::clock;
 use crate::config::Config;
+use crate::model::Body;
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("receiver").required(true))]
@@ -114,11 +115,13 @@ fn body(given: String, text: bool, bytes_max: usize) -> Result<Box<RawValue>, Fa
         return serde_json::value::to_raw_value(&given)
             .map_err(|error| Failure::Io("write the request", error.into()));
     }
-    RawValue::from_string(given).map_err(|error| {
+    let raw = RawValue::from_string(given).map_err(|error| {
         Failure::Usage(format!(
             "the body is not JSON ({error}); --text sends it as text"
         ))
-    })
+    })?;
+    Body::from_json(&raw).map_err(|fault| Failure::Usage(fault.to_string()))?;
+    Ok(raw)
 }
 
 fn parse_key(text: &str) -> Result<String, &'static str> {

@@ -5,11 +5,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::{BoolishValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use super::AllowedOrigin;
 use crate::secret::Secret;
 
 const KIB: u64 = 1 << 10;
@@ -68,11 +70,18 @@ pub struct Options {
     #[arg(default_value = "127.0.0.1:8000", value_parser = parse_address, help_heading = "Network")]
     pub admin_listen: SocketAddr,
 
-    /// Origin of web pages that may use the client address, scheme and host as browsers send it, or
-    /// * for all; may be repeated
+    /// Origin of web pages that may use the client address: scheme and host as browsers send them,
+    /// *.example.com for all hosts below a domain, or * for all; may be repeated
     #[arg(long, global = true, env = "HALLEY_CORS_ORIGIN", value_name = "ORIGIN")]
-    #[arg(value_delimiter = ',', value_parser = parse_origin, help_heading = "Network")]
-    pub cors_origin: Vec<String>,
+    #[arg(value_delimiter = ',', value_parser = AllowedOrigin::from_str, help_heading = "Network")]
+    pub cors_origin: Vec<AllowedOrigin>,
+
+    /// With icomet-open or in the demo: name by which the server may be reached, besides addresses,
+    /// localhost and names of private networks; may be repeated
+    // Who can reach an open server may do all. A name that its owner points here (DNS rebinding) must not be enough.
+    #[arg(long, global = true, env = "HALLEY_ALLOWED_HOST", value_name = "HOST")]
+    #[arg(value_delimiter = ',', value_parser = parse_host, help_heading = "Network")]
+    pub allowed_host: Vec<String>,
 
     /// Also speak icomet's protocol, on the same addresses, for apps that were made for it
     #[arg(
@@ -336,20 +345,14 @@ fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "an address is IP:PORT, such as 127.0.0.1:8100 or [::1]:8100")
 }
 
-/// An origin is compared byte for byte with what the browser sends: no path, no slash at the end.
-fn parse_origin(text: &str) -> Result<String, &'static str> {
-    const FORM: &str =
-        "an origin is *, or scheme://host or scheme://host:port without anything after it";
-    if text == "*" {
-        return Ok(text.to_owned());
-    }
-    let (scheme, host) = text.split_once("://").ok_or(FORM)?;
-    let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
-    let host_only = !host.contains(['/', '?', '#', '@', ',', '"', '\\']);
-    if plain(scheme) && plain(host) && host_only {
-        Ok(text.to_owned())
+/// A name only: the port does not tell one name from another.
+fn parse_host(text: &str) -> Result<String, &'static str> {
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let name = text.trim_end_matches('.').to_ascii_lowercase();
+    if !name.is_empty() && name.bytes().all(named) {
+        Ok(name)
     } else {
-        Err(FORM)
+        Err("a host name is letters, digits, - and ., without a port")
     }
 }
 

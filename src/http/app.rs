@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use warp::http::HeaderValue;
-
+use super::attempts::Attempts;
+use super::host::Strangers;
 use super::icomet::Live;
 use super::json::Rendered;
 use super::pace::Patience;
 use super::reply::Refusal;
 use super::work::InWork;
-use crate::config::{IcometRules, Limits};
+use crate::config::{AllowedOrigin, IcometRules, Limits};
 use crate::hub::Hub;
 use crate::secret::Secret;
 use crate::token::Verifier;
@@ -24,7 +24,7 @@ use crate::token::Verifier;
 const BACKEND_RESERVE: usize = 64;
 
 /// Which of the two listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Face {
     /// Users, with tokens.
     Client,
@@ -66,6 +66,8 @@ pub struct Timeouts {
     pub channel: Duration,
     /// What a WebSocket's client may be late with its pong, beyond two heartbeats.
     pub silence: Duration,
+    /// How late a wrong key or token is refused, at the most.
+    pub refusal: Duration,
     /// The shortest heartbeat that a client may ask for, in whole seconds.
     pub heartbeat_s_min: u64,
 }
@@ -84,6 +86,7 @@ impl Default for Timeouts {
             noop: Duration::from_secs(30),
             channel: Duration::from_secs(30),
             silence: Duration::from_secs(10),
+            refusal: Duration::from_secs(1),
             heartbeat_s_min: 5,
         }
     }
@@ -114,8 +117,10 @@ pub struct Parts {
     pub verifier: Verifier,
     /// Signs user tokens; absent where only a public key is known.
     pub token_secret: Option<Secret>,
-    /// Origins that browsers may call from; `*` is any.
-    pub cors_origins: Vec<String>,
+    /// Pages that browsers may call from.
+    pub cors_origins: Vec<AllowedOrigin>,
+    /// Names by which a server that is open to all may be reached.
+    pub allowed_hosts: Vec<String>,
     /// Whether icomet's protocol is spoken, and under which rules.
     pub icomet: Option<IcometRules>,
     /// When the server started.
@@ -131,7 +136,8 @@ pub struct App(Arc<Shared>);
 /// The parts, and what the HTTP side itself keeps.
 pub(super) struct Shared {
     pub(super) parts: Parts,
-    pub(super) origins: Vec<HeaderValue>,
+    pub(super) attempts: Attempts,
+    pub(super) strangers: Strangers,
     pub(super) rendered: Rendered,
     pub(super) in_work: InWork,
     open: [AtomicUsize; 2],
@@ -141,18 +147,14 @@ pub(super) struct Shared {
 }
 
 impl App {
-    /// Ready to serve. An origin that cannot stand in a header matches nothing.
+    /// Ready to serve.
     pub fn new(parts: Parts) -> Self {
-        let origins = parts
-            .cors_origins
-            .iter()
-            .filter_map(|origin| origin.parse().ok())
-            .collect();
         let live = parts.icomet.map(|_| Live::new(parts.timeouts.channel));
         Self(Arc::new(Shared {
+            attempts: Attempts::new(parts.timeouts.refusal),
+            strangers: Strangers::default(),
             parts,
             live,
-            origins,
             rendered: Rendered::default(),
             in_work: InWork::default(),
             open: Default::default(),

@@ -2,24 +2,28 @@
 //!
 //! Neither is ever written to a log or repeated in a reply.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use warp::http::{HeaderMap, header};
 
-use super::app::App;
-use super::call::Caller;
-use super::query::Query;
+use super::app::{App, Face};
+use super::call::{Call, Caller};
 use super::reply::Refusal;
 use crate::clock;
 use crate::model::UserName;
 use crate::token::TokenError;
 
 /// The user of a token in `Authorization`, or in `?token=` where a browser cannot set headers.
-pub(super) fn user(app: &App, headers: &HeaderMap, query: &Query) -> Result<Caller, Refusal> {
-    let in_query = query.get("token");
-    let token = match bearer(headers)? {
+pub(super) fn user(call: &Call) -> impl Future<Output = Result<Caller, Refusal>> + use<> {
+    late(&call.app, call.peer, call.face, user_of(call))
+}
+
+fn user_of(call: &Call) -> Result<Caller, Refusal> {
+    let in_query = call.query.get("token");
+    let token = match bearer(&call.headers)? {
         Some(token) => token,
         None => in_query.as_deref().ok_or_else(|| {
             Refusal::Unauthorized(
@@ -27,7 +31,23 @@ pub(super) fn user(app: &App, headers: &HeaderMap, query: &Query) -> Result<Call
             )
         })?,
     };
-    bearer_of(app, token)
+    bearer_of(&call.app, token)
+}
+
+/// Passes on what came of a key or token; one that is wrong is logged, and answered late.
+pub(super) fn late<T>(
+    app: &App,
+    peer: Option<IpAddr>,
+    face: Face,
+    outcome: Result<T, Refusal>,
+) -> impl Future<Output = Result<T, Refusal>> + use<T> {
+    let app = app.clone();
+    async move {
+        if let Err(Refusal::WrongCredential(_)) = &outcome {
+            app.shared().attempts.refused(peer, face).await;
+        }
+        outcome
+    }
 }
 
 /// The user of a token.
@@ -37,7 +57,7 @@ pub(super) fn bearer_of(app: &App, token: &str) -> Result<Caller, Refusal> {
         .verify(token, clock::now_s())
         .map_err(|error| match error {
             TokenError::Expired => Refusal::TokenExpired,
-            TokenError::Invalid(_) => Refusal::Unauthorized(error.to_string()),
+            TokenError::Invalid(_) => Refusal::WrongCredential(error.to_string()),
         })?;
     let user = UserName::parse(&claims.user)
         .map_err(|error| Refusal::Unauthorized(format!("the token's `sub`: {error}")))?;
@@ -56,25 +76,31 @@ fn instant_of(unix_s: u64) -> Instant {
     Instant::now() + Duration::from_millis(left_ms).min(YEAR)
 }
 
-/// Checks the API key, in a time that does not tell how much of it was right.
-pub(super) fn admin(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(key) = bearer(headers)? else {
-        return Err(Refusal::Unauthorized(
+/// Checks the API key in `Authorization`.
+pub(super) fn admin(call: &Call) -> impl Future<Output = Result<(), Refusal>> + use<> {
+    let outcome = bearer(&call.headers).and_then(|key| match key {
+        Some(key) => is_key(&call.app, key),
+        None => Err(Refusal::Unauthorized(
             "the admin key is needed: `Authorization: Bearer KEY`".to_owned(),
-        ));
-    };
-    admin_key(app, key)
+        )),
+    });
+    late(&call.app, call.peer, call.face, outcome)
 }
 
 /// Checks the API key.
-pub(super) fn admin_key(app: &App, key: &str) -> Result<(), Refusal> {
-    if bool::from(key.as_bytes().ct_eq(app.admin_key.expose().as_bytes())) {
-        Ok(())
-    } else {
-        Err(Refusal::Unauthorized(
-            "this is not the admin key".to_owned(),
-        ))
-    }
+pub(super) fn admin_key(
+    call: &Call,
+    key: &str,
+) -> impl Future<Output = Result<(), Refusal>> + use<> {
+    late(&call.app, call.peer, call.face, is_key(&call.app, key))
+}
+
+/// Takes the same time however much of it is right.
+fn is_key(app: &App, key: &str) -> Result<(), Refusal> {
+    let right = key.as_bytes().ct_eq(app.admin_key.expose().as_bytes());
+    bool::from(right)
+        .then_some(())
+        .ok_or_else(|| Refusal::WrongCredential("this is not the admin key".to_owned()))
 }
 
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
 use tokio::time::timeout_at;
-use warp::http::{HeaderMap, header};
+use warp::http::{HeaderMap, HeaderName, header};
 
 use super::pace::Patience;
 use super::reply::Refusal;
@@ -33,6 +33,31 @@ pub(super) fn pieces<B: Buf>(
 /// No body.
 pub(super) fn none() -> BodyStream {
     Box::pin(futures_util::stream::empty())
+}
+
+/// Refuses a body that is not as it is: what is compressed would be taken for its content.
+pub(super) fn plain(headers: &HeaderMap) -> Result<(), Refusal> {
+    let only = |name: HeaderName, word: &str| {
+        let mut lines = headers.get_all(name).iter();
+        lines.all(|line| {
+            let line = line.to_str().unwrap_or("?");
+            line.split(',')
+                .all(|coding| coding.trim().is_empty() || coding.trim().eq_ignore_ascii_case(word))
+        })
+    };
+    if !only(header::TRANSFER_ENCODING, "chunked") {
+        return Err(Refusal::TransferCoding);
+    }
+    if !only(header::CONTENT_ENCODING, "identity") {
+        return Err(Refusal::ContentCoding);
+    }
+    Ok(())
+}
+
+/// Whether a head says that a body follows.
+pub(super) fn is_announced(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 /// Reads a body whole: at most `bytes_max`, no pause longer than `stall`, and no trickle.

@@ -1,6 +1,7 @@
 //! The request as a handler sees it: caller, path parameters, query, headers, body.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ pub(super) struct Call {
     /// Whether the request may be held: HEAD asks for headers only.
     pub(super) may_hold: bool,
     pub(super) face: Face,
+    pub(super) peer: Option<IpAddr>,
     pub(super) path: Vec<Segment>,
     pub(super) body: BodyStream,
 }

@@ -5,6 +5,7 @@
 //! there is only the socket.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -51,6 +52,7 @@ pub(super) async fn run(
     listener: Arc<Listener>,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let peer = stream.peer_addr().ok().map(|peer| peer.ip());
     let mut line = Line {
         stream,
         front: Bytes::new(),
@@ -64,7 +66,7 @@ pub(super) async fn run(
             return;
         }
         // Boxed, so that the hyper part takes no room in the task while it is not there.
-        match Box::pin(drive(line, &listener, &mut shutdown)).await {
+        match Box::pin(drive(line, &listener, peer, &mut shutdown)).await {
             Turn::Over(stream) => {
                 if let Some(stream) = stream {
                     Box::pin(linger(stream, listener.app.timeouts.linger)).await;
@@ -100,13 +102,19 @@ async fn next_byte(
 }
 
 /// Lets hyper serve requests until there is nothing left to do for it.
-async fn drive(line: Line, listener: &Arc<Listener>, shutdown: &mut watch::Receiver<bool>) -> Turn {
+async fn drive(
+    line: Line,
+    listener: &Arc<Listener>,
+    peer: Option<IpAddr>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> Turn {
     let exchange = Arc::new(Exchange::default());
     let timeouts = &listener.app.timeouts;
     let io = Io::new(line, timeouts.patience(), exchange.clone());
     let front = Front {
         listener: listener.clone(),
         exchange: exchange.clone(),
+        peer,
     };
     let mut connection = Builder::new()
         .timer(TokioTimer::new())

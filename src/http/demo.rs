@@ -20,6 +20,7 @@ const TTL_S: u64 = 86_400;
 const REQUEST_BYTES_MAX: usize = 4096;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct JoinIn {
     user: String,
 }

@@ -1,6 +1,6 @@
 //! Groups and their members: the backend's side.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use warp::http::StatusCode;
 
 use super::app::App;
@@ -14,13 +14,20 @@ use crate::model::{GroupName, UserName};
 pub(super) const NAMES_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SetIn {
-    #[serde(default)]
-    members: Vec<String>,
+    /// Absent, the members stay; `null` is neither.
+    #[serde(default, deserialize_with = "given")]
+    members: Option<Vec<String>>,
     history: Option<HistoryMode>,
 }
 
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    Deserialize::deserialize(from).map(Some)
+}
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct MembersIn {
     #[serde(default)]
     add: Vec<String>,
@@ -51,12 +58,15 @@ struct GroupOut<'a> {
     last: u64,
 }
 
-/// Makes a group, or sets its members.
+/// Makes a group, or sets its members and what those who join may read.
 pub(super) async fn set(mut call: Call) -> Result<Reply, Refusal> {
     let group = call.group()?;
     let text = call.read_body(call.app.limits.request_bytes_max).await?;
     let given: SetIn = parse(&text)?;
-    let members = names(&given.members, 0)?;
+    let members = given
+        .members
+        .map(|members| names(&members, 0))
+        .transpose()?;
     change(
         &call.app,
         group,

@@ -10,6 +10,7 @@ use warp::http::{Request, StatusCode, Version};
 use super::app::{App, Face};
 use super::reply::Reply;
 use crate::clock;
+use crate::config::AllowedOrigin;
 
 /// In every reply: no proxy gathers it, no browser guesses its type.
 const COMMON: [(HeaderName, HeaderValue); 2] = [
@@ -54,21 +55,24 @@ enum Origin {
 }
 
 impl Origin {
-    fn of(headers: &HeaderMap, allowed: &[HeaderValue]) -> Self {
-        if allowed.is_empty() {
-            return Self::Closed;
-        }
+    fn of(headers: &HeaderMap, app: &App) -> Self {
+        let allowed = &app.cors_origins;
         let asked = headers.get(header::ORIGIN);
-        // Ours, not the request's: that one would keep hyper's read buffer.
-        let ours = allowed
-            .iter()
-            .find(|&origin| asked.is_some_and(|asked| origin == asked || origin == "*"));
-        match ours {
-            None => Self::Other,
-            Some(ours) if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) => {
-                Self::Preflight(ours.clone())
+        match asked.and_then(|asked| allowed_as(asked, allowed)) {
+            Some(name) if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) => {
+                Self::Preflight(name)
             }
-            Some(ours) => Self::Allowed(ours.clone()),
+            Some(name) => Self::Allowed(name),
+            None => {
+                if let Some(asked) = asked {
+                    app.shared().strangers.note(asked, headers);
+                }
+                if allowed.is_empty() {
+                    Self::Closed
+                } else {
+                    Self::Other
+                }
+            }
         }
     }
 
@@ -91,6 +95,16 @@ impl Origin {
     }
 }
 
+/// What the reply names, if a page of this origin may read it.
+fn allowed_as(asked: &HeaderValue, allowed: &[AllowedOrigin]) -> Option<HeaderValue> {
+    let text = asked.to_str().ok()?;
+    match allowed.iter().find(|origin| origin.matches(text))? {
+        AllowedOrigin::Any => Some(HeaderValue::from_static("*")),
+        // A copy: the request's own would keep hyper's read buffer.
+        _ => HeaderValue::from_bytes(asked.as_bytes()).ok(),
+    }
+}
+
 impl Asked {
     pub(super) fn of<B>(request: &Request<B>, app: &App, face: Face) -> Self {
         let old = request.version() < Version::HTTP_11;
@@ -101,7 +115,7 @@ impl Asked {
             !says(headers, header::CONNECTION, "close")
         };
         let origin = match face {
-            Face::Client => Origin::of(headers, &app.shared().origins),
+            Face::Client => Origin::of(headers, app),
             Face::Admin => Origin::Closed,
         };
         Self { old, keep, origin }
@@ -144,6 +158,12 @@ impl Asked {
                 put(
                     header::SEC_WEBSOCKET_VERSION,
                     HeaderValue::from_static("13"),
+                );
+            }
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                put(
+                    header::ACCEPT_ENCODING,
+                    HeaderValue::from_static("identity"),
                 );
             }
             _ => {}

@@ -7,6 +7,7 @@
 mod accept;
 mod admin;
 mod app;
+mod attempts;
 mod auth;
 mod body;
 mod call;
@@ -20,6 +21,7 @@ mod groups;
 mod head;
 mod history;
 mod hold;
+mod host;
 mod icomet;
 mod inbox;
 mod io;

@@ -187,7 +187,13 @@ fn codes(endpoint: &Endpoint) -> Vec<Code> {
         codes.push(Code::BadQuery);
     }
     if endpoint.takes.is_some() {
-        codes.extend([Code::BadJson, Code::BodyTooLarge, Code::RequestTimeout]);
+        codes.extend([
+            Code::BadJson,
+            Code::BodyTooLarge,
+            Code::RequestTimeout,
+            Code::ContentCoding,
+            Code::TransferCoding,
+        ]);
     }
     codes.sort_unstable();
     codes.dedup();

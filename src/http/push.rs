@@ -17,28 +17,23 @@ const ERROR_BYTES_MAX: usize = 200;
 /// Most messages of one request.
 pub(super) const BATCH_MAX: usize = 1000;
 
+/// One message, whose receiver is in the path.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct OneIn<'a> {
     #[serde(borrow)]
     body: &'a RawValue,
     from: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ItemIn<'a> {
-    to: Option<String>,
-    group: Option<String>,
-    from: String,
-    #[serde(borrow)]
-    body: &'a RawValue,
     idempotency_key: Option<String>,
 }
 
-/// What a user sends on a socket; the sender is known.
+/// One of many messages, or what a user sends on a socket.
 #[derive(Deserialize)]
-pub(super) struct SendIn<'a> {
+#[serde(deny_unknown_fields)]
+pub(super) struct ItemIn<'a> {
     to: Option<String>,
     group: Option<String>,
+    from: Option<String>,
     #[serde(borrow)]
     body: &'a RawValue,
     idempotency_key: Option<String>,
@@ -106,12 +101,17 @@ async fn one(mut call: Call, to: Receiver) -> Result<Reply, Refusal> {
         .min(limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES));
     let text = call.read_body(bytes_max).await?;
     let given: OneIn<'_> = parse(&text)?;
-    let by_user = call.caller.is_some();
-    let from = match (call.caller, given.from) {
-        (Some(caller), _) => caller.user,
-        (None, Some(from)) => UserName::parse(&from)?,
-        (None, None) => return Err(Refusal::BadJson("`from` is missing".to_owned())),
+    let key = match (key, own_key(given.idempotency_key)?) {
+        (Some(header), Some(own)) if header != own => {
+            return Err(Refusal::BadJson(
+                "`idempotency_key` and the header `Idempotency-Key` differ: give one of them"
+                    .to_owned(),
+            ));
+        }
+        (header, own) => own.or(header),
     };
+    let by_user = call.caller.is_some();
+    let from = sender(call.caller.as_ref(), given.from)?;
     let body = body(&call.app, given.body)?;
     let draft = Draft {
         from,
@@ -194,9 +194,8 @@ fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draf
     let item: ItemIn<'_> = parse(item.get().as_bytes())?;
     let to = receiver(item.to, item.group)?;
     let key = own_key(item.idempotency_key)?.or(key);
-    let from = UserName::parse(&item.from)?;
     Ok(Draft {
-        from,
+        from: sender(None, item.from)?,
         to,
         body: body(app, item.body)?,
         key,
@@ -208,16 +207,28 @@ fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draf
 pub(super) fn draft_of_user(
     app: &App,
     caller: &Caller,
-    send: SendIn<'_>,
+    send: ItemIn<'_>,
 ) -> Result<Draft, Refusal> {
     may_send(caller)?;
     Ok(Draft {
-        from: caller.user.clone(),
+        from: sender(Some(caller), send.from)?,
         to: receiver(send.to, send.group)?,
         body: body(app, send.body)?,
         key: own_key(send.idempotency_key)?,
         by_user: true,
     })
+}
+
+/// A user sends as the token's user, the backend as whom it names.
+fn sender(caller: Option<&Caller>, named: Option<String>) -> Result<UserName, Refusal> {
+    match (caller, named) {
+        (Some(caller), None) => Ok(caller.user.clone()),
+        (None, Some(from)) => Ok(UserName::parse(&from)?),
+        (Some(_), Some(_)) => Err(Refusal::BadJson(
+            "`from` is the token's user: leave it out, or send by the admin listener".to_owned(),
+        )),
+        (None, None) => Err(Refusal::BadJson("`from` is missing".to_owned())),
+    }
 }
 
 fn receiver(user: Option<String>, group: Option<String>) -> Result<Receiver, Refusal> {
@@ -245,7 +256,7 @@ fn body(app: &App, raw: &RawValue) -> Result<Body, Refusal> {
             unit: " bytes",
         });
     }
-    Ok(Body::from_json(raw))
+    Ok(Body::from_json(raw)?)
 }
 
 fn header_key(call: &Call) -> Result<Option<IdempotencyKey>, Refusal> {
@@ -257,10 +268,18 @@ fn header_key(call: &Call) -> Result<Option<IdempotencyKey>, Refusal> {
         .map_err(|rule| Refusal::BadRequest(format!("`Idempotency-Key`: {rule}")))
 }
 
-/// Reads JSON; the error says where it is wrong.
+/// Reads JSON; the error names the field that is wrong, and says where.
 pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(text).map_err(|error| {
+        // Read once more, as following the fields takes time that right bodies need not spend.
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let named = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
+        let field = named.map(|error| error.path().to_string());
+        let said = match field.filter(|field| field != ".") {
+            Some(field) => format!("`{field}`: {error}"),
+            None => error.to_string(),
+        };
         // serde repeats what it found, which may be long.
-        Refusal::BadJson(beginning(&error.to_string(), ERROR_BYTES_MAX).to_owned())
+        Refusal::BadJson(beginning(&said, ERROR_BYTES_MAX).to_owned())
     })
 }

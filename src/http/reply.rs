@@ -10,7 +10,7 @@ use warp::http::{HeaderName, HeaderValue, StatusCode};
 
 use super::hold::Ticket;
 use crate::error::Error;
-use crate::model::{CursorError, LogId, NameError};
+use crate::model::{CursorError, LogId, NameError, NotPortable};
 
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
@@ -114,13 +114,26 @@ pub(super) enum Refusal {
     #[error(transparent)]
     BadName(#[from] NameError),
     #[error(transparent)]
+    NotPortable(#[from] NotPortable),
+    #[error(transparent)]
     BadCursor(#[from] CursorError),
     #[error("{0}")]
     Unauthorized(String),
+    /// A key or token that was shown and is wrong; the one above was not shown.
+    #[error("{0}")]
+    WrongCredential(String),
     #[error("the token has expired: ask the app's backend for another")]
     TokenExpired,
     #[error("{0}")]
     Forbidden(&'static str),
+    #[error("{0}")]
+    ForeignHost(String),
+    #[error("{0}")]
+    ForeignPage(String),
+    #[error("the body is compressed (`Content-Encoding`): send it as it is")]
+    ContentCoding,
+    #[error("the body has a transfer coding other than `chunked` (`Transfer-Encoding`)")]
+    TransferCoding,
     #[error("there is nothing at this path: /openapi.json lists what there is")]
     NoRoute,
     #[error("this path takes {allow}")]
@@ -156,7 +169,7 @@ impl Refusal {
                 Error::CursorGone { .. } => Code::CursorGone,
                 Error::GroupNotFound => Code::GroupNotFound,
                 Error::MessageNotFound => Code::MessageNotFound,
-                Error::NotMember => Code::Forbidden,
+                Error::BackendsOnly => Code::Forbidden,
                 Error::IdempotencyConflict => Code::IdempotencyConflict,
                 Error::GroupFull { .. } => Code::GroupFull,
                 Error::TooManyWaiters { .. } => Code::TooManyWaiters,
@@ -170,10 +183,15 @@ impl Refusal {
             Self::BadQuery(_) => Code::BadQuery,
             Self::BadJson(_) => Code::BadJson,
             Self::BadName(_) => Code::BadName,
+            Self::NotPortable(_) => Code::BodyNotPortable,
             Self::BadCursor(_) => Code::BadCursor,
-            Self::Unauthorized(_) => Code::Unauthorized,
+            Self::Unauthorized(_) | Self::WrongCredential(_) => Code::Unauthorized,
             Self::TokenExpired => Code::TokenExpired,
             Self::Forbidden(_) => Code::Forbidden,
+            Self::ForeignHost(_) => Code::ForeignHost,
+            Self::ForeignPage(_) => Code::ForeignPage,
+            Self::ContentCoding => Code::ContentCoding,
+            Self::TransferCoding => Code::TransferCoding,
             Self::NoRoute => Code::NotFound,
             Self::WrongMethod { .. } => Code::MethodNotAllowed,
             Self::Timeout => Code::RequestTimeout,
@@ -214,6 +232,13 @@ impl Refusal {
             | Self::TooManyRequests { limit } => {
                 problem.insert("limit".into(), json!(limit));
             }
+            Self::NotPortable(fault) => {
+                problem.extend(
+                    fault
+                        .limit()
+                        .map(|limit| ("limit".to_owned(), json!(limit))),
+                );
+            }
             _ => {}
         }
         Value::Object(problem)
@@ -253,10 +278,12 @@ codes! {
     BadQuery BAD_REQUEST "bad_query" "A query parameter is wrong";
     BadJson BAD_REQUEST "bad_json" "The body is not the JSON asked for";
     BadName BAD_REQUEST "bad_name" "A name breaks the rule for names";
+    BodyNotPortable BAD_REQUEST "body_not_portable" "Some clients could not read the message's body";
     BadCursor BAD_REQUEST "bad_cursor" "This is not a cursor";
     Unauthorized UNAUTHORIZED "unauthorized" "A valid token or key is needed";
     TokenExpired UNAUTHORIZED "token_expired" "The token has expired";
     Forbidden FORBIDDEN "forbidden" "This is not allowed";
+    ForeignPage FORBIDDEN "foreign_page" "A page of another site may not do this";
     NotFound NOT_FOUND "not_found" "There is no such path";
     GroupNotFound NOT_FOUND "group_not_found" "There is no such group";
     MessageNotFound NOT_FOUND "message_not_found" "There is no such message";
@@ -267,11 +294,14 @@ codes! {
     GroupFull CONFLICT "group_full" "The group has no room";
     CursorGone GONE "cursor_gone" "The cursor is before what is kept";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
+    ContentCoding UNSUPPORTED_MEDIA_TYPE "content_encoding" "A compressed body is not taken";
+    ForeignHost MISDIRECTED_REQUEST "foreign_host" "The request is for another host";
     IdempotencyConflict UNPROCESSABLE_ENTITY "idempotency_conflict" "The key stands for another message";
     UpgradeRequired UPGRADE_REQUIRED "upgrade_required" "The path is for WebSockets";
     TooManyWaiters TOO_MANY_REQUESTS "too_many_waiters" "The user holds too many requests";
     TooManyRequests TOO_MANY_REQUESTS "too_many_requests" "The user has too many requests in progress";
     Internal INTERNAL_SERVER_ERROR "internal" "A fault of the server";
+    TransferCoding NOT_IMPLEMENTED "transfer_encoding" "Only the transfer coding chunked is known";
     Busy SERVICE_UNAVAILABLE "busy" "The server is busy";
     Closing SERVICE_UNAVAILABLE "closing" "The server is stopping";
     DiskFull SERVICE_UNAVAILABLE "disk_full" "The disk is nearly full";

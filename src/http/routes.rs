@@ -3,6 +3,7 @@
 //! Each route matches its path, then its method, and then answers: a handler never rejects, as to warp
 //! a rejection means "try the next route". The last route takes what no other took and says why.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,6 @@ use futures_util::FutureExt;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::filters::path::FullPath;
-use warp::http::HeaderMap;
 use warp::reply::Response;
 
 use super::app::{App, Face};
@@ -32,6 +32,9 @@ pub(super) struct HeadOnly;
 
 /// An outcome, and the count of its request while it is in work.
 pub(super) type Counted = (Outcome, Option<Work>);
+/// Who asks, as the connection knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// Takes an outcome past warp, whose replies have one body and cannot be held.
 #[derive(Clone, Debug)]
@@ -94,11 +97,13 @@ fn route(app: &App, face: Face, endpoint: &'static Endpoint) -> Route {
         .and(warp::header::headers_cloned())
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(warp::ext::optional::<HeadOnly>())
+        .and(warp::ext::optional::<Peer>())
         .and(request_body(endpoint))
         .then(
-            move |path, headers: HeaderMap, query, head_only: Option<HeadOnly>, body| {
+            move |path, headers, query, head_only: Option<HeadOnly>, peer: Option<Peer>, body| {
                 let call = Call {
                     app: app.clone(),
+                    peer: peer.map(|Peer(peer)| peer),
                     caller: None,
                     query: Query::new(query),
                     headers,
@@ -158,10 +163,18 @@ async fn respond(endpoint: &'static Endpoint, call: Call) -> Response {
 }
 
 async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, Refusal> {
+    if matches!(endpoint.verb, Verb::Put | Verb::Delete)
+        && endpoint.takes.is_none()
+        && body::is_announced(&call.headers)
+    {
+        return Err(Refusal::BadRequest(
+            "this path takes no body: send the request without one".to_owned(),
+        ));
+    }
     match endpoint.auth {
         Auth::Nobody => {}
-        Auth::User => call.caller = Some(auth::user(&call.app, &call.headers, &call.query)?),
-        Auth::Key => auth::admin(&call.app, &call.headers)?,
+        Auth::User => call.caller = Some(auth::user(&call).await?),
+        Auth::Key => auth::admin(&call).await?,
     }
     let work = match &call.caller {
         Some(caller) => Some(Work::begin(&call.app, &caller.user)?),

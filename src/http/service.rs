@@ -5,6 +5,7 @@
 //! takes the socket away from hyper.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +19,10 @@ use hyper_util::service::TowerToHyperService;
 use warp::http::{HeaderValue, Method, Request, Response, Version, header};
 
 use super::app::{App, Face};
+use super::body;
 use super::head::Asked;
 use super::hold::{Held, Ticket};
+use super::host;
 use super::later::Later;
 use super::reply::{Outcome, Refusal, Reply};
 use super::routes::{self, Carried, Counted, Route};
@@ -111,6 +114,8 @@ impl Exchange {
 pub(super) struct Front {
     pub(super) listener: Arc<Listener>,
     pub(super) exchange: Arc<Exchange>,
+    /// Who asks: a proxy, perhaps.
+    pub(super) peer: Option<IpAddr>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, Infallible>> + Send>>;
@@ -126,6 +131,10 @@ impl Service<Request<Incoming>> for Front {
         let asked = Asked::of(&request, &self.listener.app, self.listener.face);
         let (listener, exchange) = (self.listener.clone(), self.exchange.clone());
         let may_hold = request.method() != Method::HEAD;
+        let mut request = request;
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(routes::Peer(peer));
+        }
         Box::pin(async move {
             let (outcome, work) = match answer_early(&request, &listener) {
                 Some(Ok(reply)) => (Outcome::Reply(reply), None),
@@ -163,6 +172,14 @@ fn answer_early(
     request: &Request<Incoming>,
     listener: &Listener,
 ) -> Option<Result<Reply, Refusal>> {
+    if let Err(refusal) = host::check(request, &listener.app, listener.face) {
+        return Some(Err(refusal));
+    }
+    if !request.body().is_end_stream()
+        && let Err(refusal) = body::plain(request.headers())
+    {
+        return Some(Err(refusal));
+    }
     let path = request.uri().path();
     if request.uri().path_and_query().is_none() {
         // As a proxy is asked to CONNECT. warp would panic over it.

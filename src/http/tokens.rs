@@ -19,6 +19,7 @@ const TTL_MAX_S: u64 = 31_536_000;
 const REQUEST_BYTES_MAX: usize = 4096;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TokenIn {
     user: String,
     #[serde(default = "ttl_usual_s")]

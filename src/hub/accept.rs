@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot};
 
 use super::channel::Opening;
 use super::plan::{GroupReceipt, Outcome};
@@ -30,6 +30,7 @@ pub(super) struct Waiting {
     pub(super) commands: usize,
     _queued: Queued,
     _opening: Opening,
+    _turn: Option<GroupTurn>,
 }
 
 impl Waiting {
@@ -69,8 +70,8 @@ impl Drop for Queued {
 pub enum GroupChange {
     /// Make it, or set who its members are.
     Set {
-        /// Exactly these are members afterwards.
-        members: Vec<UserName>,
+        /// Exactly these are members afterwards; `None` keeps those that the group has.
+        members: Option<Vec<UserName>>,
         /// For those who join from now on; `None` keeps what the group has, or `Member`.
         history: Option<HistoryMode>,
     },
@@ -106,15 +107,19 @@ impl Hub {
         change: GroupChange,
     ) -> Result<GroupReceipt, Error> {
         let joining: &[UserName] = match &change {
-            GroupChange::Set { members, .. } => members,
+            GroupChange::Set { members, .. } => members.as_deref().unwrap_or_default(),
             GroupChange::Members { add, .. } => add,
             GroupChange::Delete => &[],
         };
         let opening = self.0.channels.to_open(joining);
+        let turn = GroupTurn::of(&change, &self.0.group_changes).await;
         let command = match change {
             GroupChange::Set { members, history } => Command::SetGroup {
+                members: match members {
+                    Some(members) => members,
+                    None => self.members_now(&group).await?,
+                },
                 group,
-                members,
                 history,
             },
             GroupChange::Members { add, remove } => Command::ChangeMembers { group, add, remove },
@@ -122,13 +127,41 @@ impl Hub {
         };
         let outcomes = self
             .0
-            .propose(opening, vec![command])?
+            .propose_in_turn(opening, vec![command], Some(turn))?
             .await
             .map_err(|_| Error::WritesRefused)??;
         outcomes
             .into_iter()
             .find_map(Outcome::group)
             .unwrap_or(Err(Error::WritesRefused))
+    }
+
+    /// The members of a group; none of one that is still to be made.
+    async fn members_now(&self, group: &GroupName) -> Result<Vec<UserName>, Error> {
+        match self.group(group.clone()).await {
+            Ok(found) => Ok(found.members),
+            Err(Error::GroupNotFound) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Kept by a change of a group until it is answered. The journal knows no change that leaves the members alone, so
+/// they are read and set again, and meanwhile no other change may be under way.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held only to be dropped")]
+enum GroupTurn {
+    Shared(OwnedRwLockReadGuard<()>),
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+impl GroupTurn {
+    async fn of(change: &GroupChange, changes: &Arc<RwLock<()>>) -> Self {
+        let changes = Arc::clone(changes);
+        match change {
+            GroupChange::Set { members: None, .. } => Self::Alone(changes.write_owned().await),
+            _ => Self::Shared(changes.read_owned().await),
+        }
     }
 }
 
@@ -170,6 +203,15 @@ impl Inner {
         opening: Opening,
         commands: Vec<Command>,
     ) -> Result<Answer, Error> {
+        self.propose_in_turn(opening, commands, None)
+    }
+
+    fn propose_in_turn(
+        &self,
+        opening: Opening,
+        commands: Vec<Command>,
+        turn: Option<GroupTurn>,
+    ) -> Result<Answer, Error> {
         self.writable()?;
         let commands: Vec<_> = opening.commands().chain(commands).collect();
         let bytes = commands.iter().map(Command::weight).sum();
@@ -180,6 +222,7 @@ impl Inner {
             commands: commands.len(),
             _queued: queued,
             _opening: opening,
+            _turn: turn,
         };
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         let queue: &SyncSender<Proposal> = queue.as_ref().ok_or(Error::Closing)?;

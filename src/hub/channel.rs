@@ -323,7 +323,7 @@ mod tests {
         push(&hub, "bob", bob()).await;
         let group = GroupName::parse("team").unwrap();
         let change = GroupChange::Set {
-            members: vec![user("bob"), user("cyd")],
+            members: Some(vec![user("bob"), user("cyd")]),
             history: None,
         };
         hub.change_group(group.clone(), change).await.unwrap();
@@ -371,7 +371,7 @@ mod tests {
         hub.open_channel(&user("bob")).await.unwrap();
         let group = GroupName::parse("team").unwrap();
         let change = GroupChange::Set {
-            members: vec![user("bob")],
+            members: Some(vec![user("bob")]),
             history: None,
         };
         hub.change_group(group.clone(), change).await.unwrap();

@@ -331,7 +331,7 @@ mod tests {
         let hub = open(&data);
         let before = (0..5000).map(|n| user(&format!("member-{n}")));
         let change = GroupChange::Set {
-            members: before.chain([user("zoe")]).collect(),
+            members: Some(before.chain([user("zoe")]).collect()),
             history: None,
         };
         hub.change_group(team(), change).await.unwrap();

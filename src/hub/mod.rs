@@ -153,6 +153,8 @@ struct Inner {
     queued_bytes: Arc<AtomicUsize>,
     /// The time of the last entry.
     at_ms: AtomicU64,
+    /// Shared by changes of groups, but for those that must be alone.
+    group_changes: Arc<tokio::sync::RwLock<()>>,
     pending: Pending,
     progress: Progress,
     journal_size: Arc<Mutex<JournalSize>>,

@@ -179,6 +179,7 @@ fn start(
         queue: RwLock::new(Some(sender)),
         queued_bytes: Arc::new(AtomicUsize::new(0)),
         at_ms: AtomicU64::new(applied.at_ms),
+        group_changes: Arc::default(),
         pending: Pending::default(),
         progress: Progress::default(),
         journal_size: journal.size(),

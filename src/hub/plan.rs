@@ -195,8 +195,11 @@ impl Planner<'_> {
     fn group_message(&mut self, draft: &Draft, name: &GroupName) -> Result<Receipt, Error> {
         let group = live(self.state.groups.get(name))?;
         let backends = self.is_backends(name);
-        if draft.by_user && (backends || !group.members.contains_key(&draft.from)) {
-            return Err(Error::NotMember);
+        if draft.by_user && !group.members.contains_key(&draft.from) {
+            return Err(Error::GroupNotFound);
+        }
+        if draft.by_user && backends {
+            return Err(Error::BackendsOnly);
         }
         let (facts, members) = (Arc::clone(&group.facts), Arc::clone(&group.members));
         let id = self.take(Sequence::Group);

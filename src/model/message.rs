@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::id::Sequence;
 use super::name::{GroupName, UserName};
+use super::portable::{self, NotPortable};
 
 /// The longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
@@ -17,9 +18,10 @@ const KEY_BYTES_MAX: usize = 255;
 pub struct Body(Bytes);
 
 impl Body {
-    /// Takes over JSON text that a parser has already accepted, in memory of its own.
-    pub fn from_json(raw: &RawValue) -> Self {
-        Self(Bytes::copy_from_slice(raw.get().as_bytes()))
+    /// Takes over JSON text that a parser has already accepted, in memory of its own, if every client can read it.
+    pub fn from_json(raw: &RawValue) -> Result<Self, NotPortable> {
+        portable::check(raw.get())?;
+        Ok(Self(Bytes::copy_from_slice(raw.get().as_bytes())))
     }
 
     /// The JSON text.

@@ -8,6 +8,7 @@ mod id;
 mod message;
 mod name;
 mod page;
+mod portable;
 mod transport;
 
 pub(crate) use cursor::log_text;
@@ -16,4 +17,5 @@ pub use id::{LogId, Position, Sequence};
 pub use message::{Body, Draft, IdempotencyKey, Message, Receipt, Receiver};
 pub use name::{GroupName, NAME_BYTES_MAX, NameError, UserName};
 pub use page::{Batch, Bound, ConversationEntry, ConversationPage, ConversationToken, HistoryPage};
+pub use portable::NotPortable;
 pub use transport::{Device, Transport};

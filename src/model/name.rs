@@ -55,7 +55,8 @@ fn check(what: &'static str, text: &str) -> Result<(), NameError> {
 }
 
 /// The name of a user: 1 to 128 bytes of UTF-8 without control characters, and not `.` or `..`, which browsers
-/// take out of a path, also percent-encoded. Cheap to clone.
+/// take out of a path, also percent-encoded. Kept and compared byte for byte: two spellings of one character (NFC and
+/// NFD) are two names. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct UserName(Arc<str>);
 

@@ -1,6 +1,7 @@
 //! Noise: whatever comes, the answer is one that the documents name, and what is refused leaves nothing behind.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use halley::clock;
 use halley::config::IcometRules;
@@ -299,7 +300,8 @@ async fn healthy(server: &TestServer) {
 }
 
 async fn with_team() -> TestServer {
-    let server = TestServer::start().await;
+    // Most of the noise has wrong tokens, and only waits otherwise.
+    let server = TestServer::with(|parts| parts.timeouts.refusal = Duration::ZERO).await;
     let members = "{\"members\":[\"ann\",\"bob\"]}";
     let made = server.as_admin("PUT", "/v1/groups/team", members).await;
     assert!(made.status < 300, "{made:?}");
@@ -417,7 +419,7 @@ async fn noise_at_icomets_endpoints_is_answered() {
         |options| options.channels_max = 50,
         |parts| {
             parts.icomet = Some(IcometRules::Open);
-            parts.timeouts.noop = std::time::Duration::from_millis(2);
+            parts.timeouts.noop = Duration::from_millis(2);
         },
     )
     .await;

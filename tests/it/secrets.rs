@@ -50,3 +50,50 @@ async fn tokens_and_keys_are_not_logged_at_any_level() {
         }
     }
 }
+
+/// One line an address and what it stands for, however often it happens.
+#[tokio::test]
+async fn wrong_keys_and_tokens_and_foreign_pages_are_logged_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let process = Process::with(|command| {
+        command.stderr(File::create(&path).unwrap());
+    })
+    .await;
+    let mut client = Http::connect(process.client).await;
+    let mut admin = Http::connect(process.admin).await;
+    for _ in 0..4 {
+        let wrong = format!("authorization: Bearer {WRONG}");
+        let reply = admin.request("GET", "/v1/status", &[&wrong], "").await;
+        assert_eq!(reply.status, 401);
+        for origin in ["https://app.example", "https://other.example"] {
+            let origin = format!("origin: {origin}");
+            let page = ["authorization: Bearer a.b.c", &origin];
+            let reply = client.request("GET", "/v1/inbox", &page, "").await;
+            assert_eq!(reply.status, 401);
+        }
+        // What shows no key at all is no attempt, and a page of the server's own is no stranger.
+        let reply = admin.request("GET", "/v1/status", &[], "").await;
+        assert_eq!(reply.status, 401);
+        let own = process.client;
+        let head = format!("GET /healthz HTTP/1.1\r\nhost: {own}\r\norigin: http://{own}\r\n\r\n");
+        client.send(&head).await;
+        assert_eq!(client.reply().await.status, 200);
+    }
+    drop(process);
+    let log = fs::read_to_string(&path).unwrap();
+    for (words, about) in [
+        ("wrong admin key refused", "address=127.0.0.1"),
+        ("invalid token refused", "address=127.0.0.1"),
+        ("may not read the replies", "https://app.example"),
+        ("may not read the replies", "https://other.example"),
+    ] {
+        let lines = log.lines();
+        let lines: Vec<&str> = lines
+            .filter(|line| line.contains(words) && line.contains(about))
+            .collect();
+        assert_eq!(lines.len(), 1, "{words} {about}: {log}");
+    }
+    assert_eq!(log.matches(" WARN ").count(), 4, "{log}");
+    assert!(!log.contains(WRONG), "{log}");
+}

@@ -110,6 +110,7 @@ pub(super) const READ_MESSAGE: &[Code] = &[
     Code::StoreDamaged,
 ];
 pub(super) const WRITE: &[Code] = &[
+    Code::BodyNotPortable,
     Code::IdempotencyConflict,
     Code::Busy,
     Code::Closing,
@@ -117,6 +118,7 @@ pub(super) const WRITE: &[Code] = &[
     Code::WritesRefused,
 ];
 pub(super) const WRITE_GROUP: &[Code] = &[
+    Code::BodyNotPortable,
     Code::GroupNotFound,
     Code::IdempotencyConflict,
     Code::Busy,
@@ -125,6 +127,7 @@ pub(super) const WRITE_GROUP: &[Code] = &[
     Code::WritesRefused,
 ];
 pub(super) const SEND: &[Code] = &[
+    Code::BodyNotPortable,
     Code::Forbidden,
     Code::IdempotencyConflict,
     Code::Busy,
@@ -133,6 +136,7 @@ pub(super) const SEND: &[Code] = &[
     Code::WritesRefused,
 ];
 pub(super) const SEND_GROUP: &[Code] = &[
+    Code::BodyNotPortable,
     Code::Forbidden,
     Code::GroupNotFound,
     Code::IdempotencyConflict,

@@ -37,10 +37,10 @@ pub(super) async fn asked(call: &mut Call) -> Result<Params, Refusal> {
     // A wrong key is refused before the form is read.
     let mut shown = !strict;
     if strict && auth::bearer(&call.headers)?.is_some() {
-        auth::admin(&call.app, &call.headers)?;
+        auth::admin(call).await?;
         shown = true;
     } else if strict && !params.get("key").is_empty() {
-        auth::admin_key(&call.app, params.get("key"))?;
+        auth::admin_key(call, params.get("key")).await?;
         shown = true;
     }
     let limits = &call.app.limits;
@@ -55,7 +55,7 @@ pub(super) async fn asked(call: &mut Call) -> Result<Params, Refusal> {
             "the admin key is needed: `Authorization: Bearer KEY`, or the parameter `key`"
                 .to_owned(),
         )),
-        key => auth::admin_key(&call.app, key).map(|()| params),
+        key => auth::admin_key(call, key).await.map(|()| params),
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn publish(mut call: Call) -> Result<Reply, Refusal> {
             "`content` must be the inside of a JSON string: `/push` takes plain text".to_owned(),
         )
     })?;
-    send(&call.app, &params, Body::from_json(raw)).await
+    send(&call.app, &params, Body::from_json(raw)?).await
 }
 
 async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Refusal> {

@@ -9,7 +9,7 @@ use super::{Extra, FRONT, FRONT_EVENTS, headers, said};
 use crate::config::IcometRules;
 use crate::error::Error;
 use crate::http::auth;
-use crate::http::call::Call;
+use crate::http::call::{Call, Caller};
 use crate::http::hold;
 use crate::http::reply::{Outcome, Refusal, Reply};
 use crate::http::work::Work;
@@ -34,10 +34,13 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
             return refused(Kind::Channels);
         }
         Some(IcometRules::Open) => None,
-        Some(IcometRules::Strict) => match expires(&call, &params, &user) {
-            Some(expires) => Some(expires),
-            None => return refused(Kind::Token),
-        },
+        Some(IcometRules::Strict) => {
+            let caller = shown(&call, &params);
+            match auth::late(app, call.peer, call.face, caller).await {
+                Ok(caller) if caller.user == user => Some(caller.ends),
+                _ => return refused(Kind::Token),
+            }
+        }
         None => return Err(Refusal::NoRoute),
     };
     // Here a user is known only by the channel.
@@ -66,15 +69,12 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
     Ok(Outcome::Held(hold::Ticket::Icomet(ticket)))
 }
 
-/// When the token ends, if there is one and the channel is its user's.
-fn expires(call: &Call, params: &Params, user: &UserName) -> Option<Instant> {
-    let token = match auth::bearer(&call.headers) {
-        Ok(Some(token)) => token,
-        Ok(None) => params.get("token"),
-        Err(_) => return None,
-    };
-    let caller = auth::bearer_of(&call.app, token).ok()?;
-    (caller.user == *user).then_some(caller.ends)
+/// Whose token it is that the request shows.
+fn shown(call: &Call, params: &Params) -> Result<Caller, Refusal> {
+    match auth::bearer(&call.headers)?.unwrap_or_else(|| params.get("token")) {
+        "" => Err(Refusal::Unauthorized("a user token is needed".to_owned())),
+        token => auth::bearer_of(&call.app, token),
+    }
 }
 
 /// `icomet_cb({"type":"ping","sub_timeout":30});`

@@ -7,6 +7,7 @@ mod allowance;
 mod frames;
 mod request;
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -52,6 +53,7 @@ pub(super) struct Socket {
     feed: Feed,
     times: Times,
     caller: Caller,
+    peer: Option<IpAddr>,
     /// What the client's key is answered with.
     accept: String,
     /// The last cursor that the client was told.
@@ -85,6 +87,7 @@ pub(super) fn open(call: &Call) -> Result<Outcome, Refusal> {
         feed,
         times,
         caller,
+        peer: call.peer,
         accept: derive_accept_key(key.as_bytes()),
         heard: Instant::now(),
         sends: FuturesOrdered::new(),
@@ -231,7 +234,7 @@ impl Socket {
     fn answer(&mut self, app: &App, text: &str) -> Answering {
         let (reference, done) = request::take(app, &mut self.caller, text);
         self.times.expires = self.caller.ends;
-        Box::pin(request::answer(app.clone(), reference, done))
+        Box::pin(request::answer(app.clone(), self.peer, reference, done))
     }
 
     async fn page(&mut self, app: &App, frames: &Frames, batch: &Batch) -> Result<(), Over> {

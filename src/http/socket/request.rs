@@ -1,15 +1,16 @@
 //! What a client says on its socket: send a message, or take a fresh token.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use crate::http::app::App;
+use crate::http::app::{App, Face};
 use crate::http::auth;
 use crate::http::call::Caller;
-use crate::http::push::{self, ReceiptOut, SendIn, parse};
+use crate::http::push::{self, ItemIn, ReceiptOut, parse};
 use crate::http::reply::Refusal;
 use crate::model::Draft;
 
@@ -17,6 +18,7 @@ use crate::model::Draft;
 const REF_BYTES_MAX: usize = 128;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RequestIn<'a> {
     #[serde(borrow)]
     send: Option<&'a RawValue>,
@@ -54,7 +56,7 @@ pub(super) fn take(
 fn doing(app: &App, caller: &mut Caller, request: &RequestIn<'_>) -> Result<Doing, Refusal> {
     match (request.send, &request.token) {
         (Some(send), None) => {
-            let send: SendIn<'_> = parse(send.get().as_bytes())?;
+            let send: ItemIn<'_> = parse(send.get().as_bytes())?;
             Ok(Doing::Send(push::draft_of_user(app, caller, send)?))
         }
         (None, Some(token)) => {
@@ -95,10 +97,11 @@ pub(super) struct Answer {
 /// Does it.
 pub(super) async fn answer(
     app: App,
+    peer: Option<IpAddr>,
     reference: Option<Box<RawValue>>,
     doing: Result<Doing, Refusal>,
 ) -> Answer {
-    let done = match doing {
+    let done = match auth::late(&app, peer, Face::Client, doing).await {
         Ok(Doing::Send(draft)) => push::one_draft(&app, draft)
             .await
             .map(|receipt| ("receipt", json!(ReceiptOut::from(receipt)))),

@@ -130,8 +130,8 @@ fn wrong_requests() -> Vec<(Value, &'static str, u16)> {
     vec![
         (
             json!({ "send": { "group": "team", "body": 1 } }),
-            "forbidden",
-            403,
+            "group_not_found",
+            404,
         ),
         (
             json!({ "send": { "group": "nobodys", "body": 1 } }),

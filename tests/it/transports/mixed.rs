@@ -67,7 +67,7 @@ fn body(random: &mut Random) -> String {
             .of(&[
                 "null",
                 "-0.0",
-                "1e400",
+                "1e308",
                 "[]",
                 "\"\"",
                 "{\"end\":1}",
