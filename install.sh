@@ -95,6 +95,8 @@ After=network-online.target
 [Service]
 Type=notify
 ExecStart=$prefix/bin/halley serve
+# Reads the configuration again; the log says what can only change by a restart.
+ExecReload=/bin/kill -HUP \$MAINPID
 User=halley
 Group=halley
 Environment=HALLEY_DATA=/var/lib/halley
@@ -150,15 +152,19 @@ settings_text() {
 #listen = "127.0.0.1:8100"
 #admin-listen = "127.0.0.1:8000"
 #cors-origin = ["https://app.example"]
+# Once there is data: never begin a new log, as on a disk that is not mounted.
+#must-exist = true
 TEXT
 }
 
-# Files are made beside their place and moved: a running program is not written over, and nothing is half.
+# Files are made beside their place and moved: a running program is not written over, and nothing is half. They
+# are made under a name that nobody can know before, so that no link of that name is followed.
 put() { # put MODE FILE < text
     mkdir -p -- "$(dirname -- "$2")"
-    cat >"$2.new"
-    chmod "$1" "$2.new"
-    mv -f -- "$2.new" "$2"
+    new=$(mktemp -- "$2.XXXXXXXXXX")
+    if cat >"$new" && chmod "$1" "$new" && mv -fT -- "$new" "$2"; then return; fi
+    rm -f -- "$new"
+    fail "cannot write $2"
 }
 put_program() { put 755 "$program" <"$binary"; }
 put_unit() { unit_text | put 644 "$unit"; }
@@ -172,10 +178,13 @@ make_user() {
         --shell "$(command -v nologin || echo /bin/false)" halley
 }
 
+# Builds the program and finds where it is: only cargo knows where it puts it.
 build() {
     command -v cargo >/dev/null ||
         fail "cargo is not installed: get Rust from https://rustup.rs, or give a built program with --binary"
-    (cd "$here" && cargo build --release --locked) || fail "the build failed"
+    built=$(cd "$here" && cargo build --release --locked --bin halley --message-format=json-render-diagnostics) ||
+        fail "the build failed"
+    binary=$(printf '%s\n' "$built" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 }
 
 need_root() {
@@ -190,7 +199,6 @@ install() {
     need_root
     if [ -z "$binary" ]; then
         act "build the program (cargo build --release)" build
-        binary=${CARGO_TARGET_DIR:-$here/target}/release/halley
     fi
     if [ "$dry_run" = no ]; then
         [ -f "$binary" ] || fail "there is no program at $binary"

@@ -284,3 +284,34 @@ fn mistakes_are_told_and_change_nothing() {
         assert!(root.files().is_empty());
     }
 }
+
+#[test]
+fn nothing_is_written_through_a_link_that_somebody_prepared() {
+    let root = Root::new();
+    let victim = root.path("victim");
+    fs::write(&victim, "untouched").unwrap();
+    let files = [
+        "usr/local/bin/halley",
+        "etc/halley/halley.toml",
+        "etc/systemd/system/halley.service",
+    ];
+    for file in files {
+        let path = root.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&victim, root.path(&format!("{file}.new"))).unwrap();
+    }
+    // The program and the unit may be links themselves; settings that are there are kept.
+    for file in [files[0], files[2]] {
+        std::os::unix::fs::symlink(&victim, root.path(file)).unwrap();
+    }
+    root.done(SYSTEM);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    for file in files {
+        assert!(!root.path(file).is_symlink(), "{file}");
+        fs::remove_file(root.path(&format!("{file}.new"))).unwrap();
+    }
+    let mut expected = vec!["victim"];
+    expected.extend(files);
+    expected.sort_unstable();
+    assert_eq!(root.files(), expected, "nothing is left");
+}
