@@ -22,8 +22,8 @@ use std::io::{self, Write};
 
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Options};
-use crate::logging;
+use crate::config::{Config, ConfigError, Options, Setting};
+use crate::logging::Log;
 use crate::secret::SecretError;
 
 #[derive(Debug, Parser)]
@@ -120,27 +120,37 @@ fn output(error: io::Error) -> Failure {
 
 /// Runs one command; `arguments` begin with the program's name.
 pub fn run(arguments: &[OsString], out: &mut dyn Write) -> Result<(), Failure> {
-    let (matches, from_file) = crate::config::load(&command(), arguments)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(ConfigError::from)?;
+    let (cli, settings) = parse(arguments)?;
     if let Some(Commands::Demo) = cli.command {
-        return demo::run(cli.options, out);
+        return demo::run(cli.options, &settings, out);
     }
     let config = Config::from_options(cli.options)?;
-    logging::start(&config.log);
+    let log = Log::start(&config.log);
+    crate::config::warn(&settings);
     match cli.command {
-        None | Some(Commands::Serve | Commands::Demo) => serve::run(config),
+        None | Some(Commands::Serve | Commands::Demo) => {
+            let started = serve::Started {
+                arguments,
+                settings,
+            };
+            serve::run(config, &log, &started)
+        }
         Some(Commands::Token(args)) => token::run(&args, &config, out),
         Some(Commands::Push(args)) => push::run(args, &config, out),
         Some(Commands::Tail(args)) => tail::run(&args, &config, out),
         Some(Commands::History(args)) => history::run(&args, &config, out),
         Some(Commands::Verify(args)) => verify::run(&args, &config, out),
         Some(Commands::Rebuild(args)) => rebuild::run(&args, &config, out),
-        Some(Commands::Config(args)) => {
-            let settings = crate::config::settings(&matches, &from_file);
-            config::run(&args, &config, &settings, out)
-        }
+        Some(Commands::Config(args)) => config::run(&args, &config, &settings, out),
         Some(Commands::Version(args)) => version::run(&args, out),
     }
+}
+
+/// What the command line, the environment and the configuration file say.
+fn parse(arguments: &[OsString]) -> Result<(Cli, Vec<Setting>), ConfigError> {
+    let (matches, from_file) = crate::config::load(&command(), arguments)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    Ok((cli, crate::config::settings(&matches, &from_file)))
 }
 
 /// All commands take all options, so that one environment or file serves all; the help text of each
@@ -166,6 +176,7 @@ fn command() -> Command {
 /// What the demo makes for itself.
 const DEMO_HAS_OWN: &[&str] = &[
     "data",
+    "must-exist",
     "token-secret",
     "token-secret-file",
     "token-public-key-file",

@@ -6,10 +6,13 @@
 //! within their limits, and what cannot go together has been refused.
 
 mod auth;
+mod environment;
 mod file;
+mod limits;
 mod options;
 mod origin;
 mod show;
+mod values;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -17,18 +20,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::Resettable;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 pub use self::auth::{AuthConfig, KeyError, Keys, TokenKey};
 pub use self::file::FileError;
 pub use self::options::{Durability, LogFormat, Options};
 pub use self::origin::AllowedOrigin;
 pub use self::show::{OptionRow, Setting, Source, option_table, settings};
+use crate::secret;
 
-/// Open files kept for the journal, sled, the listeners and the log when connections are counted.
-const FILES_RESERVED: u64 = 128;
-/// With an unlimited number of open files, this many connections are the default.
-const CONNECTIONS_DEFAULT_MAX: u64 = 1_000_000;
 /// What the queue counts beside the bodies of the largest request: 1,000 messages or 10,000 names, each with a
 /// channel to open.
 const QUEUED_OVERHEAD_BYTES: usize = 2 << 20;
@@ -42,6 +42,8 @@ const REQUEST_OVERHEAD_BYTES: usize = 8 * 1024;
 pub struct Config {
     /// The data directory.
     pub data: PathBuf,
+    /// Whether a start without data is refused.
+    pub must_exist: bool,
     /// Address of the client listener.
     pub listen: SocketAddr,
     /// Address of the admin listener.
@@ -143,11 +145,14 @@ pub fn load(
     command: &Command,
     arguments: &[OsString],
 ) -> Result<(ArgMatches, FromFile), ConfigError> {
-    let matches = command.clone().try_get_matches_from(arguments)?;
+    let matches = matches_of(command, arguments)?;
+    if let Some(reason) = environment::empty_in_effect(&matches) {
+        return Err(together(reason));
+    }
     let Some(path) = matches.get_one::<PathBuf>("config") else {
         return Ok((matches, FromFile(Vec::new())));
     };
-    let values = file::read(path, &options_command())?;
+    let values = file::read(path, &flags_command())?;
     let ids: Vec<String> = values.keys().map(|key| key.replace('-', "_")).collect();
     let layered =
         ids.iter()
@@ -158,6 +163,48 @@ pub fn load(
                     .mut_subcommands(|sub| with_default(sub, id, &texts))
             });
     Ok((layered.try_get_matches_from(arguments)?, FromFile(ids)))
+}
+
+/// What clap matches; a variable that it refuses is told by its name.
+fn matches_of(command: &Command, arguments: &[OsString]) -> Result<ArgMatches, ConfigError> {
+    let error = match command.clone().try_get_matches_from(arguments) {
+        Ok(matches) => return Ok(matches),
+        Err(error) => error,
+    };
+    // Help and version come as errors, too. With the flags alone, a wrong one is refused again.
+    let by_variable = error.use_stderr()
+        && command
+            .clone()
+            .mut_args(without_variable)
+            .mut_subcommands(|sub| sub.mut_args(without_variable))
+            .try_get_matches_from(arguments)
+            .is_ok();
+    match environment::wrong(&flags_command()) {
+        Some(reason) if by_variable => Err(together(reason)),
+        _ => Err(error.into()),
+    }
+}
+
+fn without_variable(arg: Arg) -> Arg {
+    arg.env(Resettable::Reset)
+}
+
+/// Logs what is set and has no effect, or should not be as it is.
+pub fn warn(settings: &[Setting]) {
+    let unknown = environment::unknown_variables();
+    if !unknown.is_empty() {
+        tracing::warn!(
+            variables = unknown.join(", "),
+            "unknown variables of the environment are ignored"
+        );
+    }
+    let holds_key = |setting: &Setting| setting.secret && setting.source == Source::File;
+    let file = settings.iter().find(|setting| setting.name == "config");
+    if settings.iter().any(holds_key)
+        && let Some(path) = file.and_then(|setting| setting.values.first())
+    {
+        secret::warn_if_readable(Path::new(path));
+    }
 }
 
 /// A subcommand may have its own copy of an option (see the command line), which needs the default too.
@@ -178,6 +225,11 @@ pub fn options_command() -> Command {
     Options::augment_args(Command::new("halley"))
 }
 
+/// The same without their variables.
+fn flags_command() -> Command {
+    options_command().mut_args(without_variable)
+}
+
 /// Clap's message without the usage lines below it and the word before it.
 pub(crate) fn first_paragraph(error: &clap::Error) -> String {
     let text = error.to_string();
@@ -188,7 +240,7 @@ pub(crate) fn first_paragraph(error: &clap::Error) -> String {
 impl Config {
     /// Checks what the values mean together.
     pub fn from_options(options: Options) -> Result<Self, ConfigError> {
-        let limits = limits(&options)?;
+        let limits = bounds(&options)?;
         let auth = AuthConfig::from_options(&options)?;
         if options.listen == options.admin_listen && options.listen.port() != 0 {
             let both = options.listen;
@@ -221,14 +273,14 @@ impl Config {
             cors_origins: options.cors_origin,
             allowed_hosts: options.allowed_host,
             data: options.data,
+            must_exist: options.must_exist,
             demo: false,
         })
     }
 
     /// The defaults over this data directory, whatever the environment says. For servers inside a test.
     pub fn default_for(data: &Path) -> Self {
-        let command = options_command().mut_args(|arg| arg.env(Resettable::Reset));
-        let mut options = command
+        let mut options = flags_command()
             .try_get_matches_from(["halley"])
             .and_then(|matches| Options::from_arg_matches(&matches))
             .expect("no option is required and every default is within its limits");
@@ -237,19 +289,11 @@ impl Config {
     }
 
     /// Checks what only the server needs, and what depends on this machine: that the keys which are given or
-    /// named can be used, and that the process may open enough files. Other commands read the same
+    /// named can be used, and that the limits of the process leave it room. Other commands read the same
     /// configuration under other limits.
     pub fn check_for_server(&self) -> Result<(), ConfigError> {
         self.auth.check()?;
-        let wanted = u64::try_from(self.limits.connections_max).unwrap_or(u64::MAX);
-        match open_files_max() {
-            Some(files) if wanted.saturating_add(FILES_RESERVED) > files => Err(together(format!(
-                "connections-max is {wanted}, but this process may open {files} files, of which Halley \
-                     keeps {FILES_RESERVED} for itself: raise the limit (ulimit -n, LimitNOFILE) or lower \
-                     connections-max"
-            ))),
-            _ => Ok(()),
-        }
+        limits::check(self.limits.connections_max).map_err(together)
     }
 }
 
@@ -257,7 +301,7 @@ fn together(reason: String) -> ConfigError {
     ConfigError::Together(reason)
 }
 
-fn limits(options: &Options) -> Result<Limits, ConfigError> {
+fn bounds(options: &Options) -> Result<Limits, ConfigError> {
     let smallest_request = options.body_bytes_max + REQUEST_OVERHEAD_BYTES;
     if options.request_bytes_max < smallest_request {
         return Err(together(format!(
@@ -290,22 +334,11 @@ fn limits(options: &Options) -> Result<Limits, ConfigError> {
         waiters_per_user_max: options.waiters_per_user_max,
         requests_per_user_max: options.requests_per_user_max,
         connections_per_address_max: options.connections_per_address_max,
-        connections_max: options.connections_max.unwrap_or_else(connections_default),
+        connections_max: options
+            .connections_max
+            .unwrap_or_else(limits::connections_default),
         icomet_channels_max: options.icomet_channels_max,
     })
-}
-
-/// The soft limit of open files; `None` is without limit.
-fn open_files_max() -> Option<u64> {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
-}
-
-fn connections_default() -> usize {
-    let files = open_files_max().unwrap_or(u64::MAX);
-    let connections = files
-        .saturating_sub(FILES_RESERVED)
-        .clamp(1, CONNECTIONS_DEFAULT_MAX);
-    usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -348,8 +381,7 @@ mod tests {
             let config = format!("--config={}", path.display());
             let arguments = ["halley", &config].into_iter().chain(flags.iter().copied());
             let arguments: Vec<OsString> = arguments.map(OsString::from).collect();
-            let command = options_command().mut_args(|arg| arg.env(Resettable::Reset));
-            let (matches, _) = load(&command, &arguments)?;
+            let (matches, _) = load(&flags_command(), &arguments)?;
             let options = Options::from_arg_matches(&matches)?;
             Config::from_options(options).map(|config| config.icomet)
         };
@@ -388,9 +420,7 @@ mod tests {
             ("data", "TOML parse error"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = file::read(&path, &options_command())
-                .unwrap_err()
-                .to_string();
+            let error = file::read(&path, &flags_command()).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
             assert!(error.contains("halley.toml"), "{text}: {error}");
         }

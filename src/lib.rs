@@ -19,7 +19,7 @@
 //! | [`store`] | the data directory, the journal, the readable view; the only folder that names sled | async |
 //! | [`model`] | ids, names, cursors, messages, pages | I/O |
 //!
-//! [`config`], [`clock`], [`logging`], [`secret`] and [`token`] are leaves that anyone may use. `src/web` holds no
+//! [`config`], [`clock`], [`logging`], [`secret`], [`signals`] and [`token`] are leaves that anyone may use. `src/web` holds no
 //! Rust: the client for JavaScript and the pages, which `http::pages` has inside the program.
 //!
 //! # One message's path
@@ -72,3 +72,4 @@ pub mod token;
 
 pub mod clock;
 pub mod logging;
+pub mod signals;

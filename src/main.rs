@@ -3,10 +3,11 @@
 //! 0: done. 2: wrong flags or configuration. 1: anything else, with its causes on standard error.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use halley::cli::{self, Failure};
+use halley::logging;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
@@ -34,7 +35,7 @@ fn report(failure: &Failure) -> ExitCode {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    match writeln!(io::stderr(), "{text}") {
+    match logging::say(io::stderr, text + "\n") {
         Ok(()) => ExitCode::from(failure.exit_code()),
         Err(_) => ExitCode::FAILURE,
     }

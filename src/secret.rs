@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Shorter ones can be guessed; 16 random bytes in hexadecimal are 32 characters.
@@ -88,7 +88,8 @@ impl KeySource {
     pub fn load(&self) -> Result<Secret, SecretError> {
         match self {
             Self::Given(secret, option) => secret.clone().checked(option),
-            Self::File(path) | Self::DataFile(path) => load(path),
+            Self::File(path) => load(path, Owners::OursOrRoot),
+            Self::DataFile(path) => load(path, Owners::AlsoDirectorys),
         }
     }
 
@@ -100,6 +101,15 @@ impl KeySource {
             _ => self.load(),
         }
     }
+}
+
+/// Who may own a file with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// The user of this process, or root.
+    OursOrRoot,
+    /// Also who owns the directory: root may look at the data of a service.
+    AlsoDirectorys,
 }
 
 /// What a shell is told to read a secret, whatever is in the path: within single quotes only the quote itself ends
@@ -150,28 +160,86 @@ pub enum SecretError {
         /// The file.
         path: PathBuf,
     },
+    /// It belongs to somebody who is neither us nor root.
+    #[error(
+        "{} belongs to user {owner}, who may know the key in it: chown it to user {us}, as whom Halley runs, or to root",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// As whom the process runs.
+        us: u32,
+    },
+    /// Everybody may write to it.
+    #[error("every user of this machine may write to {}, which holds a key: chmod 600 it", path.display())]
+    Writable {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system gave no random bytes.
     #[error("cannot draw random bytes: {0}")]
     Random(getrandom::Error),
 }
 
-fn load(path: &Path) -> Result<Secret, SecretError> {
+fn load(path: &Path, owners: Owners) -> Result<Secret, SecretError> {
     let failed = |source| SecretError::Io {
         doing: "read",
         path: path.to_owned(),
         source,
     };
-    let metadata = fs::metadata(path).map_err(failed)?;
-    if metadata.len() > FILE_BYTES_MAX {
+    let mut file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() > FILE_BYTES_MAX {
         return Err(SecretError::TooLong {
             path: path.to_owned(),
         });
     }
-    if metadata.permissions().mode() & 0o007 != 0 {
-        tracing::warn!(path = %path.display(), "every user of this machine may read this key: chmod 600");
-    }
-    let text = fs::read_to_string(path).map_err(failed)?;
+    check_trust(&file, path, owners)?;
+    warn_if_readable(path);
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
     Secret(text.trim_end_matches(['\n', '\r']).to_owned()).checked(&path.display().to_string())
+}
+
+/// Refuses a file into which somebody else may have put a key that they know.
+pub(crate) fn check_trust(file: &File, path: &Path, owners: Owners) -> Result<(), SecretError> {
+    let metadata = file.metadata().map_err(|source| SecretError::Io {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let (owner, mode) = (metadata.uid(), metadata.permissions().mode());
+    let us = rustix::process::geteuid().as_raw();
+    let is_directorys = || {
+        let directory = path.parent().map(fs::metadata);
+        matches!(directory, Some(Ok(directory)) if directory.uid() == owner)
+    };
+    let trusted =
+        owner == us || owner == 0 || (owners == Owners::AlsoDirectorys && is_directorys());
+    if !trusted {
+        return Err(SecretError::Foreign {
+            path: path.to_owned(),
+            owner,
+            us,
+        });
+    }
+    // Links and pipes are open to all by their mode, and files are what others can write to.
+    if metadata.is_file() && mode & 0o002 != 0 {
+        return Err(SecretError::Writable {
+            path: path.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Warns if other users of the machine may read a file with a key.
+pub(crate) fn warn_if_readable(path: &Path) {
+    let readable = |file: fs::Metadata| file.is_file() && file.permissions().mode() & 0o004 != 0;
+    if fs::metadata(path).is_ok_and(readable) {
+        tracing::warn!(path = %path.display(), "every user of this machine may read the key in this file: chmod o-r");
+    }
 }
 
 /// Written under another name first: a file cut short by a crash must not become the key.

@@ -3,14 +3,13 @@
 
 use std::fmt::Write as _;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
@@ -18,15 +17,14 @@ use tracing::{debug, error, info, warn};
 use crate::config::{Config, Durability, IcometRules, KeyError};
 use crate::http::{self, App, Face, Parts, Timeouts};
 use crate::hub::{self, Hub};
+use crate::logging;
 use crate::secret::{self, KeySource};
+use crate::signals::{self, Hangup, Request, Signals};
 use crate::store::{self, SLED_OPEN_THREAD};
 
 /// Reads of the view that are under way at once; more wait their turn. A burst of returning clients must not
 /// start hundreds of threads.
 const READS_MAX: usize = 32;
-
-/// Signals within this time are one.
-const SIGNALS_TOGETHER: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +83,9 @@ impl Server {
                 "icomet-open: who reaches {} may read every channel, who reaches {} may publish",
                 config.listen, config.admin_listen
             );
+        }
+        if config.must_exist {
+            store::must_exist(&config.data)?;
         }
         let hub = Hub::open(hub_options(config))?;
         let keys = match config.auth.load_or_create() {
@@ -168,12 +169,23 @@ impl Server {
     }
 }
 
-/// Runs the server of a configuration until SIGTERM or SIGINT. A second signal ends the process at once.
-/// What `ready` does comes before the first connection is served.
-pub fn serve(
-    config: Config,
-    ready: impl FnOnce(&Server, &Config) -> Result<(), ServeError>,
-) -> Result<(), ServeError> {
+/// What a program does around a server: once before the first connection is served, and when it is asked to reload.
+#[derive(Debug)]
+pub struct Hooks<R, L> {
+    /// Says where the server is.
+    pub ready: R,
+    /// Reads the configuration again.
+    pub reload: L,
+    /// What SIGHUP asks for.
+    pub hangup: Hangup,
+}
+
+/// Runs the server of a configuration until a signal stops it. A second one ends the process at once.
+pub fn serve<R, L>(config: Config, hooks: Hooks<R, L>) -> Result<(), ServeError>
+where
+    R: FnOnce(&Server, &Config) -> Result<(), ServeError>,
+    L: Fn(),
+{
     quiet_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -181,11 +193,16 @@ pub fn serve(
         .build()
         .map_err(|e| ServeError::Io("start the runtime", e))?;
     let _entered = runtime.enter();
-    let server = Server::open(&config, Timeouts::default())?;
-    // Opening may take long, and may be ended at any time; only what serves has something to end in order.
+    // From the first moment on: as the first process of a container, it would not hear what it has no handler for.
     let mut signals =
-        Signals::new(config.demo).map_err(|e| ServeError::Io("listen for signals", e))?;
-    if let Err(e) = ready(&server, &config) {
+        Signals::listen(hooks.hangup).map_err(|e| ServeError::Io("listen for signals", e))?;
+    let Some((server, config)) = runtime.block_on(open_unless_stopped(config, &mut signals))?
+    else {
+        // What opens it ends with the process.
+        runtime.shutdown_background();
+        return Ok(());
+    };
+    if let Err(e) = (hooks.ready)(&server, &config) {
         server.hub().close();
         return Err(e);
     }
@@ -193,19 +210,11 @@ pub fn serve(
     drop(config);
     notify(&[NotifyState::Ready]);
     let done = runtime.block_on(async {
-        let stop = async {
-            let name = signals.next().await;
-            info!(
-                signal = name,
-                "stopping: held requests are answered, what was accepted is committed"
-            );
-            notify(&[NotifyState::Stopping]);
-        };
-        let run = server.run(stop);
+        let run = server.run(stop_asked(&mut signals, hooks.reload));
         tokio::pin!(run);
         tokio::select! {
             done = &mut run => done,
-            () = signals_twice() => {
+            () = signals::stopped_twice(hooks.hangup) => {
                 warn!("a second signal: ending at once");
                 Err(ServeError::Hurried)
             }
@@ -216,6 +225,42 @@ pub fn serve(
         info!("stopped");
     }
     done
+}
+
+/// Opens the server, which may take long. A signal ends that at once, as a kill does: there is nothing yet that
+/// could be stopped in order.
+async fn open_unless_stopped(
+    config: Config,
+    signals: &mut Signals,
+) -> Result<Option<(Server, Config)>, ServeError> {
+    let opening = spawn_blocking(move || {
+        Server::open(&config, Timeouts::default()).map(|server| (server, config))
+    });
+    tokio::select! {
+        opened = opening => match opened {
+            Ok(opened) => opened.map(Some),
+            Err(e) => Err(ServeError::Io("open the server", io::Error::other(e))),
+        },
+        signal = signals.stop() => {
+            info!(signal, "stopped before it was ready");
+            Ok(None)
+        }
+    }
+}
+
+/// Resolves when a signal asks to stop; reloads as often as another asks for that.
+async fn stop_asked(signals: &mut Signals, reload: impl Fn()) {
+    let signal = loop {
+        match signals.next().await {
+            Request::Stop(name) => break name,
+            Request::Reload => reload(),
+        }
+    };
+    info!(
+        signal,
+        "stopping: held requests are answered, accepted messages are committed"
+    );
+    notify(&[NotifyState::Stopping]);
 }
 
 fn bind(address: SocketAddr, face: Face) -> Result<TcpListener, ServeError> {
@@ -250,53 +295,6 @@ fn hub_options(config: &Config) -> hub::Options {
     }
 }
 
-/// SIGTERM and SIGINT; SIGHUP where what is left behind must be tidied up also when the terminal is closed.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Option<Signal>,
-}
-
-impl Signals {
-    fn new(hup: bool) -> io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: hup.then(|| signal(SignalKind::hangup())).transpose()?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        let Self { term, int, hup } = self;
-        let hung_up = async {
-            match hup {
-                Some(hup) => hup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
-            _ = hung_up => "SIGHUP",
-        }
-    }
-}
-
-/// Resolves at the second signal from now. What comes together with the first is one wish: `timeout` sends its
-/// signal to the process and to its group, and a terminal that is closed may say so twice.
-async fn signals_twice() {
-    let heard = async {
-        Signals::new(false)?.next().await;
-        tokio::time::sleep(SIGNALS_TOGETHER).await;
-        Signals::new(false)?.next().await;
-        Ok(())
-    };
-    if let Err(e) = heard.await {
-        error!(error = cause(&e), "a second signal will not be heard");
-        std::future::pending::<()>().await;
-    }
-}
-
 fn cause(error: &io::Error) -> &(dyn std::error::Error + 'static) {
     error
 }
@@ -322,17 +320,12 @@ fn quiet_panics() {
 
 /// Says where the server is, and at the first start how to send a first message.
 pub fn greet(server: &Server, config: &Config) -> Result<(), ServeError> {
-    let printed = greeting(server, config).and_then(|text| print(&mut io::stdout(), &text));
+    let printed = greeting(server, config).and_then(|text| logging::say(io::stdout, text + "\n"));
     if let Err(e) = printed {
         // A closed standard output is no reason not to serve.
         warn!(error = %e, "cannot print the addresses");
     }
     Ok(())
-}
-
-fn print(out: &mut dyn Write, text: &str) -> io::Result<()> {
-    writeln!(out, "{text}")?;
-    out.flush()
 }
 
 fn greeting(server: &Server, config: &Config) -> io::Result<String> {

@@ -7,6 +7,7 @@
 mod program;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -83,7 +84,34 @@ fn wrong_flags_and_values_end_with_2_and_say_the_limit() {
         (&["config", "--body-bytes-max", "1e6"], "invalid digit"),
         (&["config", "--page-messages-max", "10001"], "1..=10000"),
         (&["config", "--poll-wait-s-max", "3601"], "1..=3600"),
-        (&["config", "--log", "halley=loud"], "--log"),
+        (&["config", "--log", "halley=loud"], "\"loud\" is no level"),
+        (
+            &["config", "check", "--log", "inof"],
+            "\"inof\" is no level",
+        ),
+        (&["config", "--log", "info,wran"], "\"wran\" is no level"),
+        (&["config", "--log", ""], "\"\" is no level"),
+        (
+            &["config", "--log", "hallye=debug,info"],
+            "nothing called \"hallye\"",
+        ),
+        (&["config", "--log", "[a]=debug"], "nothing called"),
+        (&["config", "--data", "~/halley"], "only a shell expands ~"),
+        (
+            &["config", "--data", "${HOME}/halley"],
+            "expands a variable",
+        ),
+        (
+            &["config", "--data", "/srv/halley\r"],
+            "a control character",
+        ),
+        (
+            &["config", "--data", "/srv/halley "],
+            "a blank before or after",
+        ),
+        (&["config", "--data", "\"/srv/halley\""], "quotes around it"),
+        (&["config", "--data", "'/srv/halley'"], "quotes around it"),
+        (&["config", "--data", "file:///srv/halley"], "it is a URL"),
         (
             &["config", "--cors-origin", "https://app.example/page"],
             "it has a path",
@@ -496,4 +524,109 @@ fn a_directory_that_cannot_be_used_is_told_by_what_it_lacks() {
     );
     fs::remove_dir(&journal).unwrap();
     assert!(said(&["verify"], &data, 1).contains(no_files));
+}
+
+#[test]
+fn what_a_variable_holds_is_refused_by_the_variables_name() {
+    for (variable, value, reason) in [
+        ("HALLEY_LISTEN", "", "is empty"),
+        ("HALLEY_DATA", "", "is empty"),
+        ("HALLEY_CONFIG", "", "is empty"),
+        ("HALLEY_ADMIN_KEY", "", "is empty"),
+        ("HALLEY_TOKEN_SECRET", "", "is empty"),
+        ("HALLEY_CORS_ORIGIN", "", "is empty"),
+        ("HALLEY_ICOMET", "", "is empty"),
+        ("HALLEY_CACHE_BYTES", "", "is empty"),
+        ("HALLEY_LOG", "inof", "\"inof\" is no level"),
+        ("HALLEY_LOG_FORMAT", "jsn", "invalid value 'jsn'"),
+        ("HALLEY_SHUTDOWN_S", "0", "0 is not in 1..=600"),
+        ("HALLEY_LISTEN", "localhost", "an address is IP:PORT"),
+        ("HALLEY_DATA", "\"/srv/halley\"", "quotes around it"),
+        ("HALLEY_DATA", "~/halley", "only a shell expands ~"),
+    ] {
+        for command in [&["config", "check"][..], &["serve"], &["token", "ann"]] {
+            let said = fail(halley(command).env(variable, value), 2);
+            assert!(said.starts_with(&format!("halley: {variable}")), "{said}");
+            assert!(said.contains(reason) && !said.contains("--"), "{said}");
+        }
+    }
+    // The file is not blamed for what a variable holds.
+    let folder = tempfile::tempdir().unwrap();
+    let config = file(folder.path(), "halley.toml", "cache-bytes = 1048576\n");
+    let mut command = halley(&["config", "check", "--config", &config]);
+    let said = fail(command.env("HALLEY_LISTEN", "nowhere"), 2);
+    assert!(said.starts_with("halley: HALLEY_LISTEN"), "{said}");
+}
+
+#[test]
+fn variables_without_an_effect_are_named() {
+    let warned = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let mut command = halley(&["config", "check"]);
+    let said = warned(
+        command
+            .env("HALLEY_LISEN", "127.0.0.1:1")
+            .env("HALLEY_PORT", "8100"),
+    );
+    assert!(
+        said.contains("HALLEY_LISEN (did you mean HALLEY_LISTEN?), HALLEY_PORT"),
+        "{said}"
+    );
+    let said = warned(halley(&["config", "check"]).env("HALLEY_LOG", "info"));
+    assert_eq!(said, "");
+}
+
+#[test]
+fn a_file_with_a_key_is_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = file(
+        folder.path(),
+        "halley.toml",
+        &format!("admin-key = \"{KEY}\"\n"),
+    );
+    let key = file(folder.path(), "admin.key", KEY);
+    let mode = |path: &str, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let with_config = ["config", "check", "--config", &config];
+    let with_key = ["config", "check", "--admin-key-file", &key];
+    for (arguments, path) in [(with_config, &config), (with_key, &key)] {
+        mode(path, 0o600);
+        let output = halley(&arguments).output().unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+        mode(path, 0o644);
+        let output = halley(&arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("every user of this machine may read"),
+            "{said}"
+        );
+        mode(path, 0o666);
+        let said = fail(&mut halley(&arguments), 2);
+        assert!(
+            said.contains("every user of this machine may write"),
+            "{said}"
+        );
+        mode(path, 0o600);
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(path, Some(54_321), None).is_ok() {
+            let said = fail(&mut halley(&arguments), 2);
+            assert!(said.contains("belongs to user 54321"), "{said}");
+        }
+    }
+    // A file without keys is anybody's to read.
+    fs::write(&config, "log = 'info'\n").unwrap();
+    mode(&config, 0o644);
+    let output = halley(&with_config).output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
 }

@@ -33,21 +33,22 @@ impl Demo {
     }
 
     fn start_with_log(arguments: &[&str], log: Stdio) -> Self {
+        let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        Self::start_with(&[&ports, arguments].concat(), |command| {
+            command.stderr(log);
+        })
+    }
+
+    fn start_with(arguments: &[&str], set: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = halley(&["demo", "--listen", "127.0.0.1:0"])
-            .args([
-                "--admin-listen",
-                "127.0.0.1:0",
-                "--disk-free-min-bytes",
-                "0",
-            ])
+        let mut command = halley(&["demo", "--disk-free-min-bytes", "0"]);
+        command
             .args(arguments)
             .env("TMPDIR", folder.path())
             .env("HALLEY_DATA", folder.path().join("not-this"))
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+            .stdout(Stdio::piped());
+        set(&mut command);
+        let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut said = String::new();
         while !said.contains("\ncurl ") {
@@ -159,6 +160,26 @@ fn a_log_that_nobody_reads_any_more_ends_nothing() {
     drop(demo.child.stderr.take());
     assert!(text_at(demo.address("chat")).contains("<title>Halley demo</title>"));
     assert_eq!(demo.end("-HUP"), (true, Vec::new()));
+}
+
+#[test]
+fn ports_that_are_taken_are_replaced_unless_they_were_asked_for() {
+    let taken = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
+    };
+    let ((_first, client), (_second, admin)) = (taken(), taken());
+    // As where a server runs with the same variables.
+    let demo = Demo::start_with(&[], |command| {
+        command
+            .env("HALLEY_LISTEN", &client)
+            .env("HALLEY_ADMIN_LISTEN", &admin);
+    });
+    assert!(text_at(demo.address("chat")).contains("<title>Halley demo</title>"));
+    assert!(text_at(demo.address("admin")).contains("<title>Halley admin</title>"));
+    assert!(!demo.said.contains(&client) && !demo.said.contains(&admin));
+    assert_eq!(demo.end("-TERM"), (true, Vec::new()));
 }
 
 #[test]

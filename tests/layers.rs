@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 7] = [
     &["model", "error"],
 ];
 /// Anyone may import these; they import only `model` and one another.
-const LEAVES: [&str; 5] = ["config", "clock", "logging", "secret", "token"];
+const LEAVES: [&str; 6] = ["config", "clock", "logging", "secret", "signals", "token"];
 const LINES_MAX: usize = 400;
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

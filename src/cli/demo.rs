@@ -2,21 +2,23 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use serde_json::value::to_raw_value;
 use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Failure;
-use crate::config::{Config, Options, TokenKey};
+use crate::config::{Config, Options, Setting, Source, TokenKey};
 use crate::http::EVERYONE;
 use crate::hub::{GroupChange, HistoryMode, Hub};
-use crate::logging;
+use crate::logging::Log;
 use crate::model::{Body, Draft, GroupName, Receiver, UserName};
 use crate::secret::{self, KeySource, Secret};
-use crate::server::{self, ServeError, Server};
+use crate::server::{self, Hooks, ServeError, Server};
+use crate::signals::Hangup;
 
 /// Digits of the directory's name that are drawn at random.
 const NAME_DIGITS: usize = 12;
@@ -48,15 +50,30 @@ impl Drop for Folder {
     }
 }
 
-pub(super) fn run(mut options: Options, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(
+    mut options: Options,
+    settings: &[Setting],
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let folder = Folder::make()?;
     options.data = folder.0.join("data");
+    options.must_exist = false;
+    for (name, address) in [
+        ("listen", &mut options.listen),
+        ("admin-listen", &mut options.admin_listen),
+    ] {
+        let demanded = |of: &Setting| of.name == name && of.source == Source::Flag;
+        if !settings.iter().any(demanded) {
+            free_port(address);
+        }
+    }
     let mut config = Config::from_options(options)?;
     config.demo = true;
-    logging::start(&config.log);
+    let _log = Log::start(&config.log);
+    crate::config::warn(settings);
     refuse_foreign_tokens(&config.auth.tokens)?;
     config.check_for_server()?;
-    server::serve(config, |server, config| {
+    let ready = |server: &Server, config: &Config| {
         Handle::current()
             .block_on(furnish(server.hub()))
             .map_err(|e| ServeError::Io("make the demo's group", io::Error::other(e)))?;
@@ -64,8 +81,21 @@ pub(super) fn run(mut options: Options, out: &mut dyn Write) -> Result<(), Failu
             warn!(error = %e, "cannot print the addresses");
         }
         Ok(())
-    })
-    .map_err(|error| Failure::Serve(error.into()))
+    };
+    let hooks = Hooks {
+        ready,
+        reload: || info!("a demo has nothing to reload"),
+        hangup: Hangup::of_terminal(),
+    };
+    server::serve(config, hooks).map_err(|error| Failure::Serve(error.into()))
+}
+
+/// Takes another port where this one is taken, as by the server that somebody has just started.
+fn free_port(address: &mut SocketAddr) {
+    let taken = |e: io::Error| e.kind() == io::ErrorKind::AddrInUse;
+    if TcpListener::bind(*address).is_err_and(taken) {
+        address.set_port(0);
+    }
 }
 
 /// Whoever comes is given a token for any user: so nobody but this demo may take it.

@@ -4,15 +4,21 @@
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command};
 
+use crate::secret::{self, Owners, SecretError};
+
 /// The file's values by option name, each as text; an option that may be repeated has several.
 pub(super) type Values = BTreeMap<String, Vec<String>>;
+
+/// Options whose value is a key itself.
+const KEYS: [&str; 2] = ["admin-key", "token-secret"];
 
 /// What is wrong with the file.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +31,9 @@ pub enum FileError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// It holds a key, and somebody else may have put it there.
+    #[error(transparent)]
+    Key(Box<SecretError>),
     /// It is not TOML, or a key or value is wrong.
     #[error("in {}: {reason}", path.display())]
     Wrong {
@@ -35,20 +44,27 @@ pub enum FileError {
     },
 }
 
-/// Reads and checks the file. `options` holds the options and nothing else.
+/// Reads and checks the file. `options` holds the options and nothing else, without their variables.
 pub(super) fn read(path: &Path, options: &Command) -> Result<Values, FileError> {
     let wrong = |reason| FileError::Wrong {
         path: path.to_owned(),
         reason,
     };
-    let text = fs::read_to_string(path).map_err(|source| FileError::Read {
+    let unreadable = |source| FileError::Read {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
     let table: toml::Table = text
         .parse()
         .map_err(|error: toml::de::Error| wrong(error.to_string().trim().to_owned()))?;
 
+    if KEYS.iter().any(|key| table.contains_key(*key)) {
+        secret::check_trust(&file, path, Owners::OursOrRoot)
+            .map_err(|source| FileError::Key(Box::new(source)))?;
+    }
     let mut values = Values::new();
     for (key, value) in &table {
         if value.is_table() {
@@ -99,12 +115,23 @@ fn texts(value: &toml::Value, arg: &Arg) -> Result<Vec<String>, &'static str> {
 
 /// Gives the values to clap as flags: what it accepts here, it accepts as a default too.
 fn check(options: &Command, key: &str, texts: &[String]) -> Result<(), String> {
-    let flags = texts.iter().map(|text| format!("--{key}={text}"));
-    let arguments = std::iter::once("halley".to_owned()).chain(flags);
-    match options.clone().try_get_matches_from(arguments) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(super::first_paragraph(&error)),
-    }
+    let flags = texts.iter().map(|text| format!("--{key}={text}").into());
+    refusal(options, flags).map_or(Ok(()), Err)
+}
+
+/// Why clap refuses these flags, without a flag's name: they stand for a key or a variable.
+pub(super) fn refusal(
+    options: &Command,
+    flags: impl IntoIterator<Item = OsString>,
+) -> Option<String> {
+    let arguments = std::iter::once(OsString::from("halley")).chain(flags);
+    let error = options.clone().try_get_matches_from(arguments).err()?;
+    let reason = super::first_paragraph(&error);
+    let named = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => format!(" for '{argument}'"),
+        _ => return Some(reason),
+    };
+    Some(reason.replacen(&named, "", 1))
 }
 
 /// Clap takes any flag for near that shares some letters; a shared beginning is the least.

@@ -9,9 +9,9 @@ use std::str::FromStr;
 
 use clap::builder::{BoolishValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
 
 use super::AllowedOrigin;
+use super::values::{parse_directory, parse_filter};
 use crate::secret::Secret;
 
 const KIB: u64 = 1 << 10;
@@ -46,9 +46,25 @@ pub struct Options {
         global = true,
         env = "HALLEY_DATA",
         value_name = "DIR",
-        default_value = "./data"
+        default_value = "./data",
+        value_parser = parse_directory
     )]
     pub data: PathBuf,
+
+    /// Refuse to start where there is no data yet, rather than begin a new log: for a data directory
+    /// that may not be mounted
+    #[arg(
+        long,
+        global = true,
+        env = "HALLEY_MUST_EXIST",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    #[arg(default_value = "false", value_parser = parse_flag(), hide_possible_values = true)]
+    #[arg(help_heading = "Storage")]
+    pub must_exist: bool,
 
     /// TOML file with options; its keys are the names of the flags
     #[arg(long, global = true, env = "HALLEY_CONFIG", value_name = "FILE")]
@@ -353,12 +369,5 @@ fn parse_host(text: &str) -> Result<String, &'static str> {
         Ok(name)
     } else {
         Err("a host name is letters, digits, - and ., without a port")
-    }
-}
-
-fn parse_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
     }
 }

@@ -79,6 +79,7 @@ impl Directory {
         let lock = lock(path)?;
         if !is_there(&path.join("format"))? {
             create(path)?;
+            info!(path = %path.display(), "there was no data here: a new log begins");
         }
         Self::read(path, lock)
     }

@@ -43,7 +43,7 @@ pub(super) fn must_be_ours(path: &Path) -> Result<(), Error> {
 }
 
 /// Refuses what is no data directory.
-pub(super) fn must_exist(path: &Path) -> Result<(), Error> {
+pub fn must_exist(path: &Path) -> Result<(), Error> {
     let reason = if is_there(&path.join("format"))? {
         return Ok(());
     } else if is_there(path)? {

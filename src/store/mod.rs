@@ -20,7 +20,7 @@ mod view;
 pub use command::{Command, Entry, HistoryMode};
 pub use directory::{Directory, FORMAT_VERSION, Trust};
 pub use error::Error;
-pub use files::free_bytes;
+pub use files::{free_bytes, must_exist};
 pub use follow::Follower;
 pub use journal::{Journal, JournalSize};
 pub use key::KeyHash;

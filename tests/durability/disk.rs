@@ -262,14 +262,16 @@ fn a_failed_write_is_refused_and_loses_nothing() {
         let limited = plain.clone().shell(&limit(megabytes));
         let mut filler = Filler::new("file limit", &limited);
         assert_eq!(filler.fill(), "writes_refused");
+        let log = limited.log();
+        assert!(log.contains("files are limited in size"), "{log}");
         filler.check_refusing("writes_refused", Filler::check_readable);
         filler.check_restarted(&plain);
     }
 }
 
-/// Makes writes beyond this size fail, instead of ending the process; `ulimit` counts 512 bytes.
+/// Makes writes beyond this size fail; `ulimit` counts 512 bytes.
 fn limit(megabytes: u64) -> String {
-    format!("trap '' XFSZ; ulimit -f {}", megabytes * 2048)
+    format!("ulimit -f {}", megabytes * 2048)
 }
 
 #[test]

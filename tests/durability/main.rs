@@ -25,5 +25,6 @@ mod log;
 mod power;
 mod reader;
 mod shutdown;
+mod signals;
 mod support;
 mod writer;

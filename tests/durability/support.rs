@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Client;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_halley");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_halley");
 pub(crate) const ADMIN_KEY: &str = "durability-tests-admin-key-0123456789";
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -61,6 +61,12 @@ impl Launch {
         self
     }
 
+    /// Adds an option without a value.
+    pub(crate) fn flag(mut self, name: &str) -> Self {
+        self.args.push(name.to_owned());
+        self
+    }
+
     /// Runs shell commands (`ulimit`, `trap`) in the process before it becomes the server.
     pub(crate) fn shell(mut self, commands: &str) -> Self {
         self.shell = Some(commands.to_owned());
@@ -77,6 +83,16 @@ impl Launch {
 
     /// Starts and does not wait.
     pub(crate) fn spawn(&self) -> Process {
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(self.log_path())
+            .unwrap();
+        self.spawn_printing_to(log.try_clone().unwrap().into(), log.into())
+    }
+
+    /// The same with other places for standard output and error.
+    pub(crate) fn spawn_printing_to(&self, out: Stdio, err: Stdio) -> Process {
         let mut command = match &self.shell {
             None => Command::new(BINARY),
             Some(commands) => {
@@ -86,11 +102,10 @@ impl Launch {
                 sh
             }
         };
-        let log = File::options()
-            .append(true)
-            .create(true)
-            .open(self.log_path())
-            .unwrap();
+        let ours = |name: &OsStr| name.to_string_lossy().starts_with("HALLEY_TEST_");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+            command.env_remove(name);
+        }
         command
             .args(["serve", "--data"])
             .arg(&self.data)
@@ -100,8 +115,8 @@ impl Launch {
             .env("HALLEY_ADMIN_KEY", ADMIN_KEY)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
+            .stdout(out)
+            .stderr(err);
         Process {
             launch: self.clone(),
             child: command.spawn().unwrap(),
@@ -158,6 +173,16 @@ impl Process {
     /// All that this server and those before it on the same directory have printed.
     pub(crate) fn log(&self) -> String {
         self.launch.log()
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it prints to standard error, where that is a pipe.
+    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
     }
 
     /// Whether the process is still there.
