@@ -23,20 +23,21 @@ export const CLIENT = join(ROOT, "src/web/client");
 /** The WebSocket of this Node, or one of npm where Node has none yet (20). */
 export const WebSocket = globalThis.WebSocket ?? ws;
 
-/** @param {number} ms */
+/** For traffic and faults that take their time. What is to be waited for is a condition: `eventually`.
+ * @param {number} ms */
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** Waits until a condition holds; fails with `what` when it does not in time.
+/** Waits until a condition holds, and looks every so many milliseconds; fails with `what` when it does not in time.
  * @template T
  * @param {() => T | Promise<T>} condition
  * @returns {Promise<T>} the first true value */
-export async function eventually(condition, what = "the condition", ms = 15_000) {
+export async function eventually(condition, what = "the condition", ms = 15_000, every = 10) {
   const deadline = Date.now() + ms;
   for (;;) {
     const value = await condition();
     if (value) return value;
     if (Date.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`);
-    await sleep(10);
+    await sleep(every);
   }
 }
 

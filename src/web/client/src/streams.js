@@ -37,8 +37,9 @@ async function* bytes(connection, path, type) {
 export async function* events(connection) {
   const parser = new EventStreamParser();
   for await (const chunk of bytes(connection, "v1/inbox/sse", "text/event-stream")) {
+    // Also for a comment: there may be no event for a long time.
+    connection.live();
     for (const { event, data, id } of parser.push(chunk)) {
-      connection.live();
       const object = data === undefined ? undefined : parseJson(data);
       if (event === "end") {
         yield { messages: [], next: id };
