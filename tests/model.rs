@@ -161,7 +161,7 @@ impl ModelGroup {
             return 0;
         }
         let intervals = self.intervals.entry(user).or_default();
-        // Who comes again where he left goes on with what he could read.
+        // A user who rejoins where they left keeps what they could read.
         let back = intervals.pop_if(|interval| interval.from == last);
         intervals.push(Interval {
             from: last,
@@ -231,11 +231,11 @@ impl Model {
     /// A new message gets its numbers.
     fn count(&mut self, sequence: Sequence, id: u64, from: u8, to: u8) {
         for (user, channel) in &mut self.channels {
-            let his = match sequence {
+            let theirs = match sequence {
                 Sequence::Direct => to == *user,
                 Sequence::Group => from != *user && self.groups[&to].is_member(*user),
             };
-            if his {
+            if theirs {
                 channel.push((sequence, id));
             }
         }
@@ -275,7 +275,7 @@ struct World {
     hub: Hub,
     data: tempfile::TempDir,
     model: Model,
-    /// What each user has read so far, and his cursor.
+    /// What each user has read so far, and their cursor.
     readers: BTreeMap<u8, (Cursor, Vec<Message>)>,
     feeds: BTreeMap<u8, Feed>,
     pushes: u64,

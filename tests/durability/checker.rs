@@ -91,8 +91,8 @@ impl View {
         view
     }
 
-    /// The inbox holds the user's conversations, and the groups as far as he was a member; a group's
-    /// history shows him the same.
+    /// The inbox holds the user's conversations, and the groups as far as they were a member; a group's
+    /// history shows them the same.
     fn check_inbox(&self, client: &mut Client, ledger: &Ledger, rng: &mut Rng, user: &str) {
         let (direct, group) = inbox(client, rng, user, "0");
         let own = |m: &&Message| m.from == user || m.to.as_deref() == Some(user);

@@ -240,7 +240,7 @@ async fn who_does_not_read_is_cut_and_goes_on_from_his_cursor() {
         let left = u64::from(way == Way::Sse);
         server.wait_held(way.name(), left).await;
         assert!(begin.elapsed() >= PATIENT);
-        // What had reached him before counts, and nothing is missing behind it.
+        // What had arrived before counts, and nothing is missing after it.
         let (cursor, got) = read_what_came(way, stream).await;
         assert!(
             got.len() < LONG_ONES,

@@ -297,11 +297,11 @@ async fn who_leaves_keeps_what_he_could_read_also_without_a_message_meanwhile() 
     server
         .as_admin("DELETE", "/v1/groups/team/members/zed", "")
         .await;
-    assert_eq!(history().await.bodies(), [1, 2], "he left");
+    assert_eq!(history().await.bodies(), [1, 2], "after leaving");
 
-    // He comes again where he left, when the group does not show its past any more.
+    // They rejoin where they left, when the group no longer shows its past.
     set("\"ann\",\"zed\"", "member").await;
-    assert_eq!(history().await.bodies(), [1, 2], "he is back");
+    assert_eq!(history().await.bodies(), [1, 2], "after rejoining");
     server.as_admin("DELETE", "/v1/groups/team", "").await;
     assert_eq!(history().await.bodies(), [1, 2], "the group is deleted");
     set("\"ann\",\"zed\"", "member").await;

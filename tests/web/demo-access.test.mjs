@@ -69,7 +69,7 @@ test("a phone shows one pane at a time", async (t) => {
   const [side, talk] = [page.getByRole("navigation", { name: "Chats" }), page.getByRole("region", { name: "everyone" }).first()];
   assert.ok(await side.isVisible());
   assert.ok(!(await talk.isVisible()));
-  // What was said before he came is there, but not new to him.
+  // What was said before is there, but not marked as new.
   await chat(page, "everyone").getByText("halley: Welcome.").waitFor();
   assert.equal(await page.locator(".chat .count").count(), 0);
   await demo.push([{ group: "everyone", from: "bob", body: "a word ".repeat(60).trim() }]);

@@ -23,7 +23,7 @@ test("a thousand messages are scrolled back through without a gap or a repeat", 
   const scroll = page.locator("#scroll");
   for (let known = 0; known < count; ) {
     const moved = await scroll.evaluate(async (box) => {
-      // A reader goes up a bit more than a screen; what he then reads must not move when more is put above it.
+      // A reader goes up a bit more than a screen; what they then read must not move when more is put above it.
       const list = /** @type {HTMLElement} */ (box.querySelector("#messages"));
       const before = list.querySelectorAll(".message").length;
       box.scrollTop = Math.min(300, box.scrollTop);
@@ -51,7 +51,7 @@ test("a thousand messages are scrolled back through without a gap or a repeat", 
   await page.locator("#jump").waitFor({ state: "hidden" });
 });
 
-test("who was offline gets what he missed, and what he wrote is sent", async (t) => {
+test("who was offline gets what they missed, and what they wrote is sent", async (t) => {
   const browser = await openBrowser(t);
   const demo = await startDemo(t);
   const ann = await join(t, browser, demo, "ann", { allowed: OFFLINE });

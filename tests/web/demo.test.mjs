@@ -40,7 +40,7 @@ test("two users write to each other, in the group and alone", async (t) => {
   await eventually(async () => (await ann.locator("#times li").count()) >= 5, "times are shown");
   assert.match(await ann.locator("#sums .sum-total td").nth(1).innerText(), /^[\d.]+$/);
 
-  // Who reloads goes on where he was.
+  // A reload continues at the same place.
   await startChat(ann, "carol");
   await write(bob, "While you are away");
   await chat(ann, "bob").getByText("1 unread message").waitFor();

@@ -86,13 +86,13 @@ impl<'a> Client<'a> {
 async fn what_halley_gets_icomet_gives_and_the_other_way_round() {
     let server = server(Strict).await;
     let mut bob = Client::new(&server, "bob");
-    // Sent while he is away, and before he ever was there: it waits.
+    // Sent while the user is away, and before they ever came: it waits.
     server.push("ann", "bob", "\"text \\u00fc\"").await;
     server.push("ann", "bob", "{\"a\": [1.0, \"x\"]}").await;
     push(&server, "bob", "by%20icomet").await;
     bob.poll().await;
     assert_eq!(bob.got, ["text ü", "{\"a\": [1.0, \"x\"]}", "by icomet"]);
-    // What he sends himself has no number; what he sends to himself has.
+    // What the user sends has no number; what they send to themselves has.
     let own = r#"{"body":"own"}"#;
     server
         .as_user("bob", "POST", "/v1/direct/ann/messages", own)
@@ -100,7 +100,7 @@ async fn what_halley_gets_icomet_gives_and_the_other_way_round() {
     server
         .as_user("bob", "POST", "/v1/direct/bob/messages", own)
         .await;
-    // Groups, while he is a member.
+    // Groups, during the membership.
     let members = r#"{"members":["bob","ann"]}"#;
     server.as_admin("PUT", "/v1/groups/team", members).await;
     let to_team = |from: &str| format!("{{\"from\":\"{from}\",\"body\":\"from {from}\"}}");

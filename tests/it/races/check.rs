@@ -41,8 +41,8 @@ pub(super) fn check_ids_and_chains(sent: &mut [Sent], goal: (u64, u64)) {
     }
 }
 
-/// What the user has is what was sent to him, and what was sent to his groups while he surely was in them;
-/// nothing from when he surely was not.
+/// What the user has is what was sent to them, and what was sent to their groups while they surely were in them;
+/// nothing from when they surely were not.
 pub(super) fn check_inbox(user: &str, inbox: &[Message], sent: &[Sent], moved: &[Moved]) {
     let got: HashMap<(&str, u64), &Message> = inbox
         .iter()
@@ -79,7 +79,7 @@ pub(super) fn check_inbox(user: &str, inbox: &[Message], sent: &[Sent], moved: &
     }
 }
 
-/// Whether a user was a member all that time, or never in it; `None` if he came or went.
+/// Whether a user was a member all that time, or never in it; `None` if they came or went.
 fn was_in(user: &str, group: &str, span: Span, moved: &[Moved]) -> Option<bool> {
     let own = moved
         .iter()

@@ -233,7 +233,7 @@ async fn write(address: SocketAddr, mut random: Random, sent: Sent) {
     }
 }
 
-/// A user who sends on a socket, some at a time, and reads his own there again.
+/// A user who sends on a socket, some at a time, and reads their own messages there.
 async fn write_on_a_socket(
     address: SocketAddr,
     mut random: Random,
