@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -31,8 +31,6 @@ pub(super) struct Io {
     pace: Option<Pace>,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Who wants to read on when the peer has taken what waits for it.
-    reader: Option<Waker>,
     /// Tells the connection loop, which cannot reach in here, whether the last write waits.
     exchange: Arc<Exchange>,
 }
@@ -46,7 +44,6 @@ impl Io {
             patience,
             pace: None,
             stalled: None,
-            reader: None,
             exchange,
         }
     }
@@ -79,9 +76,6 @@ impl Io {
             if let (Some(pace), Ok(length)) = (&mut self.pace, done) {
                 pace.add(*length);
             }
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
-            }
             return written;
         }
         let patience = self.patience;
@@ -100,11 +94,6 @@ impl Read for Io {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.exchange.is_blocked() {
-            // Or the replies to what a peer sends, and does not read, would pile up in hyper's buffer.
-            self.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
         if self.front.is_empty() {
             return Pin::new(&mut self.socket).poll_read(cx, buf);
         }

@@ -21,16 +21,11 @@ use warp::http::{HeaderValue, Method, Request, Response, Version, header};
 use super::app::{App, Face};
 use super::body;
 use super::head::Asked;
-use super::hold::{Held, Ticket};
+use super::hold::Held;
 use super::host;
-use super::later::Later;
 use super::reply::{Outcome, Refusal, Reply};
 use super::routes::{self, Carried, Counted, Route};
 use super::work::Work;
-
-/// Longer replies are written past hyper: it begins to wait for the next request when it has taken the reply, and
-/// would take a client that reads slowly for one that sends slowly. Shorter ones the system takes at once.
-const REPLY_BYTES_MAX: usize = 64 * 1024;
 
 /// What all connections of one listener share.
 pub(super) struct Listener {
@@ -58,11 +53,6 @@ impl Exchange {
         self.request_done.store(without_body, Ordering::Relaxed);
         self.begun.store(true, Ordering::Relaxed);
         self.set_work(None);
-    }
-
-    /// Whether the reply is long and the whole request was read, so that the socket may be taken back.
-    fn has_read_long(&self, reply: &Reply) -> bool {
-        reply.body_bytes() > REPLY_BYTES_MAX && self.request_done.load(Ordering::Relaxed)
     }
 
     /// Whether a request has begun since this was last asked.
@@ -130,7 +120,6 @@ impl Service<Request<Incoming>> for Front {
         self.exchange.begin(without_body);
         let asked = Asked::of(&request, &self.listener.app, self.listener.face);
         let (listener, exchange) = (self.listener.clone(), self.exchange.clone());
-        let may_hold = request.method() != Method::HEAD;
         let mut request = request;
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(routes::Peer(peer));
@@ -143,12 +132,6 @@ impl Service<Request<Incoming>> for Front {
                     (Outcome::Reply(reply), None)
                 }
                 None => ask_routes(&listener, &exchange, request).await,
-            };
-            let outcome = match outcome {
-                Outcome::Reply(reply) if may_hold && exchange.has_read_long(&reply) => {
-                    Outcome::Held(Ticket::Later(Later::new(std::future::ready(Ok(reply)))))
-                }
-                outcome => outcome,
             };
             match outcome {
                 Outcome::Reply(reply) => {

@@ -157,7 +157,7 @@ fn replies() -> [String; 4] {
     .map(|path| poll_request("bob", "").replacen("inbox?", path, 1))
 }
 
-/// hyper waits for the next request when it has taken the reply.
+/// The time for the next request's head begins when the reply is written.
 #[tokio::test]
 async fn a_reply_may_be_read_for_longer_than_a_head_may_take() {
     let server = TestServer::with(|parts| {
