@@ -16,7 +16,7 @@ use halley::error::Error;
 use halley::hub::{Durability, Feed, GroupChange, HistoryMode, Hub, Options};
 use halley::model::{
     After, Body, Bound, ConversationEntry, Cursor, Draft, GroupName, HistoryPage, IdempotencyKey,
-    Message, Receipt, Receiver, Sequence, Transport, UserName,
+    Message, PageLimit, Receipt, Receiver, Sequence, Transport, UserName,
 };
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -529,7 +529,7 @@ impl World {
             Some(feed) => feed,
             None => self.hub.feed(user(number), after, Transport::Poll).unwrap(),
         };
-        let batch = feed.read(limit).await.unwrap();
+        let batch = feed.read(PageLimit::count(limit)).await.unwrap();
         assert!(batch.messages.len() <= limit);
         let found: Vec<Message> = batch
             .messages
@@ -648,7 +648,7 @@ impl World {
     async fn check_pair(&self, one: u8, other: u8) {
         let page = |bound, limit| {
             self.hub
-                .direct_history(user(one), user(other), bound, limit)
+                .direct_history(user(one), user(other), bound, PageLimit::count(limit))
         };
         check_pages(page, &self.model.pair_history(one, other)).await;
     }
@@ -658,7 +658,7 @@ impl World {
         let intervals = facts.and_then(|facts| facts.intervals.get(&number));
         let page = |bound, limit| {
             self.hub
-                .group_history(user(number), group(other), bound, limit)
+                .group_history(user(number), group(other), bound, PageLimit::count(limit))
         };
         if intervals.is_none_or(Vec::is_empty) {
             assert_eq!(
@@ -675,7 +675,7 @@ impl World {
         loop {
             let page = self
                 .hub
-                .conversations(user(number), before, 2)
+                .conversations(user(number), before, PageLimit::count(2))
                 .await
                 .unwrap();
             found.extend(page.entries);

@@ -1,5 +1,6 @@
 //! The request as a handler sees it: caller, path parameters, query, headers, body.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -9,9 +10,9 @@ use warp::http::HeaderMap;
 
 use super::app::{App, Face};
 use super::body::{self, BodyStream};
-use super::query::Query;
+use super::query::{PageForm, Query};
 use super::reply::Refusal;
-use crate::model::{After, GroupName, UserName};
+use crate::model::{GroupName, PageLimit, UserName};
 
 /// A request whose path, method and bearer have been found right.
 pub(super) struct Call {
@@ -70,15 +71,19 @@ impl Call {
         self.caller.as_ref().ok_or(Refusal::Internal)
     }
 
-    /// The cursor with which an `EventSource` connects again; wins over the query, which is still the first one.
-    pub(super) fn last_event_id(&self) -> Result<Option<After>, Refusal> {
-        let Some(value) = self.headers.get("last-event-id") else {
-            return Ok(None);
-        };
-        match String::from_utf8_lossy(value.as_bytes()).as_ref() {
-            "" => Ok(None),
-            text => Ok(Some(After::parse(text)?)),
-        }
+    /// How much a page may hold.
+    pub(super) fn page(&self, form: PageForm) -> Result<PageLimit, Refusal> {
+        self.query.page(self.app.limits.page_messages_max, form)
+    }
+
+    /// The id with which an `EventSource` connects again: its header, or else the query parameter by which others
+    /// than browsers say it. Wins over the rest of the query, which is still the first one.
+    pub(super) fn last_event_id(&self) -> Option<Cow<'_, str>> {
+        let header = self.headers.get("last-event-id");
+        header
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .filter(|id| !id.is_empty())
+            .or_else(|| self.query.last_event_id())
     }
 
     /// A user named in the path.

@@ -7,14 +7,14 @@ use super::call::Call;
 use super::hold::Ticket;
 use super::json::Writer;
 use super::later::Later;
-use super::query;
+use super::query::{self, PageForm};
 use super::reply::{Outcome, Refusal, Reply};
-use crate::model::{ConversationEntry, ConversationToken, Message, Sequence, UserName};
+use crate::model::{ConversationEntry, ConversationToken, Message, PageLimit, Sequence, UserName};
 
 /// Newest first, in pages.
 pub(super) async fn list(call: Call) -> Result<Outcome, Refusal> {
     let user = call.reader()?;
-    let limit = call.query.limit(call.app.limits.page_messages_max)?;
+    let limit = call.page(PageForm::Reply)?;
     let before = match call.query.get("before") {
         None => None,
         Some(text) => Some(
@@ -33,7 +33,7 @@ async fn page(
     app: App,
     user: UserName,
     before: Option<ConversationToken>,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<Reply, Refusal> {
     let page = app.hub.conversations(user, before, limit).await?;
     let mut out = Writer::default();

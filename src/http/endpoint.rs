@@ -65,6 +65,8 @@ pub(super) struct Endpoint {
     pub(super) takes: Option<&'static str>,
     /// Status and schema of what is answered if all goes well.
     pub(super) gives: &'static [(u16, &'static str)],
+    /// Whether the client may ask for a refusal as an event: `refusals=event`.
+    pub(super) events: bool,
     /// Codes of refusals beyond those that the rest of the row implies.
     pub(super) refuses: &'static [Code],
 }
@@ -85,6 +87,7 @@ impl Endpoint {
             query: &[],
             takes: None,
             gives: &[],
+            events: false,
             refuses: &[],
         }
     }
@@ -106,6 +109,11 @@ impl Endpoint {
 
     pub(super) const fn gives(mut self, gives: &'static [(u16, &'static str)]) -> Self {
         self.gives = gives;
+        self
+    }
+
+    pub(super) const fn events(mut self) -> Self {
+        self.events = true;
         self
     }
 

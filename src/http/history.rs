@@ -5,7 +5,7 @@ use warp::http::StatusCode;
 use super::app::App;
 use super::call::Call;
 use super::json::Writer;
-use super::query;
+use super::query::{self, PageForm};
 use super::reply::{Refusal, Reply};
 use crate::error::Error;
 use crate::model::{HistoryPage, Sequence};
@@ -14,7 +14,7 @@ use crate::model::{HistoryPage, Sequence};
 pub(super) async fn direct(call: Call) -> Result<Reply, Refusal> {
     let (user, peer) = (call.reader()?, call.user("peer")?);
     let bound = call.query.bound()?;
-    let limit = call.query.limit(call.app.limits.page_messages_max)?;
+    let limit = call.page(PageForm::Reply)?;
     let history = call
         .app
         .hub
@@ -27,7 +27,7 @@ pub(super) async fn direct(call: Call) -> Result<Reply, Refusal> {
 pub(super) async fn group(call: Call) -> Result<Reply, Refusal> {
     let (user, group) = (call.reader()?, call.group()?);
     let bound = call.query.bound()?;
-    let limit = call.query.limit(call.app.limits.page_messages_max)?;
+    let limit = call.page(PageForm::Reply)?;
     let history = call
         .app
         .hub

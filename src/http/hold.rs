@@ -17,7 +17,7 @@ use super::io::Line;
 use super::later::Later;
 use super::pace::Patience;
 use super::poll::Poll;
-use super::reply::Reply;
+use super::reply::{HELD, Reply};
 use super::service::Listener;
 use super::socket::Socket;
 use super::stream::Stream;
@@ -93,10 +93,11 @@ pub(super) fn wait<'a>(
 pub(super) async fn answer(
     line: Line,
     asked: &Asked,
-    reply: Reply,
+    mut reply: Reply,
     keep: bool,
     patience: Patience,
 ) -> End {
+    reply.cache = HELD;
     let head = asked.raw(&reply, keep);
     if write(&line.stream, head, reply.body, patience)
         .await

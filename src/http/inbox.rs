@@ -10,7 +10,8 @@ use super::call::Call;
 use super::hold::Ticket;
 use super::json::Writer;
 use super::poll::Poll;
-use super::reply::{Outcome, Refusal, Reply};
+use super::query::PageForm;
+use super::reply::{HELD, Outcome, Refusal, Reply};
 use crate::model::{Batch, Transport};
 
 /// How long a client's poll is held when it does not say.
@@ -21,7 +22,7 @@ const WAIT_USUAL: Duration = Duration::from_secs(30);
 pub(super) async fn poll(call: Call) -> Result<Outcome, Refusal> {
     let user = call.reader()?;
     let after = call.query.after()?;
-    let limit = call.query.limit(call.app.limits.page_messages_max)?;
+    let limit = call.page(PageForm::Reply)?;
     let deadline = Instant::now() + wait(&call)?;
     // At its end the token is no longer good for what comes.
     let deadline = match &call.caller {
@@ -59,7 +60,10 @@ fn wait(call: &Call) -> Result<Duration, Refusal> {
 pub(super) fn page(app: &App, batch: &Batch) -> Reply {
     let mut out = Writer::default();
     write(app, &mut out, batch);
-    Reply::parts(StatusCode::OK, out.finish())
+    Reply {
+        cache: HELD,
+        ..Reply::parts(StatusCode::OK, out.finish())
+    }
 }
 
 /// A batch as JSON: the same object by every transport.

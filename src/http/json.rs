@@ -1,5 +1,7 @@
 //! Messages as JSON. A body stands in it byte for byte as it was pushed.
 
+use std::borrow::Cow;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -19,8 +21,8 @@ const MESSAGE_BYTES: usize = 160;
 pub(super) struct Writer {
     done: Vec<Bytes>,
     open: Vec<u8>,
-    /// A line's end is the end of the text: those between the tokens of a body become blanks.
-    one_line: bool,
+    /// A line's end is the end of the text: see [`one_line`].
+    lines: bool,
 }
 
 impl Writer {
@@ -36,7 +38,7 @@ impl Writer {
     /// For texts that are lines, or within one.
     pub(super) fn lines() -> Self {
         Self {
-            one_line: true,
+            lines: true,
             ..Self::default()
         }
     }
@@ -44,11 +46,12 @@ impl Writer {
     pub(super) fn message(&mut self, message: &Message) {
         let start = self.open.len();
         write(&mut self.open, message);
-        if self.one_line {
-            let text = self.open.get_mut(start..).unwrap_or_default();
-            text.iter_mut()
-                .filter(|byte| is_line_end(**byte))
-                .for_each(|byte| *byte = b' ');
+        if self.lines {
+            let text = self.open.get(start..).unwrap_or_default();
+            if let Cow::Owned(text) = one_line(text) {
+                self.open.truncate(start);
+                self.open.extend_from_slice(&text);
+            }
         }
     }
 
@@ -99,7 +102,38 @@ impl Writer {
 
 /// The last group messages as JSON, by id: a group's waiters are all told the same text.
 #[derive(Debug)]
-pub(super) struct Rendered(Vec<Mutex<Option<(u64, Bytes)>>>);
+pub(super) struct Rendered(Vec<Mutex<Option<Text>>>);
+
+/// One message as JSON.
+#[derive(Debug)]
+struct Text {
+    id: u64,
+    json: Bytes,
+    /// The same as [`one_line`]; mostly the very same bytes.
+    line: Bytes,
+}
+
+impl Text {
+    fn of(message: &Message) -> Self {
+        let mut json = Vec::new();
+        write(&mut json, message);
+        let json = Bytes::from(json);
+        let line = match one_line(&json) {
+            Cow::Borrowed(_) => json.clone(),
+            Cow::Owned(line) => line.into(),
+        };
+        let id = message.id;
+        Self { id, json, line }
+    }
+
+    fn form(&self, lines: bool) -> Bytes {
+        if lines {
+            self.line.clone()
+        } else {
+            self.json.clone()
+        }
+    }
+}
 
 impl Default for Rendered {
     fn default() -> Self {
@@ -112,14 +146,11 @@ impl Rendered {
     pub(super) fn write(&self, to: &mut Writer, message: &Arc<Message>) {
         match message.to {
             Receiver::User(_) => to.message(message),
-            Receiver::Group(_) if to.one_line && has_line_ends(message) => {
-                to.message(message);
-            }
-            Receiver::Group(_) => to.shared(self.json_of(message)),
+            Receiver::Group(_) => to.shared(self.text_of(message, to.lines)),
         }
     }
 
-    fn json_of(&self, message: &Arc<Message>) -> Bytes {
+    fn text_of(&self, message: &Message, lines: bool) -> Bytes {
         let slots = u64::try_from(self.0.len()).unwrap_or(u64::MAX).max(1);
         let slot = usize::try_from(message.id % slots)
             .ok()
@@ -128,58 +159,129 @@ impl Rendered {
             .expect("a remainder is less than the number of slots")
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some((id, json)) = &*slot
-            && *id == message.id
-        {
-            return json.clone();
+        match &*slot {
+            Some(text) if text.id == message.id => text.form(lines),
+            _ => slot.insert(Text::of(message)).form(lines),
         }
-        let mut json = Vec::new();
-        write(&mut json, message);
-        let json = Bytes::from(json);
-        *slot = Some((message.id, json.clone()));
-        json
     }
 }
 
-fn has_line_ends(message: &Message) -> bool {
-    message.body.as_bytes().iter().copied().any(is_line_end)
+/// The bytes of a message as JSON, with the comma before it.
+pub(super) fn bytes_of(message: &Message) -> usize {
+    count(message, false)
 }
 
-/// In JSON only between tokens: within a string they are escaped.
-fn is_line_end(byte: u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
+/// The bytes of a message in a text that is one line, with the comma before it.
+pub(super) fn line_bytes_of(message: &Message) -> usize {
+    count(message, true)
 }
+
+/// The bytes of a message as an event, with its cursor.
+pub(super) fn event_bytes_of(message: &Message) -> usize {
+    /// `id: `, two numbers of 20 digits, the log's tag, `data: `, and the ends of the lines.
+    const AROUND_EVENT_BYTES: usize = 64;
+    AROUND_EVENT_BYTES + line_bytes_of(message)
+}
+
+fn count(message: &Message, lines: bool) -> usize {
+    let mut count = Count { bytes: 1, lines };
+    fields(&mut count, message).expect(IN_MEMORY);
+    count.bytes
+}
+
+/// Counts what is written to it.
+struct Count {
+    bytes: usize,
+    lines: bool,
+}
+
+impl Write for Count {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.bytes += text.len();
+        if self.lines {
+            let breaks = breaks(text).map(|(_, length, text)| text.len() - length);
+            self.bytes += breaks.sum::<usize>();
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// JSON in which nothing ends a line, not even for readers that split by Unicode's rules, as Python's `splitlines`
+/// does. The value is the same: between tokens a line's end is a blank, and within a string an escape.
+pub(super) fn one_line(json: &[u8]) -> Cow<'_, [u8]> {
+    let mut breaks = breaks(json).peekable();
+    if breaks.peek().is_none() {
+        return Cow::Borrowed(json);
+    }
+    let (mut line, mut done) = (Vec::with_capacity(json.len() + 16), 0);
+    for (at, length, text) in breaks {
+        line.extend_from_slice(json.get(done..at).unwrap_or_default());
+        line.extend_from_slice(text);
+        done = at + length;
+    }
+    line.extend_from_slice(json.get(done..).unwrap_or_default());
+    Cow::Owned(line)
+}
+
+/// What ends a line: where, how many bytes, and what is written for it.
+fn breaks(json: &[u8]) -> impl Iterator<Item = (usize, usize, &'static [u8])> {
+    json.iter().enumerate().filter_map(|(at, first)| {
+        // Most bytes are none of these.
+        if !matches!(first, b'\n' | b'\r' | 0xc2 | 0xe2) {
+            return None;
+        }
+        let (length, text): (usize, &[u8]) = match json.get(at..)? {
+            // In JSON only between tokens: within a string they are escaped.
+            [b'\n' | b'\r', ..] => (1, b" "),
+            // In JSON only within a string.
+            [0xc2, 0x85, ..] => (2, b"\\u0085"),
+            [0xe2, 0x80, 0xa8, ..] => (3, b"\\u2028"),
+            [0xe2, 0x80, 0xa9, ..] => (3, b"\\u2029"),
+            _ => return None,
+        };
+        Some((at, length, text))
+    })
+}
+
+/// Why writing cannot fail.
+const IN_MEMORY: &str = "plain values are written to memory without fail";
 
 fn put(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
-    serde_json::to_writer(out, value).expect("plain values are written to memory without fail");
+    serde_json::to_writer(out, value).expect(IN_MEMORY);
 }
 
 fn write(out: &mut Vec<u8>, message: &Message) {
-    let body = message.body.as_bytes();
-    out.reserve(MESSAGE_BYTES + body.len());
-    out.extend_from_slice(b"{\"sequence\":\"");
-    out.extend_from_slice(message.sequence().name().as_bytes());
-    out.extend_from_slice(b"\",\"id\":");
-    put(out, &message.id);
-    out.extend_from_slice(b",\"prev\":");
-    put(out, &message.prev);
-    out.extend_from_slice(b",\"from\":");
-    put(out, message.from.as_str());
+    out.reserve(MESSAGE_BYTES + message.body.as_bytes().len());
+    fields(out, message).expect(IN_MEMORY);
+}
+
+fn fields(out: &mut impl Write, message: &Message) -> io::Result<()> {
+    let text = |out: &mut _, text: &str| serde_json::to_writer(out, text);
+    write!(
+        out,
+        "{{\"sequence\":\"{}\",\"id\":{},\"prev\":{},\"from\":",
+        message.sequence().name(),
+        message.id,
+        message.prev
+    )?;
+    text(&mut *out, message.from.as_str())?;
     match &message.to {
         Receiver::User(user) => {
-            out.extend_from_slice(b",\"to\":");
-            put(out, user.as_str());
+            out.write_all(b",\"to\":")?;
+            text(&mut *out, user.as_str())?;
         }
         Receiver::Group(group) => {
-            out.extend_from_slice(b",\"group\":");
-            put(out, group.as_str());
+            out.write_all(b",\"group\":")?;
+            text(&mut *out, group.as_str())?;
         }
     }
-    out.extend_from_slice(b",\"at\":");
-    put(out, &message.at_ms);
-    out.extend_from_slice(b",\"body\":");
-    out.extend_from_slice(body);
-    out.push(b'}');
+    write!(out, ",\"at\":{},\"body\":", message.at_ms)?;
+    out.write_all(message.body.as_bytes())?;
+    out.write_all(b"}")
 }
 
 #[cfg(test)]
@@ -230,14 +332,49 @@ mod tests {
         }
     }
 
+    /// Whatever may stand in a name or a body.
+    const ODD: [&str; 6] = [
+        "1",
+        "{\r\n\"a\":\n\"b\\n\"}",
+        "\"\u{2028}\u{2029}\u{85}\u{2027}\u{e9}\u{84}\u{20ac}\\\\\"",
+        "[\"\u{2028}\u{2028}\",\n\"\u{85}\"]",
+        "\"\\u2028\"",
+        "\"\u{e2}\u{80}\u{a8}\u{c2}\"",
+    ];
+
+    #[test]
+    fn a_line_has_no_end_by_unicode_either_and_the_value_is_the_same() {
+        let name = "a\u{2028}\\\"b";
+        let users = || Receiver::User(UserName::parse(name).unwrap());
+        let groups = || Receiver::Group(GroupName::parse(name).unwrap());
+        for to in [users(), groups()] {
+            for body in ODD {
+                let message = message(7, to.clone(), body);
+                let rendered = Rendered::default();
+                let text = |mut writer: Writer| {
+                    rendered.write(&mut writer, &message);
+                    String::from_utf8(writer.finish().concat()).unwrap()
+                };
+                let (line, plain) = (text(Writer::lines()), text(Writer::default()));
+                let ends = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+                assert!(!line.contains(ends), "{line:?}");
+                assert!(plain.contains(body), "{plain:?}");
+                let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+                assert_eq!(value(&line), value(&plain));
+                assert_eq!(line_bytes_of(&message), line.len() + 1);
+                assert_eq!(bytes_of(&message), plain.len() + 1);
+            }
+        }
+    }
+
     #[test]
     fn a_message_of_a_group_is_serialised_once_and_never_mistaken_for_another() {
         let rendered = Rendered::default();
         let group = || Receiver::Group(GroupName::parse("team").unwrap());
         let long = format!("\"{}\"", "x".repeat(2000));
         let (one, other) = (message(1, group(), &long), message(65, group(), "2"));
-        let first = rendered.json_of(&one);
-        assert_eq!(first.as_ptr(), rendered.json_of(&one).as_ptr());
+        let first = rendered.text_of(&one, false);
+        assert_eq!(first.as_ptr(), rendered.text_of(&one, true).as_ptr());
         assert!(text(|out| rendered.write(out, &other)).contains("\"id\":65,"));
         let joined = text(|out| {
             out.raw("[");

@@ -15,13 +15,13 @@ use super::service::Listener;
 use super::wire::left;
 use super::work::Work;
 use crate::hub::Feed;
-use crate::model::Batch;
+use crate::model::{Batch, PageLimit};
 
 /// A poll: it reads, and waits if it finds nothing.
 #[derive(Debug)]
 pub(super) struct Poll {
     pub(super) feed: Feed,
-    pub(super) limit: usize,
+    pub(super) limit: PageLimit,
     pub(super) deadline: Instant,
     /// Counts the request, but while it waits.
     pub(super) work: Option<Work>,

@@ -6,11 +6,36 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
+use super::json;
 use super::reply::Refusal;
-use crate::model::{After, Bound};
+use crate::model::{After, Bound, Message, PageLimit};
 
 /// How much of a wrong value is repeated.
 const ECHO_BYTES_MAX: usize = 64;
+
+/// What `page_bytes` may be: a page without messages is shorter.
+const PAGE_BYTES_MIN: u64 = 256;
+const PAGE_BYTES_MAX: u64 = 1 << 20;
+/// A page of a reply, when the client does not say.
+const REPLY_BYTES: usize = 1 << 20;
+/// A line or a frame, when the client does not say: many libraries read neither beyond 32 or 64 KiB.
+const FRAME_BYTES: usize = 32 << 10;
+/// The most that stands around the messages of a page: the rest of its object with a cursor of two ids of 20 digits
+/// (129 bytes), the line's end, and a chunk's or a frame's head and end (10).
+const AROUND_PAGE_BYTES: usize = 144;
+
+/// How a page is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PageForm {
+    /// The body of a reply.
+    Reply,
+    /// One frame of a WebSocket.
+    Frame,
+    /// One line of an endless reply.
+    Line,
+    /// Events that are written at once.
+    Events,
+}
 
 /// A query as it came. It may hold a token, so it has no `Debug`.
 pub(super) struct Query(String);
@@ -30,6 +55,20 @@ impl Query {
         form_urlencoded::parse(self.0.as_bytes())
             .find(|(key, _)| key == name)
             .map(|(_, value)| value)
+    }
+
+    /// The first `lastEventId` that says something. Libraries spell it in many ways: `last_event_id`,
+    /// `last-event-id`, `Last-Event-ID`.
+    pub(super) fn last_event_id(&self) -> Option<Cow<'_, str>> {
+        let is_it = |name: &str| {
+            let letters = name.bytes().filter(|byte| !matches!(byte, b'-' | b'_'));
+            letters
+                .map(|letter| letter.to_ascii_lowercase())
+                .eq(*b"lasteventid")
+        };
+        form_urlencoded::parse(self.0.as_bytes())
+            .find(|(name, id)| is_it(name) && !id.is_empty())
+            .map(|(_, id)| id)
     }
 
     /// A whole number within limits.
@@ -52,13 +91,25 @@ impl Query {
         })
     }
 
-    /// How many messages a page may have.
-    pub(super) fn limit(&self, most: usize) -> Result<usize, Refusal> {
+    /// How much a page may hold, by `limit` and `page_bytes`.
+    pub(super) fn page(&self, most: usize, form: PageForm) -> Result<PageLimit, Refusal> {
         const USUAL: usize = 100;
-        let limit = self.number("limit", 1..=u64::try_from(most).unwrap_or(u64::MAX))?;
-        Ok(limit
-            .and_then(|limit| usize::try_from(limit).ok())
-            .unwrap_or(USUAL.min(most)))
+        let messages = self.number("limit", 1..=u64::try_from(most).unwrap_or(u64::MAX))?;
+        let bytes = self.number("page_bytes", PAGE_BYTES_MIN..=PAGE_BYTES_MAX)?;
+        let whole = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok());
+        let (usual, size_of): (_, fn(&Message) -> usize) = match form {
+            PageForm::Reply => (REPLY_BYTES, json::bytes_of),
+            PageForm::Frame => (FRAME_BYTES, json::bytes_of),
+            PageForm::Line => (FRAME_BYTES, json::line_bytes_of),
+            PageForm::Events => (FRAME_BYTES, json::event_bytes_of),
+        };
+        Ok(PageLimit {
+            messages: whole(messages).unwrap_or(USUAL.min(most)),
+            bytes: whole(bytes)
+                .unwrap_or(usual)
+                .saturating_sub(AROUND_PAGE_BYTES),
+            size_of,
+        })
     }
 
     /// Where an inbox goes on; the beginning if it does not say.
@@ -115,9 +166,25 @@ mod tests {
 
     #[test]
     fn the_first_of_repeated_parameters_counts_and_unknown_ones_do_not() {
-        assert_eq!(query("x=1&limit=5&limit=7").limit(1000), Ok(5));
-        assert_eq!(query("").limit(1000), Ok(100));
-        assert_eq!(query("").limit(10), Ok(10));
+        let limit = |text, most| query(text).page(most, PageForm::Reply).unwrap().messages;
+        assert_eq!(limit("x=1&limit=5&limit=7", 1000), 5);
+        assert_eq!(limit("", 1000), 100);
+        assert_eq!(limit("", 10), 10);
+    }
+
+    #[test]
+    fn the_last_id_of_an_event_source_has_many_spellings_and_counts_if_it_says_something() {
+        for name in [
+            "lastEventId",
+            "last_event_id",
+            "last-event-id",
+            "Last-Event-ID",
+            "lastEventID",
+        ] {
+            let text = format!("after=now&lastEventId=&{name}=7.1.ab&lastEventId=9");
+            assert_eq!(query(&text).last_event_id().as_deref(), Some("7.1.ab"));
+        }
+        assert_eq!(query("lastEventIds=1&eventId=2").last_event_id(), None);
     }
 
     #[test]
@@ -137,7 +204,8 @@ mod tests {
             let pairs = form_urlencoded::Serializer::new(String::new())
                 .append_pair("limit", wrong)
                 .finish();
-            let error = query(&pairs).limit(1000).unwrap_err().to_string();
+            let error = query(&pairs).page(1000, PageForm::Line);
+            let error = error.unwrap_err().to_string();
             assert!(
                 error.contains("`limit`") && error.contains("1 to 1000"),
                 "{error}"
@@ -148,7 +216,7 @@ mod tests {
     #[test]
     fn a_long_wrong_value_is_not_repeated_whole() {
         let error = query(&format!("limit={}", "ü".repeat(500)))
-            .limit(10)
+            .page(10, PageForm::Frame)
             .unwrap_err();
         assert!(error.to_string().len() < 160, "{error}");
     }

@@ -14,6 +14,8 @@ use crate::model::{CursorError, LogId, NameError, NotPortable};
 
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
+/// Of what may be held: a proxy that packs a reply keeps it back until it has enough of it.
+pub(super) const HELD: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 
 /// What a handler made of a request.
 #[derive(Debug)]
@@ -91,6 +93,7 @@ impl Reply {
     pub(super) fn stream(content_type: &'static str) -> Self {
         Self {
             content_type: Some(content_type),
+            cache: HELD,
             ..Self::parts(StatusCode::OK, Vec::new())
         }
     }

@@ -21,6 +21,7 @@ use super::endpoint::{Auth, Endpoint, Verb};
 use super::endpoints;
 use super::query::Query;
 use super::reply::{Outcome, Refusal, Reply};
+use super::stream;
 use super::work::Work;
 
 /// A filter that answers.
@@ -152,13 +153,22 @@ fn unmatched(app: &App, face: Face) -> Route {
 
 async fn respond(endpoint: &'static Endpoint, call: Call) -> Response {
     let log = call.app.hub.log();
+    let as_event = endpoint.events && stream::tells_refusals(&call.query);
     // A fault in one handler is that request's, not the connection's.
     let outcome = AssertUnwindSafe(answer(endpoint, call))
         .catch_unwind()
         .await;
+    let told = |refusal| {
+        let reply = if as_event {
+            stream::refusal(&refusal, log)
+        } else {
+            Reply::refusal(&refusal, log)
+        };
+        (Outcome::Reply(reply), None)
+    };
     let (outcome, work) = outcome
         .unwrap_or(Err(Refusal::Internal))
-        .unwrap_or_else(|refusal| (Outcome::Reply(Reply::refusal(&refusal, log)), None));
+        .unwrap_or_else(told);
     Carried::response(outcome, work)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -20,21 +20,23 @@ use super::head::Asked;
 use super::hold::{End, Ticket, cut, jittered};
 use super::inbox;
 use super::io::Line;
-use super::json::Writer;
+use super::json::{Writer, one_line};
+use super::query::{PageForm, Query, wrong};
 use super::reply::{Outcome, Refusal, Reply};
 use super::service::Listener;
 use super::wire::{left, write};
 use crate::hub::Feed;
-use crate::model::{Batch, Cursor, Transport};
+use crate::model::{After, Batch, Cursor, LogId, PageLimit, Transport};
 
-/// Messages in one writing: what a reader that does not read keeps in memory.
-pub(super) const BATCH_MAX: usize = 32;
 /// Seconds between heartbeats when the client does not say.
 const HEARTBEAT_USUAL_S: u64 = 30;
 /// The longest heartbeat that a client may ask for.
 const HEARTBEAT_S_MAX: u64 = 300;
 /// The browser's pause before it connects again, milliseconds.
 const RETRY_MS: std::ops::RangeInclusive<u32> = 1000..=5000;
+
+/// The browser's pause after a refusal that no new attempt mends.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How the messages are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,13 @@ impl Form {
         match self {
             Self::Events => "text/event-stream; charset=utf-8",
             Self::Lines => "application/x-ndjson",
+        }
+    }
+
+    fn page(self) -> PageForm {
+        match self {
+            Self::Events => PageForm::Events,
+            Self::Lines => PageForm::Line,
         }
     }
 
@@ -102,9 +111,13 @@ impl Times {
 pub(super) struct Stream {
     feed: Feed,
     form: Form,
+    /// What is written at once, and kept in memory of a reader that does not read.
+    limit: PageLimit,
     times: Times,
     /// The last cursor that the client was told.
     told: Cursor,
+    /// Whether the client does not know where it begins.
+    names_start: bool,
     chunked: bool,
 }
 
@@ -121,11 +134,20 @@ pub(super) fn lines(call: &Call) -> Result<Outcome, Refusal> {
 fn open(call: &Call, form: Form) -> Result<Outcome, Refusal> {
     let caller = call.caller()?;
     let times = Times::of(call, caller)?;
-    let after = match form {
-        Form::Events => call.last_event_id()?,
+    let limit = call.page(form.page())?;
+    if let (Form::Events, Some(other)) = (form, call.query.get("refusals"))
+        && other != "event"
+    {
+        return Err(wrong("refusals", &other, "`event`"));
+    }
+    let last = match form {
+        Form::Events => call.last_event_id(),
         Form::Lines => None,
     };
-    let after = after.map_or_else(|| call.query.after(), Ok)?;
+    let after = match last {
+        Some(id) => After::parse(&id)?,
+        None => call.query.after()?,
+    };
     let user = caller.user.clone();
     let feed = call.app.hub.feed(user, after, form.transport())?;
     if !call.may_hold {
@@ -133,11 +155,48 @@ fn open(call: &Call, form: Form) -> Result<Outcome, Refusal> {
     }
     Ok(Outcome::Held(Ticket::Stream(Box::new(Stream {
         told: feed.cursor(),
+        names_start: after == After::Now,
         feed,
         form,
+        limit,
         times,
         chunked: true,
     }))))
+}
+
+/// Whether a refusal is to be told as an event.
+pub(super) fn tells_refusals(query: &Query) -> bool {
+    query.get("refusals").as_deref() == Some("event")
+}
+
+/// A refusal as the only event of a stream. An `EventSource` is not told the status of a reply, nor its body, and
+/// gives up for good unless the status is 200.
+pub(super) fn refusal(refusal: &Refusal, log: LogId) -> Reply {
+    let reply = Reply::refusal(refusal, log);
+    // What a new attempt may mend is worth one soon. Of all else the page should close it and begin anew.
+    let pause = reply
+        .retry_after_s
+        .map_or(REFUSED_PAUSE, |seconds| Duration::from_secs(seconds.into()));
+    let pause_ms = jittered(pause).as_millis();
+    let mut object = refusal.problem(log);
+    if let Some(fields) = object.as_object_mut() {
+        let reconnect = reply.retry_after_s.is_some();
+        fields.insert("reconnect".to_owned(), reconnect.into());
+    }
+    let text = format!(
+        "retry: {pause_ms}\nevent: end\ndata: {}\n\n",
+        on_one_line(&object)
+    );
+    Reply {
+        body: vec![text.into()],
+        ..Reply::stream(Form::Events.content_type())
+    }
+}
+
+/// JSON that may stand in a line.
+fn on_one_line(object: &Value) -> String {
+    let text = object.to_string();
+    String::from_utf8_lossy(&one_line(text.as_bytes())).into_owned()
 }
 
 /// At random, so that not all come at once.
@@ -187,7 +246,7 @@ impl Stream {
         let (ends_at, ending) = self.times.end();
         let mut heartbeat = self.times.next_heartbeat();
         loop {
-            let batch = match Box::pin(self.feed.read(BATCH_MAX)).await {
+            let batch = match Box::pin(self.feed.read(self.limit)).await {
                 Ok(batch) => batch,
                 Err(error) => return Some(Ending::of(error)),
             };
@@ -244,15 +303,20 @@ impl Stream {
         text
     }
 
-    /// What stands at the beginning: the cursor, as `after=now` has none yet.
+    /// What stands at the beginning. `after=now` would lose what comes before it is asked again, so there the cursor
+    /// is told; as an event with a name and data, because many libraries make a message of one without.
     fn greeting(&self, app: &App) -> Vec<Bytes> {
-        match self.form {
-            Form::Events => {
-                let retry = retry_ms();
-                vec![format!("retry: {retry}\nid: {}\n\n", self.told).into()]
-            }
-            Form::Lines => self.nothing(app),
-        }
+        let Form::Events = self.form else {
+            return self.nothing(app);
+        };
+        let (retry, next) = (retry_ms(), self.told);
+        let start = if self.names_start {
+            let object = json!({ "next": next.to_string() });
+            format!("event: start\nid: {next}\ndata: {object}\n\n")
+        } else {
+            String::new()
+        };
+        vec![format!("retry: {retry}\n{start}").into()]
     }
 
     fn batch(&mut self, app: &App, batch: &Batch) -> Vec<Bytes> {
@@ -280,24 +344,22 @@ impl Stream {
         out.finish()
     }
 
-    /// A sign of life; with the cursor, if it has moved without messages.
+    /// A sign of life. In events a comment, without the empty line of which many libraries make a message; the cursor
+    /// that has moved without messages goes with the next event.
     fn beat(&mut self, app: &App) -> Vec<Bytes> {
-        let cursor = self.feed.cursor();
-        let moved = cursor != self.told;
-        self.told = cursor;
+        self.told = self.feed.cursor();
         match self.form {
             Form::Lines => self.nothing(app),
-            Form::Events if moved => vec![format!(":\nid: {cursor}\n\n").into()],
-            Form::Events => vec![Bytes::from_static(b":\n\n")],
+            Form::Events => vec![Bytes::from_static(b":\n")],
         }
     }
 
     fn farewell(&self, ending: &Ending) -> Vec<Bytes> {
         let next = self.feed.cursor();
-        let object = ending.object(next);
+        let object = on_one_line(&ending.object(next));
         vec![match self.form {
             Form::Events => format!("event: end\nid: {next}\ndata: {object}\n\n").into(),
-            Form::Lines => format!("{}\n", json!({ "end": object })).into(),
+            Form::Lines => format!("{{\"end\":{object}}}\n").into(),
         }]
     }
 

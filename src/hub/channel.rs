@@ -9,12 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tracing::warn;
 
-use super::feed::PAGE_BYTES_MAX;
 use super::{Failure, Hub};
 use crate::error::Error;
 use crate::model::{Body, Draft, GroupName, Message, Receipt, Receiver, UserName};
 use crate::store::{self, Command, View};
 
+/// Bytes of bodies in one part of a channel.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 /// The name of both.
 pub(super) const ICOMET: &str = "icomet";
 
@@ -272,7 +273,7 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::hub::{Compared, GroupChange, Options, rebuild, verify};
-    use crate::model::{After, Sequence, Transport};
+    use crate::model::{After, PageLimit, Sequence, Transport};
 
     fn open(data: &std::path::Path, channels_max: usize) -> Hub {
         Hub::open(Options {
@@ -388,7 +389,7 @@ mod tests {
             .unwrap();
         let mut next = 1;
         while next <= MESSAGES {
-            while feed.read(1000).await.unwrap().more {}
+            while feed.read(PageLimit::count(1000)).await.unwrap().more {}
             let page = hub.channel_page(user("bob"), next, 7).await.unwrap();
             if page.messages.is_empty() {
                 assert_eq!(page.next, next);

@@ -6,20 +6,22 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::feed::PAGE_BYTES_MAX;
 use super::history::spans;
 use super::membership::Interval;
 use super::{Failure, Hub, Inner};
 use crate::error::Error;
 use crate::model::{
-    ConversationEntry, ConversationPage, ConversationToken, GroupName, Message, Position, Sequence,
-    UserName,
+    ConversationEntry, ConversationPage, ConversationToken, GroupName, PageLimit, Position,
+    Sequence, UserName,
 };
 use crate::store::View;
 
 /// Lists that are made at once, one for each user: each goes through all that its user has, and other reads need
 /// threads, too.
 pub(super) const LISTS_MAX: usize = 4;
+
+/// What an entry takes beside its name and its last message.
+const AROUND_ENTRY_BYTES: usize = 64;
 
 /// Behind which all lines stand.
 const FIRST: ConversationToken = ConversationToken {
@@ -34,13 +36,13 @@ type Line = Result<(ConversationToken, ConversationEntry), Failure>;
 type GroupLine = (u64, u32, GroupName, bool);
 
 impl Hub {
-    /// Part of a user's conversations and groups, newest first: at most `limit` lines and 1 MiB of bodies. Waits
-    /// for its turn: a user has one list made at a time.
+    /// Part of a user's conversations and groups, newest first, up to a limit. Waits for its turn: a user has one
+    /// list made at a time.
     pub async fn conversations(
         &self,
         user: UserName,
         before: Option<ConversationToken>,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<ConversationPage, Error> {
         let turn = self.0.lists.take(&user).await?;
         self.blocking(move |inner, view| {
@@ -58,7 +60,7 @@ impl Inner {
         view: &View,
         user: &UserName,
         before: ConversationToken,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<ConversationPage, Failure> {
         let heads = self.visible.get();
         let upto = Position {
@@ -66,7 +68,7 @@ impl Inner {
             group: self.last_behind(view, before, Sequence::Group, heads)?,
         };
         // One more than the page has, to know whether it is the last.
-        let mut peers = Newest::new(limit + 1);
+        let mut peers = Newest::new(limit.messages + 1);
         if let Some(number) = view.user(user)? {
             for peer in view.peers(number) {
                 let (other, peer) = peer?;
@@ -76,7 +78,7 @@ impl Inner {
                 }
             }
         }
-        let mut groups = Newest::new(limit + 1);
+        let mut groups = Newest::new(limit.messages + 1);
         let mut intervals = self.memberships.of(user);
         intervals.sort_by_key(|interval| (interval.group.number, interval.from));
         for intervals in intervals.chunk_by(|one, other| one.group.number == other.group.number) {
@@ -143,12 +145,12 @@ fn group_line(
     Ok(Some((last, group.number, name, member)))
 }
 
-/// Reads the messages of a page, the newest first, until one of the limits is reached.
+/// Reads the messages of a page, the newest first, until it is full.
 fn page(
     view: &View,
     peers: Newest<(u64, UserName)>,
     groups: Newest<GroupLine>,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<ConversationPage, Failure> {
     let mut direct = peers
         .sorted()
@@ -175,7 +177,7 @@ fn page(
             Ok((place, entry))
         })
         .peekable();
-    let (mut entries, mut next, mut bytes) = (Vec::new(), None, 0);
+    let (mut entries, mut next, mut room) = (Vec::new(), None, limit.page());
     loop {
         let line = if place_of(direct.peek()) > place_of(group.peek()) {
             direct.next()
@@ -189,10 +191,9 @@ fn page(
             });
         };
         let (place, entry) = line?;
-        if entries.len() >= limit || bytes >= PAGE_BYTES_MAX {
+        if !room.take(bytes_of(&entry, limit)) {
             return Ok(ConversationPage { entries, next });
         }
-        bytes += last_of(&entry).map_or(0, |last| last.body.as_bytes().len());
         next = Some(place);
         entries.push(entry);
     }
@@ -203,11 +204,13 @@ fn place_of(line: Option<&Line>) -> Option<ConversationToken> {
     line.map(|line| line.as_ref().map_or(FIRST, |(place, _)| *place))
 }
 
-fn last_of(entry: &ConversationEntry) -> Option<&Message> {
-    match entry {
-        ConversationEntry::Direct { last, .. } => Some(last),
-        ConversationEntry::Group { last, .. } => last.as_ref(),
-    }
+/// The most bytes that an entry takes: every character of its name may be written as an escape of two.
+fn bytes_of(entry: &ConversationEntry, limit: PageLimit) -> usize {
+    let (name, last) = match entry {
+        ConversationEntry::Direct { peer, last } => (peer.as_str(), Some(last)),
+        ConversationEntry::Group { group, last, .. } => (group.as_str(), last.as_ref()),
+    };
+    AROUND_ENTRY_BYTES + 2 * name.len() + last.map_or(0, limit.size_of)
 }
 
 /// The greatest of all that is added, no more than a number of them.
@@ -254,7 +257,8 @@ mod tests {
     async fn lists_wait_for_their_turn_hold_up_no_other_reading_and_may_be_given_up() {
         let folder = tempfile::tempdir().unwrap();
         let hub = Hub::open(Options::small(folder.path())).unwrap();
-        let list = || hub.conversations(user("bob"), None, 10);
+        let ten = PageLimit::count(10);
+        let list = || hub.conversations(user("bob"), None, ten);
         let mut taken = Vec::new();
         for n in 0..LISTS_MAX {
             taken.push(hub.0.lists.take(&user(&format!("user-{n}"))).await);
@@ -264,7 +268,7 @@ mod tests {
             // Each of them hangs up.
             assert!(timeout(soon, list()).await.is_err());
         }
-        let history = hub.direct_history(user("bob"), user("ann"), Bound::Newest, 10);
+        let history = hub.direct_history(user("bob"), user("ann"), Bound::Newest, ten);
         assert!(history.await.unwrap().messages.is_empty());
         drop(taken);
         for _ in 0..10 {
@@ -288,7 +292,10 @@ mod tests {
         let stalled = runtime.spawn_blocking(move || wait.recv());
         let ask = |name| {
             let hub = hub.clone();
-            runtime.spawn(async move { hub.conversations(user(name), None, 10).await })
+            runtime.spawn(async move {
+                hub.conversations(user(name), None, PageLimit::count(10))
+                    .await
+            })
         };
         let bobs: Vec<_> = (0..LISTS).map(|_| ask("bob")).collect();
         let others = ["ann", "cyd"].map(ask);

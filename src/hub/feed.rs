@@ -6,10 +6,9 @@ use std::sync::Arc;
 use super::wake::{Found, Mailbox};
 use super::{Hub, Inner};
 use crate::error::Error;
-use crate::model::{After, Batch, Cursor, Message, Position, Resolution, Transport, UserName};
-
-/// Bytes of bodies in one batch or page; a longer one says that there is more.
-pub(super) const PAGE_BYTES_MAX: usize = 1 << 20;
+use crate::model::{
+    After, Batch, Cursor, Message, PageLimit, Position, Resolution, Transport, UserName,
+};
 
 /// An open feed of one user. Dropping it ends it.
 #[derive(Debug)]
@@ -83,9 +82,9 @@ impl Inner {
 }
 
 impl Feed {
-    /// What is there now, at most `limit` messages and 1 MiB of bodies. Empty if nothing is; `next` has moved
-    /// all the same. With `more`, ask again at once.
-    pub async fn read(&mut self, limit: usize) -> Result<Batch, Error> {
+    /// What is there now, up to a limit. Empty if nothing is; `next` has moved all the same. With `more`, ask again
+    /// at once.
+    pub async fn read(&mut self, limit: PageLimit) -> Result<Batch, Error> {
         // Before the mailbox: what was put in it before this is there now.
         let woken = self.hub.0.woken.get();
         match self.mailbox.take(self.position, limit) {
@@ -121,7 +120,7 @@ impl Feed {
         for message in messages {
             *self.position.of_mut(message.sequence()) = message.id;
         }
-        match self.mailbox.take(self.position, 0) {
+        match self.mailbox.take(self.position, PageLimit::count(0)) {
             Found::Nothing => {
                 self.advance(woken);
                 false
@@ -130,7 +129,7 @@ impl Feed {
         }
     }
 
-    async fn read_view(&mut self, limit: usize) -> Result<Batch, Error> {
+    async fn read_view(&mut self, limit: PageLimit) -> Result<Batch, Error> {
         let reading = Reading::begin(&self.mailbox);
         let upto = self.hub.0.visible.get();
         if self.hub.0.nothing_new(&self.user, self.position) {
@@ -252,7 +251,7 @@ mod tests {
         let mut got = Vec::new();
         while ids(&got, Sequence::Direct).last() != Some(&last) {
             timeout(PATIENCE, feed.wait()).await.unwrap();
-            got.extend(feed.read(limit).await.unwrap().messages);
+            got.extend(feed.read(PageLimit::count(limit)).await.unwrap().messages);
         }
         got
     }
@@ -279,7 +278,7 @@ mod tests {
             let mut feed = hub.feed(user("bob"), after, Transport::Sse).unwrap();
             // The reading stops here, behind its beginning.
             let held = hub.0.view.write().unwrap();
-            let mut reading = Box::pin(feed.read(limit));
+            let mut reading = Box::pin(feed.read(PageLimit::count(limit)));
             runtime.block_on(async {
                 assert!(timeout(Duration::ZERO, &mut reading).await.is_err());
                 push(&hub, "bob").await;
@@ -308,14 +307,14 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let hub = open(&data);
         let mut feed = hub.feed(user("bob"), After::Now, Transport::Sse).unwrap();
-        feed.read(9).await.unwrap();
+        feed.read(PageLimit::count(9)).await.unwrap();
         for limit in [1, 2, 3, 9] {
             for to in ["bob", "bob", "bob", "carol"] {
                 push(&hub, to).await;
             }
             let mut left: usize = 3;
             while left > 0 {
-                let batch = feed.read(limit).await.unwrap();
+                let batch = feed.read(PageLimit::count(limit)).await.unwrap();
                 assert_eq!(batch.messages.len(), limit.min(left));
                 left -= batch.messages.len();
                 assert_eq!(batch.more, left > 0, "{left} left of a page by {limit}");
@@ -336,13 +335,13 @@ mod tests {
         };
         hub.change_group(team(), change).await.unwrap();
         let mut feed = hub.feed(user("zoe"), After::Now, Transport::Sse).unwrap();
-        feed.read(9).await.unwrap();
+        feed.read(PageLimit::count(9)).await.unwrap();
         for id in 1..=20 {
             let pusher = hub.clone();
             let drafts = vec![draft(Receiver::Group(team()))];
             let pushed = tokio::spawn(async move { pusher.push(drafts).await });
             loop {
-                let batch = feed.read(9).await.unwrap();
+                let batch = feed.read(PageLimit::count(9)).await.unwrap();
                 if !batch.messages.is_empty() {
                     assert_eq!(ids(&batch.messages, Sequence::Group), [id]);
                     break;
@@ -366,7 +365,13 @@ mod tests {
         let mut waiting = Vec::new();
         for (name, expected) in [("bob", [1, 4].as_slice()), ("cyd", &[2]), ("dan", &[])] {
             let mut feed = feed(name, After::Now);
-            assert!(feed.read(9).await.unwrap().messages.is_empty());
+            assert!(
+                feed.read(PageLimit::count(9))
+                    .await
+                    .unwrap()
+                    .messages
+                    .is_empty()
+            );
             waiting.push((name, feed, expected));
         }
         let made = Command::SetGroup {
@@ -393,7 +398,11 @@ mod tests {
         for (name, mut waited, expected) in waiting {
             let last = push(&hub, name).await;
             let got = read_to(&mut waited, last, 9).await;
-            let late = feed(name, After::START).read(9).await.unwrap().messages;
+            let late = feed(name, After::START)
+                .read(PageLimit::count(9))
+                .await
+                .unwrap()
+                .messages;
             for messages in [got, late] {
                 assert_eq!(ids(&messages, Sequence::Group), expected, "{name}");
             }

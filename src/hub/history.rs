@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::feed::PAGE_BYTES_MAX;
 use super::membership::Interval;
 use super::{Failure, Hub, Inner};
 use crate::error::Error;
-use crate::model::{Bound, GroupName, HistoryPage, Message, Position, Sequence, UserName};
+use crate::model::{
+    Bound, GroupName, HistoryPage, Message, PageLimit, Position, Sequence, UserName,
+};
 use crate::store::{self, View};
 
 /// Part of an inbox.
@@ -27,7 +28,7 @@ impl Hub {
         user: UserName,
         peer: UserName,
         bound: Bound,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<HistoryPage, Error> {
         self.blocking(move |inner, view| {
             let head = inner.head(Sequence::Direct, bound)?;
@@ -59,7 +60,7 @@ impl Hub {
         user: UserName,
         group: GroupName,
         bound: Bound,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<HistoryPage, Error> {
         self.blocking(move |inner, view| {
             let head = inner.head(Sequence::Group, bound)?;
@@ -115,13 +116,13 @@ impl Inner {
         }
     }
 
-    /// All that a user may see within `after < id <= upto`, until a limit is reached.
+    /// All that a user may see within `after < id <= upto`, until the page is full.
     pub(super) fn inbox(
         &self,
         view: &View,
         user: &UserName,
         (after, upto): (Position, Position),
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<InboxPage, Failure> {
         let direct: Ids<'_> = match view.user(user)? {
             Some(number) if after.direct < upto.direct => {
@@ -132,18 +133,21 @@ impl Inner {
         let group = Merged::new(view, &self.memberships.of(user), after.group, upto.group)?;
         let mut direct = Peeked::new(view, Sequence::Direct, direct)?;
         let mut group = Peeked::new(view, Sequence::Group, Box::new(group))?;
-        let (mut messages, mut bytes, mut next) = (Vec::new(), 0, after);
-        while messages.len() < limit && bytes < PAGE_BYTES_MAX {
+        let (mut messages, mut room, mut next) = (Vec::new(), limit.page(), after);
+        loop {
             let first = match (&direct.next, &group.next) {
                 (Some(one), Some(other)) if one.at_ms <= other.at_ms => &mut direct,
                 (_, Some(_)) => &mut group,
                 (Some(_), None) => &mut direct,
                 (None, None) => break,
             };
+            let fits = |message| room.take((limit.size_of)(message));
+            if !first.next.as_ref().is_some_and(fits) {
+                break;
+            }
             let Some(message) = first.take(view)? else {
                 break;
             };
-            bytes += message.body.as_bytes().len();
             *next.of_mut(message.sequence()) = message.id;
             messages.push(Arc::new(message));
         }
@@ -184,9 +188,9 @@ fn forward(
     view: &View,
     sequence: Sequence,
     ids: impl Iterator<Item = Result<u64, store::Error>>,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<HistoryPage, Failure> {
-    let (messages, more) = view.messages(sequence, ids, limit, PAGE_BYTES_MAX)?;
+    let (messages, more) = view.messages(sequence, ids, limit)?;
     Ok(HistoryPage { messages, more })
 }
 
@@ -194,7 +198,7 @@ fn backward(
     view: &View,
     sequence: Sequence,
     ids: impl Iterator<Item = Result<u64, store::Error>>,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<HistoryPage, Failure> {
     let mut page = forward(view, sequence, ids, limit)?;
     page.messages.reverse();

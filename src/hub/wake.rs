@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::clock;
 use crate::error::Error;
-use crate::model::{Device, Message, Position, Transport, UserName};
+use crate::model::{Device, Message, PageLimit, Position, Transport, UserName};
 
 /// Messages that wait in one mailbox; a reader that is further behind reads the view again.
 const WAITING_MAX: usize = 64;
@@ -92,8 +92,8 @@ impl Mailbox {
         (inside.behind, inside.waiting) = (true, Vec::new());
     }
 
-    /// Takes up to `limit` messages beyond a position out.
-    pub(super) fn take(&self, beyond: Position, limit: usize) -> Found {
+    /// Takes messages beyond a position out, as many as the page has room for.
+    pub(super) fn take(&self, beyond: Position, limit: PageLimit) -> Found {
         let mut inside = self.lock();
         if inside.behind {
             return Found::Behind;
@@ -110,7 +110,11 @@ impl Mailbox {
         inside
             .waiting
             .sort_by_key(|message| (message.at_ms, message.sequence()));
-        let count = limit.min(inside.waiting.len());
+        let mut room = limit.page();
+        let fitting = inside.waiting.iter();
+        let count = fitting
+            .take_while(|message| room.take((limit.size_of)(message)))
+            .count();
         let taken: Vec<_> = inside.waiting.drain(..count).collect();
         inside.bytes = inside
             .waiting
@@ -318,11 +322,20 @@ mod tests {
         for id in 1..=5 {
             mailbox.put(&message(id, 1));
         }
-        assert_eq!(ids(mailbox.take(at(2), 2)), Some(vec![3, 4]));
-        assert_eq!(ids(mailbox.take(at(4), 0)), Some(vec![]));
-        assert!(matches!(mailbox.take(at(4), 0), Found::Messages(_)));
-        assert_eq!(ids(mailbox.take(at(4), 9)), Some(vec![5]));
-        assert!(matches!(mailbox.take(at(5), 9), Found::Nothing));
+        assert_eq!(
+            ids(mailbox.take(at(2), PageLimit::count(2))),
+            Some(vec![3, 4])
+        );
+        assert_eq!(ids(mailbox.take(at(4), PageLimit::count(0))), Some(vec![]));
+        assert!(matches!(
+            mailbox.take(at(4), PageLimit::count(0)),
+            Found::Messages(_)
+        ));
+        assert_eq!(ids(mailbox.take(at(4), PageLimit::count(9))), Some(vec![5]));
+        assert!(matches!(
+            mailbox.take(at(5), PageLimit::count(9)),
+            Found::Nothing
+        ));
     }
 
     #[test]
@@ -333,10 +346,13 @@ mod tests {
                 mailbox.put(&message(id, bytes));
             }
             mailbox.put(&message(100, 1));
-            assert_eq!(ids(mailbox.take(at(0), 1)), None);
+            assert_eq!(ids(mailbox.take(at(0), PageLimit::count(1))), None);
             mailbox.clear();
             mailbox.put(&message(101, 1));
-            assert_eq!(ids(mailbox.take(at(0), 9)), Some(vec![101]));
+            assert_eq!(
+                ids(mailbox.take(at(0), PageLimit::count(9))),
+                Some(vec![101])
+            );
         }
     }
 

@@ -16,6 +16,9 @@ pub use cursor::{After, Ancestor, Cursor, CursorError, Lineage, LogTag, Resoluti
 pub use id::{LogId, Position, Sequence};
 pub use message::{Body, Draft, IdempotencyKey, Message, Receipt, Receiver};
 pub use name::{GroupName, NAME_BYTES_MAX, NameError, UserName};
-pub use page::{Batch, Bound, ConversationEntry, ConversationPage, ConversationToken, HistoryPage};
+pub use page::{
+    Batch, Bound, ConversationEntry, ConversationPage, ConversationToken, HistoryPage, PageLimit,
+    PageRoom,
+};
 pub use portable::NotPortable;
 pub use transport::{Device, Transport};

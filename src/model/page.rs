@@ -18,6 +18,56 @@ pub struct Batch {
     pub more: bool,
 }
 
+/// How much one page may hold. It always holds one message, however long that is.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// The most messages.
+    pub messages: usize,
+    /// The most bytes, counted by `size_of`.
+    pub bytes: usize,
+    /// The bytes that a message takes in the form in which the page is written.
+    pub size_of: fn(&Message) -> usize,
+}
+
+impl PageLimit {
+    /// Room for that many messages, of any length.
+    pub fn count(messages: usize) -> Self {
+        Self {
+            messages,
+            bytes: usize::MAX,
+            size_of: |_| 0,
+        }
+    }
+
+    /// An empty page.
+    pub fn page(&self) -> PageRoom {
+        PageRoom {
+            messages: self.messages,
+            bytes: self.bytes,
+            empty: true,
+        }
+    }
+}
+
+/// What is left of a page.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRoom {
+    messages: usize,
+    bytes: usize,
+    empty: bool,
+}
+
+impl PageRoom {
+    /// Takes the room for one more entry. Returns false, and ends the page, if it does not fit.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        let fits = self.messages > 0 && (self.empty || bytes <= self.bytes);
+        self.messages = if fits { self.messages - 1 } else { 0 };
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.empty = false;
+        fits
+    }
+}
+
 /// Which way a history page goes from an id; bounds are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {

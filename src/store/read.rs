@@ -6,7 +6,7 @@ use super::error::Error;
 use super::key::{self, KeyHash};
 use super::record::{GroupRow, IntervalRow, KeyRow, decode, decode_message};
 use super::view::View;
-use crate::model::{GroupName, Message, Position, Sequence, UserName};
+use crate::model::{GroupName, Message, PageLimit, Position, Sequence, UserName};
 
 /// A group or user number and the rest of a row of the index.
 pub(crate) type Loaded<T> = (u32, T);
@@ -187,21 +187,23 @@ impl View {
             .unwrap_or(Ok(0))
     }
 
-    /// Reads messages in the order of their ids until one of the limits is reached.
+    /// Reads messages in the order of their ids until the page is full. Returns whether there are more.
     pub fn messages(
         &self,
         sequence: Sequence,
         ids: impl Iterator<Item = Result<u64, Error>>,
-        limit: usize,
-        bytes_max: usize,
+        limit: PageLimit,
     ) -> Result<(Vec<Message>, bool), Error> {
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let (mut found, mut room) = (Vec::new(), limit.page());
         for id in ids {
-            if found.len() >= limit || bytes >= bytes_max {
+            // Not read in vain where only the count matters.
+            if found.len() >= limit.messages {
                 return Ok((found, true));
             }
             let message = self.indexed(sequence, id?)?;
-            bytes += message.body.as_bytes().len();
+            if !room.take((limit.size_of)(&message)) {
+                return Ok((found, true));
+            }
             found.push(message);
         }
         Ok((found, false))

@@ -88,7 +88,7 @@ async fn a_held_reply_has_every_header_of_one_by_hyper() {
         Some("https://app.example")
     );
     assert_eq!(held.header("vary"), Some("Origin"));
-    assert_eq!(held.header("cache-control"), Some("no-store"));
+    assert_eq!(held.header("cache-control"), Some("no-store, no-transform"));
     assert_eq!(held.header("x-content-type-options"), Some("nosniff"));
     let (ours, hypers) = (held.header("date").unwrap(), direct.header("date").unwrap());
     assert_eq!(ours.len(), hypers.len());

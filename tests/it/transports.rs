@@ -6,3 +6,4 @@ mod ends;
 mod heads;
 mod mixed;
 mod resume;
+mod sizes;

@@ -8,6 +8,18 @@ pub(super) const LIMIT: Param = Param {
     number: true,
     about: "Most messages of the page: 1 to 1000 (`page-messages-max`), usually 100.",
 };
+pub(super) const PAGE_BYTES: Param = Param {
+    name: "page_bytes",
+    number: true,
+    about: "Most bytes of the page with everything around it, unless it has a single message: 256 to 1048576, \
+            usually 1048576.",
+};
+pub(super) const FRAME_BYTES: Param = Param {
+    name: "page_bytes",
+    number: true,
+    about: "Most bytes of a line, a frame or the events that are written at once, unless it has a single message: \
+            256 to 1048576, usually 32768.",
+};
 pub(super) const AFTER: Param = Param {
     name: "after",
     number: false,
@@ -22,13 +34,32 @@ pub(super) const INBOX_QUERY: &[Param] = &[
                 usually 30 for users and 0 for the backend.",
     },
     LIMIT,
+    PAGE_BYTES,
 ];
 pub(super) const HEARTBEAT: Param = Param {
     name: "heartbeat",
     number: true,
     about: "Seconds between signs of life when nothing comes: 5 to 300, usually 30.",
 };
-pub(super) const STREAM_QUERY: &[Param] = &[AFTER, HEARTBEAT];
+pub(super) const STREAM_QUERY: &[Param] = &[AFTER, HEARTBEAT, LIMIT, FRAME_BYTES];
+pub(super) const EVENTS_QUERY: &[Param] = &[
+    AFTER,
+    Param {
+        name: "lastEventId",
+        number: false,
+        about: "The same as the header `Last-Event-ID`, which wins over it, for clients that cannot set headers; \
+                both win over `after`. Also `last_event_id` and `last-event-id`.",
+    },
+    Param {
+        name: "refusals",
+        number: false,
+        about: "`event`: a refusal is answered with 200 and an event `end` that carries the problem, as an \
+                `EventSource` is told nothing else.",
+    },
+    HEARTBEAT,
+    LIMIT,
+    FRAME_BYTES,
+];
 pub(super) const HISTORY_QUERY: &[Param] = &[
     Param {
         name: "before",
@@ -41,6 +72,7 @@ pub(super) const HISTORY_QUERY: &[Param] = &[
         about: "The page just after this id.",
     },
     LIMIT,
+    PAGE_BYTES,
 ];
 pub(super) const CONVERSATIONS_QUERY: &[Param] = &[
     Param {
@@ -49,6 +81,7 @@ pub(super) const CONVERSATIONS_QUERY: &[Param] = &[
         about: "The `next` of the page before.",
     },
     LIMIT,
+    PAGE_BYTES,
 ];
 
 pub(super) const CURSOR: &[Code] = &[

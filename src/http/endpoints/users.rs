@@ -1,8 +1,8 @@
 //! The endpoints for users.
 
 use super::shared::{
-    CONVERSATIONS_QUERY, CURSOR, HISTORY_QUERY, INBOX_QUERY, READ, READ_GROUP, READ_HISTORY,
-    RECEIPT, SEND, SEND_GROUP, SOCKET, STREAM_QUERY,
+    CONVERSATIONS_QUERY, CURSOR, EVENTS_QUERY, HISTORY_QUERY, INBOX_QUERY, READ, READ_GROUP,
+    READ_HISTORY, RECEIPT, SEND, SEND_GROUP, SOCKET, STREAM_QUERY,
 };
 use super::{held, later};
 use crate::http::endpoint::{Auth, Endpoint, Verb};
@@ -27,8 +27,9 @@ pub(super) const CLIENT: &[Endpoint] = &[
         "The same as events, for an `EventSource`; the header `Last-Event-ID` wins over `after`",
     )
     .by(Auth::User)
-    .query(STREAM_QUERY)
+    .query(EVENTS_QUERY)
     .gives(&[(200, "Events")])
+    .events()
     .refuses(CURSOR),
     Endpoint::new(
         Verb::Get,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use warp::http::StatusCode;
 
 use super::live::Live;
 use super::out::Out;
@@ -69,8 +68,7 @@ impl Watcher {
         let mut changes = live.changes();
         let reply = Reply {
             more: headers(ADMIN),
-            content_type: Some("text/plain; charset=utf-8"),
-            ..Reply::parts(StatusCode::OK, Vec::new())
+            ..Reply::stream("text/plain; charset=utf-8")
         };
         let mut out = Out::new(&asked, &reply);
         let tick = TICK.min(live.idle() / 4);

@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::http::auth;
 use crate::http::call::{Call, Caller};
 use crate::http::hold;
-use crate::http::reply::{Outcome, Refusal, Reply};
+use crate::http::query::{digits, wrong};
+use crate::http::reply::{HELD, Outcome, Refusal, Reply};
 use crate::http::work::Work;
 use crate::model::{After, Transport, UserName};
 
@@ -23,6 +24,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         Form::Poll(_) => Form::Poll(params.callback()?),
         endless => endless,
     };
+    let wanted = wanted(&call, &params, &form)?;
     let app = &call.app;
     let refused = |kind| Ok(Outcome::Reply(refusal(&form, &user, kind)));
     let live = app.live().ok_or(Refusal::NoRoute)?;
@@ -58,7 +60,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         feed,
         subscribed: live.subscribe(app, &user),
         form,
-        wanted: params.number("seq"),
+        wanted,
         next: 0,
         noop: params.number("noop"),
         expires,
@@ -77,6 +79,21 @@ fn shown(call: &Call, params: &Params) -> Result<Caller, Refusal> {
     }
 }
 
+/// The number that the client wants next. An `EventSource` that comes again says what it had, and its address is still
+/// the first one.
+fn wanted(call: &Call, params: &Params, form: &Form) -> Result<i64, Refusal> {
+    let last = match form {
+        Form::Events => call.last_event_id(),
+        Form::Poll(_) | Form::Stream | Form::Frame => None,
+    };
+    let Some(last) = last else {
+        return Ok(params.number("seq"));
+    };
+    let number = digits(&last).and_then(|number| i64::try_from(number).ok());
+    let number = number.ok_or_else(|| wrong("Last-Event-ID", &last, "the `id` of an event"))?;
+    Ok(number.saturating_add(1))
+}
+
 /// `icomet_cb({"type":"ping","sub_timeout":30});`
 pub(super) fn ping(call: &Call) -> Result<Reply, Refusal> {
     let callback = Params::of_query(call.query.raw())?.callback()?;
@@ -88,7 +105,7 @@ pub(super) fn ping(call: &Call) -> Result<Reply, Refusal> {
 
 /// The whole reply of a request that is refused.
 fn refusal(form: &Form, user: &UserName, kind: Kind) -> Reply {
-    let object = text::sign(kind, user, 0);
+    let object = text::sign(kind, user, 0).into();
     whole(
         form,
         format!("{}{}", form.beginning(), form.framed(&object)),
@@ -99,6 +116,7 @@ fn refusal(form: &Form, user: &UserName, kind: Kind) -> Reply {
 pub(super) fn whole(form: &Form, text: String) -> Reply {
     Reply {
         more: headers(extra(form)),
+        cache: HELD,
         ..said(form.content_type(), text)
     }
 }

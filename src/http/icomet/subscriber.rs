@@ -12,19 +12,19 @@ use super::headers;
 use super::live::Subscribed;
 use super::out::Out;
 use super::subscribe::{extra, whole};
-use super::text::{self, Form, Kind};
+use super::text::{self, Form, Kind, Object};
 use crate::error::Error;
 use crate::http::accept::stopped;
 use crate::http::app::App;
 use crate::http::head::Asked;
-use crate::http::hold::{End, cut, jittered};
+use crate::http::hold::{End, answer, cut, jittered};
 use crate::http::io::Line;
 use crate::http::reply::{Refusal, Reply};
 use crate::http::service::Listener;
-use crate::http::wire::{left, write};
+use crate::http::wire::left;
 use crate::http::work::Work;
 use crate::hub::{ChannelPage, Feed};
-use crate::model::UserName;
+use crate::model::{PageLimit, UserName};
 
 /// Messages of one array.
 const ARRAY_MAX: usize = 100;
@@ -94,13 +94,13 @@ impl Subscriber {
         shutdown: &mut watch::Receiver<bool>,
     ) -> End {
         let app = &listener.app;
-        let answer = match self.answer(app, &mut line, shutdown).await {
+        let found = match self.answer(app, &mut line, shutdown).await {
             Ok(None) => return End::Gone,
             Ok(Some(answer)) => Ok(answer),
             Err(error) => Err(error),
         };
         let keep = asked.keep && !self.feed.closing() && !*shutdown.borrow();
-        let (reply, count) = match answer {
+        let (reply, count) = match found {
             Ok((text, count)) => (whole(&self.form, text), count),
             Err(error) => (Reply::refusal(&Refusal::Hub(error), app.hub.log()), 0),
         };
@@ -113,19 +113,11 @@ impl Subscriber {
         } = *self;
         work.go_on();
         drop((feed, subscribed));
-        let head = asked.raw(&reply, keep);
-        if write(&line.stream, head, reply.body, app.timeouts.patience())
-            .await
-            .is_err()
-        {
-            return cut(&line.stream);
+        let end = answer(line, &asked, reply, keep, app.timeouts.patience()).await;
+        if !matches!(end, End::Gone) {
+            app.delivered(count);
         }
-        app.delivered(count);
-        if keep {
-            End::GoOn(line)
-        } else {
-            End::Close(line.stream)
-        }
+        end
     }
 
     /// What a poll answers; none when the peer left. What is short is boxed, and takes no room while it waits.
@@ -138,7 +130,10 @@ impl Subscriber {
         let (objects, count) = Box::pin(self.begin(app, ARRAY_MAX)).await?;
         if count > 0 {
             // Even of a single message: clients know a replay by that.
-            return Ok(Some((self.form.framed(&text::array(&objects)), count)));
+            return Ok(Some((
+                self.form.framed(&text::array(&objects).into()),
+                count,
+            )));
         }
         if let [object] = objects.as_slice() {
             return Ok(Some((self.form.framed(object), 0)));
@@ -150,7 +145,7 @@ impl Subscriber {
                     let (objects, count) = Box::pin(self.read(app, 1)).await?;
                     match objects.as_slice() {
                         [] => continue,
-                        [object] => (object.clone(), count),
+                        [object] => (object.json.clone(), count),
                         objects => (text::array(objects), count),
                     }
                 }
@@ -159,12 +154,12 @@ impl Subscriber {
                 Event::Expired => (text::sign(Kind::Token, &self.user, 0), 0),
                 Event::Noop | Event::Stopping => (text::sign(Kind::Noop, &self.user, self.noop), 0),
             };
-            return Ok(Some((self.form.framed(&json), count)));
+            return Ok(Some((self.form.framed(&json.into()), count)));
         }
     }
 
     /// Where the client stands, and what it is told at once.
-    async fn begin(&mut self, app: &App, limit: usize) -> Result<(Vec<String>, usize), Error> {
+    async fn begin(&mut self, app: &App, limit: usize) -> Result<(Vec<Object>, usize), Error> {
         self.look().await?;
         let wanted = u64::try_from(self.wanted).unwrap_or(1);
         let first = app.live().map_or(1, |live| live.first(&self.user));
@@ -174,13 +169,13 @@ impl Subscriber {
         let page = page.await?;
         if wanted == 0 || wanted > page.next {
             self.next = page.next;
-            return Ok((vec![text::sign(Kind::NextSeq, &self.user, page.next)], 0));
+            return Ok((vec![text::next_seq(&self.user, page.next)], 0));
         }
         Ok(self.objects(&page))
     }
 
     /// What has come.
-    async fn read(&mut self, app: &App, limit: usize) -> Result<(Vec<String>, usize), Error> {
+    async fn read(&mut self, app: &App, limit: usize) -> Result<(Vec<Object>, usize), Error> {
         self.look().await?;
         let page = app.hub.channel_page(self.user.clone(), self.next, limit);
         Ok(self.objects(&page.await?))
@@ -188,11 +183,14 @@ impl Subscriber {
 
     /// Has the feed see all that there is, so that it wakes only for more. Before the channel is read.
     async fn look(&mut self) -> Result<(), Error> {
-        while Box::pin(self.feed.read(SEEN_MAX)).await?.more {}
+        while Box::pin(self.feed.read(PageLimit::count(SEEN_MAX)))
+            .await?
+            .more
+        {}
         Ok(())
     }
 
-    fn objects(&mut self, page: &ChannelPage) -> (Vec<String>, usize) {
+    fn objects(&mut self, page: &ChannelPage) -> (Vec<Object>, usize) {
         let mut objects = Vec::new();
         for (number, message) in &page.messages {
             objects.append(&mut text::message(&self.user, *number, message));
@@ -271,11 +269,7 @@ impl Subscriber {
             Ok(Ended::Short) => out.cut_short(app, line).await,
             Err(error) if out.unbegun() => {
                 let reply = Reply::refusal(&Refusal::Hub(error), app.hub.log());
-                let head = asked.raw(&reply, false);
-                match write(&line.stream, head, reply.body, app.timeouts.patience()).await {
-                    Ok(()) => End::Close(line.stream),
-                    Err(_) => cut(&line.stream),
-                }
+                answer(line, &asked, reply, false, app.timeouts.patience()).await
             }
             Ok(Ended::Gone) | Err(_) => cut(&line.stream),
         }
@@ -316,7 +310,7 @@ impl Subscriber {
                 Event::Noop => {
                     let object = text::sign(Kind::Noop, &self.user, self.noop);
                     self.noop = self.noop.wrapping_add(1);
-                    (objects, count) = (vec![object], 0);
+                    (objects, count) = (vec![object.into()], 0);
                     continue;
                 }
                 Event::Left => return Ok(Ended::Gone),
@@ -324,7 +318,7 @@ impl Subscriber {
                 Event::Expired => (text::sign(Kind::Token, &self.user, 0), Ended::Short),
                 Event::Closed => (Box::pin(self.closed(app)).await?, Ended::Whole),
             };
-            out.put(&self.form.framed(&last));
+            out.put(&self.form.framed(&last.into()));
             return Ok(ended);
         }
     }

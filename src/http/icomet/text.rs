@@ -1,6 +1,9 @@
 //! icomet's objects as text, and how each kind of reply frames them.
 
+use std::borrow::Cow;
+
 use super::params::Callback;
+use crate::http::json::one_line;
 use crate::hub;
 use crate::model::{Message, Receiver, UserName};
 
@@ -52,6 +55,31 @@ pub(super) fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("a text is always JSON")
 }
 
+/// What a client is told at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) json: String,
+    /// The number up to which the client has been given everything with this.
+    through: Option<u64>,
+}
+
+impl From<String> for Object {
+    fn from(json: String) -> Self {
+        Self {
+            json,
+            through: None,
+        }
+    }
+}
+
+/// The object that tells the next number.
+pub(super) fn next_seq(channel: &UserName, number: u64) -> Object {
+    Object {
+        json: sign(Kind::NextSeq, channel, number),
+        through: number.checked_sub(1),
+    }
+}
+
 /// `{"type":"T","cname":"C","seq":N,"content":"S"}`; the texts are JSON already.
 fn object(kind: &str, channel: &UserName, number: impl std::fmt::Display, content: &str) -> String {
     let channel = quoted(channel.as_str());
@@ -65,7 +93,7 @@ pub(super) fn sign(kind: Kind, channel: &UserName, number: impl std::fmt::Displa
 }
 
 /// A message, and after a broadcast the next number: clients count only data.
-pub(super) fn message(channel: &UserName, number: u64, message: &Message) -> Vec<String> {
+pub(super) fn message(channel: &UserName, number: u64, message: &Message) -> Vec<Object> {
     // Bodies are JSON, checked when they were taken.
     let body = String::from_utf8_lossy(message.body.as_bytes());
     let content = if body.starts_with('"') {
@@ -73,20 +101,25 @@ pub(super) fn message(channel: &UserName, number: u64, message: &Message) -> Vec
     } else {
         quoted(&body)
     };
+    let of = |kind| Object {
+        json: object(kind, channel, number, &content),
+        through: Some(number),
+    };
     if message.to == Receiver::Group(hub::icomet_group()) {
-        vec![
-            object("broadcast", channel, number, &content),
-            sign(Kind::NextSeq, channel, number + 1),
-        ]
+        vec![of("broadcast"), next_seq(channel, number + 1)]
     } else {
-        vec![object("data", channel, number, &content)]
+        vec![of("data")]
     }
 }
 
-/// Text that may stand in a script: JSON allows two line ends that old JavaScript does not.
-pub(super) fn script(json: &str) -> String {
-    json.replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029")
+/// Text that may stand in a line, an event or a script: JSON allows line ends that these do not.
+fn line(json: &str) -> Cow<'_, str> {
+    match one_line(json.as_bytes()) {
+        Cow::Borrowed(_) => json.into(),
+        Cow::Owned(line) => String::from_utf8(line)
+            .expect("what was replaced was whole characters")
+            .into(),
+    }
 }
 
 /// JSON that may stand in a page: what would be markup is written as an escape of the same character.
@@ -99,7 +132,7 @@ pub(super) fn page(json: &str) -> String {
 /// `cb(json);` or the JSON alone, with a line end.
 pub(super) fn call(callback: Option<&Callback>, json: &str) -> String {
     match callback {
-        Some(callback) => format!("{}({});\n", callback.as_str(), script(json)),
+        Some(callback) => format!("{}({});\n", callback.as_str(), line(json)),
         None => format!("{json}\n"),
     }
 }
@@ -130,22 +163,27 @@ impl Form {
         }
     }
 
-    /// One object of an endless reply.
-    pub(super) fn framed(&self, json: &str) -> String {
+    /// One object of a reply. As an event it has the number as its id, with which an `EventSource` comes again.
+    pub(super) fn framed(&self, object: &Object) -> String {
+        let json = object.json.as_str();
         match self {
             Self::Poll(callback) => call(callback.as_ref(), json),
-            Self::Stream => format!("{json}\n"),
-            Self::Events => format!("data: {json}\n\n"),
+            Self::Stream => format!("{}\n", line(json)),
+            Self::Events => match object.through {
+                Some(number) => format!("id: {number}\ndata: {}\n\n", line(json)),
+                None => format!("data: {}\n\n", line(json)),
+            },
             Self::Frame => format!(
                 "<script>parent.icomet_cb({});</script>\n",
-                script(&page(json))
+                line(&page(json))
             ),
         }
     }
 }
 
 /// `[{..},{..}]`
-pub(super) fn array(objects: &[String]) -> String {
+pub(super) fn array(objects: &[Object]) -> String {
+    let objects: Vec<_> = objects.iter().map(|object| object.json.as_str()).collect();
     format!("[{}]", objects.join(","))
 }
 
@@ -180,10 +218,14 @@ mod tests {
             ("{\n \"k\" : [1.0]}", "\"{\\n \\\"k\\\" : [1.0]}\""),
             ("null", "\"null\""),
         ] {
-            assert_eq!(data(body), [format!("{begin}{content}}}")]);
+            assert_eq!(data(body)[0].json, format!("{begin}{content}}}"));
         }
         let team = Receiver::Group(GroupName::parse("team").unwrap());
-        assert!(message(&bob, 3, &sent(team, "\"x\""))[0].starts_with(begin));
+        assert!(
+            message(&bob, 3, &sent(team, "\"x\""))[0]
+                .json
+                .starts_with(begin)
+        );
         let all = message(
             &bob,
             3,
@@ -208,7 +250,7 @@ mod tests {
             Form::Events,
             Form::Frame,
         ] {
-            let text = form.framed(&evil);
+            let text = form.framed(&evil.clone().into());
             assert!(!text.trim_end().contains('\n'), "{text}");
             let (begin, end) = match &form {
                 Form::Poll(_) => ("f(", ");\n"),
@@ -224,9 +266,7 @@ mod tests {
                 serde_json::from_str::<serde_json::Value>(inside).unwrap(),
                 json
             );
-            if matches!(form, Form::Poll(_) | Form::Frame) {
-                assert!(!inside.contains('\u{2028}'));
-            }
+            assert!(!inside.contains('\u{2028}'));
             if form == Form::Frame {
                 assert!(!inside.contains(['<', '>', '&']), "{inside}");
             }

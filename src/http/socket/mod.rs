@@ -32,12 +32,13 @@ use super::inbox;
 use super::io::Line;
 use super::json::Writer;
 use super::push::AROUND_BODY_BYTES;
+use super::query::PageForm;
 use super::reply::{Outcome, Refusal};
 use super::service::Listener;
-use super::stream::{BATCH_MAX, Times};
+use super::stream::Times;
 use super::wire::write;
 use crate::hub::Feed;
-use crate::model::{Batch, Cursor, Transport};
+use crate::model::{Batch, Cursor, PageLimit, Transport};
 
 /// Messages of one client that wait for their receipts; beyond, its next frames wait in the kernel.
 const SENDS_MAX: usize = 16;
@@ -51,6 +52,7 @@ type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// An open socket.
 pub(super) struct Socket {
     feed: Feed,
+    limit: PageLimit,
     times: Times,
     caller: Caller,
     peer: Option<IpAddr>,
@@ -85,6 +87,7 @@ pub(super) fn open(call: &Call) -> Result<Outcome, Refusal> {
     Ok(Outcome::Held(Ticket::Socket(Box::new(Socket {
         told: feed.cursor(),
         feed,
+        limit: call.page(PageForm::Frame)?,
         times,
         caller,
         peer: call.peer,
@@ -154,7 +157,7 @@ impl Socket {
             if let Some(ending) = self.listen(app, frames).await? {
                 return Ok(ending);
             }
-            let batch = match Box::pin(self.feed.read(BATCH_MAX)).await {
+            let batch = match Box::pin(self.feed.read(self.limit)).await {
                 Ok(batch) => batch,
                 Err(error) => return Ok(Ending::of(error)),
             };

@@ -1480,7 +1480,7 @@ async function* bytes(connection, path, type) {
 async function* events(connection) {
   const parser = new EventStreamParser();
   for await (const chunk of bytes(connection, "v1/inbox/sse", "text/event-stream")) {
-    // Also for a comment: there may be no event for a long time.
+    // A comment is a sign of life as well, and may be all that comes for long.
     connection.live();
     for (const { event, data, id } of parser.push(chunk)) {
       const object = data === undefined ? undefined : parseJson(data);

@@ -11,7 +11,7 @@ use crate::support::TestServer;
 /// The head of a poll's reply, but for its date.
 fn head(content_type: &str, body: &str) -> String {
     format!(
-        "HTTP/1.1 200 OK\ncontent-type: {content_type}; charset=utf-8\ncache-control: no-store\n\
+        "HTTP/1.1 200 OK\ncontent-type: {content_type}; charset=utf-8\ncache-control: no-store, no-transform\n\
          x-accel-buffering: no\nx-content-type-options: nosniff\nexpires: 0\ncontent-length: {}",
         body.len()
     )
@@ -258,12 +258,12 @@ async fn endless_replies_frame_each_object() {
     }
     let stream_head = |kind: &str, more: &str| {
         format!(
-            "HTTP/1.1 200 OK\ncontent-type: {kind}; charset=utf-8\ncache-control: no-store\n\
+            "HTTP/1.1 200 OK\ncontent-type: {kind}; charset=utf-8\ncache-control: no-store, no-transform\n\
              x-accel-buffering: no\nx-content-type-options: nosniff\nexpires: 0\n{more}\
              transfer-encoding: chunked\nconnection: close"
         )
     };
-    let evil = data(2, "</script>\u{2028}");
+    let evil = data(2, "</script>\\u2028");
     let escaped = data(2, "\\u003c/script\\u003e\\u2028");
     for (mode, kind, more, begin, end, second) in [
         ("stream", "application/json", "", "", "\n", &evil),
@@ -291,9 +291,15 @@ async fn endless_replies_frame_each_object() {
             let page = wire.chunk().await;
             assert!(page.starts_with("<html><head><meta ") && page.ends_with("</head><body>\n"));
         }
-        let framed = |object: &str| format!("{begin}{object}{end}");
-        assert_eq!(wire.chunk().await, framed(&data(1, "m1")));
-        assert_eq!(wire.chunk().await, framed(second));
+        let framed = |number: u64, object: &str| {
+            let id = match mode {
+                "sse" => format!("id: {number}\n"),
+                _ => String::new(),
+            };
+            format!("{id}{begin}{object}{end}")
+        };
+        assert_eq!(wire.chunk().await, framed(1, &data(1, "m1")));
+        assert_eq!(wire.chunk().await, framed(2, second));
         wire.silent().await;
     }
     waiting(&server, "a", 0).await;
@@ -312,7 +318,11 @@ async fn endless_replies_frame_each_object() {
     assert_eq!(keyed(&server, "/close?cname=a").await, "ok 5\n");
     assert_eq!(wire.chunk().await, object("close", "a", 5, "") + "\n");
     assert_eq!(wire.rest().await, "0\r\n\r\n");
-    // A long backlog comes whole.
+}
+
+#[tokio::test]
+async fn a_long_backlog_of_an_endless_reply_comes_whole() {
+    let server = server(Open).await;
     for n in 0..100 {
         push(&server, "b", &n.to_string()).await;
     }
@@ -324,6 +334,57 @@ async fn endless_replies_frame_each_object() {
             object("data", "b", n + 1, &n.to_string()) + "\n"
         );
     }
+}
+
+/// Nothing is given twice, and what came while it was away is not lost, also if it had nothing yet.
+#[tokio::test]
+async fn an_event_source_goes_on_from_the_id_of_the_last_event() {
+    let server = server(Open).await;
+    push(&server, "a", "m1").await;
+    let event = |id: u64, object: String| format!("id: {id}\ndata: {object}\n\n");
+    let open = async |path: &str, id: &str| {
+        let mut wire = Wire::connect(server.client).await;
+        wire.send(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n{id}\r\n"))
+            .await;
+        wire
+    };
+    let mut first = open("/sse?cname=a&seq=0", "").await;
+    first.head().await;
+    assert_eq!(first.chunk().await, event(1, next_seq(2)));
+    drop(first);
+    push(&server, "a", "m2").await;
+    keyed(&server, "/broadcast?content=all").await;
+    push(&server, "a", "m4").await;
+    let all = object("broadcast", "a", 3, "all");
+    for (path, id, number) in [
+        ("/sse?cname=a&seq=0", "last-event-id: 1\r\n", 1),
+        ("/sse?cname=a&seq=0", "Last-Event-ID: 2\r\n", 2),
+        ("/sse?cname=a&seq=1&lastEventId=1", "", 1),
+        (
+            "/sse?cname=a&seq=9&last_event_id=0",
+            "last-event-id: 3\r\n",
+            3,
+        ),
+        ("/sse?cname=a&seq=4", "last-event-id:\r\n", 3),
+    ] {
+        let mut wire = open(path, id).await;
+        assert!(wire.head().await.starts_with("HTTP/1.1 200"), "{path} {id}");
+        if number < 2 {
+            assert_eq!(wire.chunk().await, event(2, data(2, "m2")));
+        }
+        if number < 3 {
+            assert_eq!(wire.chunk().await, event(3, all.clone()));
+            assert_eq!(wire.chunk().await, event(3, next_seq(4)));
+        }
+        assert_eq!(wire.chunk().await, event(4, data(4, "m4")), "{path} {id}");
+        wire.silent().await;
+    }
+    let mut wire = open("/sse?cname=a", "last-event-id: x\r\n").await;
+    assert!(wire.head().await.starts_with("HTTP/1.1 400"));
+    // Other replies have no ids to go on from.
+    let mut wire = open("/sub?cname=a&seq=4", "last-event-id: 1\r\n").await;
+    let (_, body) = wire.reply().await;
+    assert_eq!(body, format!("[{}]\n", data(4, "m4")));
 }
 
 #[tokio::test]
@@ -342,6 +403,7 @@ async fn ping_says_how_often_to_expect_something() {
         let (found, text) = front(&server, path).await;
         assert_eq!(text, body);
         let expected = head("text/javascript", body).replace("\nexpires: 0", "");
+        let expected = expected.replace(", no-transform", "");
         assert_eq!(found, expected);
     }
 }

@@ -111,6 +111,8 @@ struct Line {
     socket: Socket,
     bytes_left: usize,
     chunked: bool,
+    /// Bytes of what was taken, as they came.
+    taken: usize,
 }
 
 impl Line {
@@ -136,6 +138,7 @@ impl Line {
         loop {
             if let Some((what, length)) = whole(&self.http().unread) {
                 self.http().unread.drain(..length);
+                self.taken += length;
                 return Some(what);
             }
             if !self.more().await {
@@ -250,6 +253,7 @@ impl Reader {
                 socket,
                 bytes_left: usize::MAX,
                 chunked,
+                taken: 0,
             },
             ask,
             cursor: String::new(),
@@ -267,6 +271,11 @@ impl Reader {
     /// Takes only so many bytes more; then the connection seems cut.
     pub(crate) fn stop_after(&mut self, bytes: usize) {
         self.line.bytes_left = bytes;
+    }
+
+    /// The bytes of all that came, with what is around chunks and frames.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        self.line.taken
     }
 
     /// The connection itself.
@@ -417,16 +426,50 @@ impl Reader {
         Event::End(end)
     }
 
-    async fn event(&mut self) -> Event {
-        let Some(block) = self.until(b"\n\n").await else {
-            return Event::Cut;
+    /// The lines of an event, up to the empty one.
+    async fn block(&mut self) -> Option<String> {
+        let block = String::from_utf8(self.until(b"\n\n").await?).unwrap();
+        assert!(
+            !block.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}']),
+            "{block:?}"
+        );
+        Some(block)
+    }
+
+    /// Where it goes on, as it was asked; nothing if it asked for now.
+    fn asked(&self) -> Option<String> {
+        let value = |mark, ends: &[char]| {
+            let (_, behind) = self.ask.split_once(mark)?;
+            behind.split(ends).next().filter(|value| !value.is_empty())
         };
-        let block = String::from_utf8(block).unwrap();
-        assert!(!block.contains('\r'), "{block:?}");
-        let fields: Vec<(&str, &str)> = block
-            .split('\n')
-            .map(|line| line.split_once(": ").unwrap_or((line, "")))
-            .collect();
+        let header = value("last-event-id: ", &['\r']);
+        let query = |mark| value(mark, &['&', ' ']);
+        let asked = header
+            .or_else(|| query("lastEventId="))
+            .or_else(|| query("last_event_id="))
+            .or_else(|| query("last-event-id="))
+            .or_else(|| query("?after="))
+            .unwrap_or("0");
+        (asked != "now").then(|| asked.to_owned())
+    }
+
+    /// What stands before all events: the pause, and the cursor if the client has none.
+    async fn greeting(&mut self) -> Option<String> {
+        let line = String::from_utf8(self.until(b"\n").await?).unwrap();
+        let retry = line.strip_prefix("retry: ").expect("the first line");
+        self.retry_ms = Some(retry.parse().unwrap());
+        if let Some(asked) = self.asked() {
+            return Some(asked);
+        }
+        let block = self.block().await?;
+        let fields = block.strip_prefix("event: start\nid: ").expect(&block);
+        let (next, data) = fields.split_once("\ndata: ").unwrap();
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(data, serde_json::json!({ "next": next }));
+        Some(next.to_owned())
+    }
+
+    async fn event(&mut self) -> Event {
         let now = |messages, next: &str| {
             Event::Page(Page {
                 log: next.rsplit('.').next().unwrap().to_owned(),
@@ -435,20 +478,30 @@ impl Reader {
                 more: false,
             })
         };
+        if !self.begun {
+            let greeting = self.greeting().await;
+            return greeting.map_or(Event::Cut, |next| now(Vec::new(), &next));
+        }
+        // A sign of life is one line, and no event.
+        let Some(line) = self.until(b"\n").await else {
+            return Event::Cut;
+        };
+        if line == b":" {
+            return now(Vec::new(), &self.cursor);
+        }
+        assert!(!line.is_empty(), "an event of nothing");
+        self.text.splice(0..0, line.into_iter().chain(*b"\n"));
+        let Some(block) = self.block().await else {
+            return Event::Cut;
+        };
+        let fields: Vec<(&str, &str)> = block
+            .split('\n')
+            .map(|line| line.split_once(": ").unwrap_or((line, "")))
+            .collect();
         match fields[..] {
-            [("retry", retry), ("id", id)] if !self.begun => {
-                self.retry_ms = Some(retry.parse().unwrap());
-                now(Vec::new(), id)
-            }
-            _ if !self.begun => panic!("at the beginning: {block:?}"),
             [("id", id), ("data", data)] => {
                 let message = serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}"));
                 now(vec![message], id)
-            }
-            [(":", "")] => now(Vec::new(), &self.cursor),
-            [(":", ""), ("id", id)] => {
-                assert_ne!(id, self.cursor, "it has not moved");
-                now(Vec::new(), id)
             }
             [("event", "end"), ("id", id), ("data", data)] => {
                 let object: Value = serde_json::from_str(data).unwrap();
@@ -464,7 +517,11 @@ impl Reader {
         let Some(line) = self.until(b"\n").await else {
             return Event::Cut;
         };
-        assert!(!line.contains(&b'\r'));
+        let text = std::str::from_utf8(&line).unwrap();
+        assert!(
+            !text.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}']),
+            "{text:?}"
+        );
         if line.starts_with(b"{\"end\":") {
             let object: Value = serde_json::from_slice(&line).unwrap();
             object["end"]["next"]

@@ -59,7 +59,7 @@ async fn streams_begin_with_every_header_and_an_old_client_gets_them_without_chu
             let mut expected = vec![
                 "access-control-allow-origin: https://app.example".to_owned(),
                 "access-control-expose-headers: retry-after".to_owned(),
-                "cache-control: no-store".to_owned(),
+                "cache-control: no-store, no-transform".to_owned(),
                 "connection: close".to_owned(),
                 format!("content-type: {content_type}"),
             ];
@@ -186,11 +186,12 @@ async fn the_first_block_names_the_cursor_also_of_now() {
             let Event::Page(page) = reader.next().await else {
                 panic!("{way:?}: no first block");
             };
-            assert!(
-                page.messages.is_empty() && page.next.starts_with(first),
-                "{way:?} {page:?}"
-            );
-            assert_eq!(page.next.len(), "0.0.00000000".len());
+            assert!(page.messages.is_empty(), "{way:?} {page:?}");
+            // Events name it only to whom it is news: the reader checks that.
+            if way != Way::Sse || after == "now" {
+                assert!(page.next.starts_with(first), "{way:?} {page:?}");
+                assert_eq!(page.next.len(), "0.0.00000000".len());
+            }
             let old = if count == 0 { 0 } else { count + number };
             assert_eq!(reader.count(old).await.len(), old, "{way:?} {after}");
             server.push("alice", "bob", "1").await;
@@ -217,6 +218,11 @@ async fn the_last_event_id_wins_over_after_and_is_checked_as_strictly() {
         ("last-event-id: 4.0", "after=99.0", vec![5]),
         ("last-event-id: 0", "", vec![1, 2, 3, 4, 5]),
         ("last-event-id:", "after=4.0", vec![5]),
+        ("x: y", "after=now&lastEventId=3.0", vec![4, 5]),
+        ("x: y", "last_event_id=3.0&after=99.0", vec![4, 5]),
+        ("x: y", "after=1.0&last-event-id=4.0", vec![5]),
+        ("x: y", "after=4.0&lastEventId=", vec![5]),
+        ("last-event-id: 4.0", "after=now&lastEventId=1.0", vec![5]),
     ] {
         let mut reader = open(&[header], after).await.unwrap();
         let got = reader.count(ids.len()).await;
@@ -237,6 +243,8 @@ async fn the_last_event_id_wins_over_after_and_is_checked_as_strictly() {
             "{header}"
         );
     }
+    let refusal = open(&[], "after=0&lastEventId=x").await.err().unwrap();
+    assert_eq!((refusal.status, &*refusal.code()), (400, "bad_cursor"));
     // The others do not know the header.
     let mut reader = Reader::asking(
         server.client,
@@ -248,6 +256,78 @@ async fn the_last_event_id_wins_over_after_and_is_checked_as_strictly() {
     .await
     .unwrap();
     assert_eq!(reader.messages().await.len(), 1);
+}
+
+/// Asks for the events of a query; the fields of the only one that comes.
+async fn refused_as_event(server: &TestServer, query: &str, header: &str) -> (u64, Value) {
+    let mut http = server.connect().await;
+    let path = format!("/v1/inbox/sse?refusals=event&{query}");
+    let reply = http.request("GET", &path, &[header, ORIGIN], "").await;
+    assert_eq!(reply.status, 200, "{query}: {reply:?}");
+    for (name, value) in [
+        ("content-type", "text/event-stream; charset=utf-8"),
+        ("cache-control", "no-store, no-transform"),
+        ("access-control-allow-origin", "https://app.example"),
+    ] {
+        assert_eq!(reply.header(name), Some(value), "{query}");
+    }
+    let text = reply.text();
+    let fields = text.strip_prefix("retry: ").unwrap();
+    let (retry, fields) = fields.split_once("\nevent: end\ndata: ").unwrap();
+    let data = fields.strip_suffix("\n\n").unwrap();
+    assert!(!data.contains('\n'), "{text}");
+    (retry.parse().unwrap(), serde_json::from_str(data).unwrap())
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_event_for_those_who_ask_for_it() {
+    let server = TestServer::with_hub(|options| options.waiters_per_user_max = 1, |_| {}).await;
+    push_many(&server, ("to", "bob"), 0..3).await;
+    let token = TestServer::token("bob");
+    let bearer = format!("authorization: Bearer {token}");
+    let expired = TestServer::token_of(&halley::token::Claims {
+        user: "bob".to_owned(),
+        send: true,
+        expires_at: halley::clock::now_s() - 60,
+    });
+    let expired = format!("authorization: Bearer {expired}");
+    let check = async |query: &str, header: &str, status: u64, code: &str| {
+        let (retry_ms, problem) = refused_as_event(&server, query, header).await;
+        assert_eq!(
+            (problem["status"].as_u64(), &problem["code"]),
+            (Some(status), &code.into())
+        );
+        let soon = matches!(status, 429 | 503);
+        assert_eq!(problem["reconnect"], soon, "{code}");
+        let pauses = if soon { 900..2300 } else { 54_000..66_001 };
+        assert!(pauses.contains(&retry_ms), "{code}: {retry_ms}");
+        problem
+    };
+    check("after=0", "x: y", 401, "unauthorized").await;
+    check("after=0", "authorization: Basic x", 401, "unauthorized").await;
+    check("after=0&token=x.y.z", "x: y", 401, "unauthorized").await;
+    check("after=0", &expired, 401, "token_expired").await;
+    check("after=x", &bearer, 400, "bad_cursor").await;
+    check("heartbeat=x\u{2028}", &bearer, 400, "bad_query").await;
+    let ahead = check("after=9.9", &bearer, 409, "cursor_ahead").await;
+    assert!(ahead["restart"].as_str().unwrap().starts_with("3.0."));
+    let held = Reader::open(server.client, Way::Sse, &token, "0").await;
+    let mut held = held.ok().unwrap();
+    assert_eq!(held.count(3).await.len(), 3);
+    check("after=0", &bearer, 429, "too_many_waiters").await;
+    server.hub.close();
+    check("after=0", &bearer, 503, "closing").await;
+    // Without the option, or with another value, the status tells.
+    for (query, status) in [
+        ("after=9.9", 503),
+        ("refusals=events", 400),
+        ("refusals=", 400),
+    ] {
+        let refused = Reader::refused(server.client, Way::Sse, &token, query).await;
+        assert_eq!(refused.status, status, "{query}");
+    }
+    let refused = Reader::refused(server.client, Way::Stream, "x", "refusals=event").await;
+    assert_eq!(refused.status, 401);
 }
 
 #[tokio::test]

@@ -48,6 +48,8 @@ fn body(random: &mut Random) -> String {
         "\\u0000",
         "\\ud83d\\ude00",
         "\u{2028}",
+        "\u{2029}",
+        "\u{85}",
         "\u{feff}",
         "data: ",
         "id: 1.1",
@@ -160,6 +162,9 @@ fn compare(what: &str, mut got: Vec<Message>, mut right: Vec<Message>) {
 /// As a text of lines has it.
 fn on_one_line(body: &str) -> String {
     body.replace(['\r', '\n'], " ")
+        .replace('\u{85}', "\\u0085")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
 }
 
 fn encoded(name: &str) -> String {
