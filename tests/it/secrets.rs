@@ -94,6 +94,6 @@ async fn wrong_keys_and_tokens_and_foreign_pages_are_logged_once() {
             .collect();
         assert_eq!(lines.len(), 1, "{words} {about}: {log}");
     }
-    assert_eq!(log.matches(" WARN ").count(), 4, "{log}");
+    assert_eq!(log.matches(" WARN halley::http").count(), 4, "{log}");
     assert!(!log.contains(WRONG), "{log}");
 }
