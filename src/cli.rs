@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod demo;
 mod history;
+mod interrupt;
 mod line;
 mod push;
 mod rebuild;

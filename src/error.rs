@@ -73,6 +73,18 @@ pub enum Error {
         /// Bytes that must stay free.
         needed: u64,
     },
+    /// The paths of the data directory no longer name what the server opened.
+    #[error("{what} while the server runs; nothing was written")]
+    DataMoved {
+        /// The directory or file, and what became of it.
+        what: String,
+    },
+    /// A write or sync has not come back for long.
+    #[error("the disk has not finished a write or sync for {seconds} s")]
+    DiskStalled {
+        /// How long.
+        seconds: u64,
+    },
     /// A write or sync failed earlier: nothing more is written until a restart.
     #[error(
         "an earlier write failed: the server refuses writes until it is restarted; what was acknowledged is safe"

@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::{Config, Durability, IcometRules, KeyError};
 use crate::http::{self, App, Face, Parts, Timeouts};
-use crate::hub::{self, Hub};
+use crate::hub::{self, Closed, Hub};
 use crate::logging;
 use crate::secret::{self, KeySource};
 use crate::signals::{self, Hangup, Request, Signals};
@@ -57,6 +57,11 @@ pub enum ServeError {
         "the stop took longer than {0:?} (shutdown-s): the next start checks the readable view; nothing acknowledged is lost"
     )]
     Deadline(Duration),
+    /// The stop left no mark.
+    #[error(
+        "stopped, but not cleanly ({0}): the next start checks the readable view; nothing acknowledged is lost"
+    )]
+    Unmarked(String),
     /// A second signal came while it stopped.
     #[error(
         "ended at once, as a second signal asked: the next start checks the readable view; nothing acknowledged is lost"
@@ -160,12 +165,11 @@ impl Server {
         serving.shutdown().await;
         let closing = spawn_blocking(move || hub.close());
         let closed = tokio::time::timeout_at(began + grace, closing).await;
-        closed
-            .map_err(|_| ServeError::Deadline(grace))?
-            .unwrap_or_else(|e| {
-                error!(error = %e, "the store did not close cleanly");
-            });
-        Ok(())
+        match closed.map_err(|_| ServeError::Deadline(grace))? {
+            Ok(Closed::Unmarked(why)) => Err(ServeError::Unmarked(why)),
+            Ok(Closed::Cleanly | Closed::Before) => Ok(()),
+            Err(e) => Err(ServeError::Unmarked(e.to_string())),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::interrupt::until_signal;
 use super::{Failure, output};
 use crate::config::Config;
 use crate::hub::{Rebuilt, rebuild};
@@ -18,8 +19,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
-    let Rebuilt { offset, heads } =
-        rebuild(&config.data, args.accept_loss, config.store.cache_bytes)?;
+    let (data, accept_loss) = (config.data.clone(), args.accept_loss);
+    let cache_bytes = config.store.cache_bytes;
+    let rebuilt = until_signal(move || rebuild(&data, accept_loss, cache_bytes));
+    let Rebuilt { offset, heads } = rebuilt.map_err(|e| Failure::Serve(e.into()))??;
     if args.json {
         let made = serde_json::json!({ "entries": offset, "messages": heads });
         return writeln!(out, "{made}").map_err(output);

@@ -33,17 +33,24 @@ pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(
     if shown {
         drop(write!(terminal, "\r\x1b[K"));
     }
-    if let (Err(Error::Journal { .. }), false) = (&found, args.json) {
+    if let Err(e @ (Error::Journal { .. } | Error::JournalBehind { .. })) = &found {
         let (entries, messages) = good;
-        writeln!(
-            out,
-            "{} is damaged. Good up to there: {entries} entries in the journal, direct messages up to {} and group \
-             messages up to {}.",
-            config.data.display(),
-            messages.direct,
-            messages.group
-        )
-        .map_err(output)?;
+        if args.json {
+            let found = serde_json::json!({
+                "ok": false, "entries": entries, "messages": messages, "error": e.to_string(),
+            });
+            writeln!(out, "{found}").map_err(output)?;
+        } else {
+            writeln!(
+                out,
+                "{} is damaged. Good up to there: {entries} entries in the journal, direct messages up to {} and group \
+                 messages up to {}.",
+                config.data.display(),
+                messages.direct,
+                messages.group
+            )
+            .map_err(output)?;
+        }
     }
     let Verified {
         entries,

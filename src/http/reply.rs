@@ -179,7 +179,8 @@ impl Refusal {
                 Error::Busy => Code::Busy,
                 Error::Closing => Code::Closing,
                 Error::DiskFull { .. } => Code::DiskFull,
-                Error::WritesRefused => Code::WritesRefused,
+                Error::WritesRefused | Error::DataMoved { .. } => Code::WritesRefused,
+                Error::DiskStalled { .. } => Code::DiskStalled,
                 Error::StoreDamaged => Code::StoreDamaged,
             },
             Self::BadRequest(_) => Code::BadRequest,
@@ -251,7 +252,9 @@ impl Refusal {
         match self.code() {
             Code::Busy | Code::TooManyWaiters | Code::TooManyRequests => Some(1),
             Code::Closing | Code::TooManyConnections => Some(2),
-            Code::DiskFull | Code::WritesRefused | Code::StoreDamaged => Some(30),
+            Code::DiskFull | Code::DiskStalled | Code::WritesRefused | Code::StoreDamaged => {
+                Some(30)
+            }
             _ => None,
         }
     }
@@ -308,6 +311,7 @@ codes! {
     Busy SERVICE_UNAVAILABLE "busy" "The server is busy";
     Closing SERVICE_UNAVAILABLE "closing" "The server is stopping";
     DiskFull SERVICE_UNAVAILABLE "disk_full" "The disk is nearly full";
+    DiskStalled SERVICE_UNAVAILABLE "disk_stalled" "The disk does not answer";
     WritesRefused SERVICE_UNAVAILABLE "writes_refused" "The server refuses writes";
     StoreDamaged SERVICE_UNAVAILABLE "store_damaged" "The readable view is damaged";
     TooManyConnections SERVICE_UNAVAILABLE "too_many_connections" "All connections are taken";

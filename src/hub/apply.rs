@@ -68,7 +68,12 @@ pub(super) fn catch_up(
     }
     if state.applied.offset < end {
         let (journal, applied) = (state.applied.offset, end);
-        return Err(store::Error::JournalBehind { journal, applied });
+        let data = view.directory().to_owned();
+        return Err(store::Error::JournalBehind {
+            journal,
+            applied,
+            data,
+        });
     }
     Ok(())
 }
@@ -89,7 +94,7 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.progress.end();
         if std::thread::panicking() {
-            self.0.refuse_writes();
+            self.0.refuse_after_panic();
         }
         self.0.pending.give_up();
     }
@@ -111,7 +116,7 @@ impl ApplyStage {
                     error = e.cause(),
                     "the readable view failed: writes are refused until a restart"
                 );
-                self.inner.refuse_writes();
+                self.inner.refuse_writes(&e);
                 break;
             }
         }

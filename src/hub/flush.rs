@@ -1,10 +1,10 @@
 //! Makes the view durable in a thread of its own, off the path of the acknowledgement. Not for safety, which
 //! the journal gives, but so that sled always recovers and little is applied again at the next start.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::disk::{Refused, UnderWay};
 use crate::store::{Error, View, Writes};
 
 /// Flush after this many rows, of which a direct message has four: sled recovers if less than a segment of its
@@ -34,7 +34,8 @@ impl Written {
 pub(super) struct Flusher {
     written: Mutex<Written>,
     changed: Condvar,
-    failure: Arc<AtomicBool>,
+    failure: Arc<Refused>,
+    flushing: Arc<UnderWay>,
 }
 
 impl Flusher {
@@ -82,14 +83,19 @@ impl Flusher {
         }
     }
 
-    /// Becomes true when a flush fails: what sled holds on disk is not known then.
-    pub(super) fn failure(&self) -> Arc<AtomicBool> {
+    /// Is set when a flush fails: what sled holds on disk is not known then.
+    pub(super) fn failure(&self) -> Arc<Refused> {
         Arc::clone(&self.failure)
     }
 
+    /// The flush that is under way.
+    pub(super) fn flushing(&self) -> Arc<UnderWay> {
+        Arc::clone(&self.flushing)
+    }
+
     /// A flush failed, and is not tried again.
-    pub(super) fn fail(&self) {
-        self.failure.store(true, Ordering::Release);
+    pub(super) fn fail(&self, cause: &Error) {
+        self.failure.set(cause);
         self.lock().failed = true;
         self.changed.notify_all();
     }
@@ -115,12 +121,12 @@ impl Flusher {
             }
             let (rows, bytes) = (written.rows, written.bytes);
             drop(written);
-            if let Err(e) = flush() {
+            if let Err(e) = self.flushing.during(flush) {
                 tracing::error!(
                     error = e.cause(),
                     "the readable view cannot be flushed: writes are refused until a restart"
                 );
-                return self.fail();
+                return self.fail(&e);
             }
             written = self.lock();
             written.rows -= rows;
@@ -137,7 +143,7 @@ struct Ending<'a>(&'a Flusher);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail();
+            self.0.fail(&Error::View("a flush of it panicked".into()));
         }
     }
 }

@@ -13,7 +13,7 @@ use super::Inner;
 use super::accept::{Proposal, Waiting};
 use super::times::{Stamp, Times};
 use crate::error::Error;
-use crate::store::{self, Command, Entry, Journal, free_bytes};
+use crate::store::{self, Command, Entry, Journal, Room};
 
 /// An entry is closed when it holds this many commands; one proposal is never divided.
 const ENTRY_COMMANDS: usize = 256;
@@ -146,7 +146,9 @@ impl JournalStage {
             let stopped = || store::Error::View("applying has stopped".into());
             progress.heads_at(offset).ok_or_else(stopped)
         };
-        if let Err(e) = self.journal.append(entry, heads) {
+        let journal = &mut self.journal;
+        let appended = (self.inner.disk.journal).during(|| journal.append(entry, heads));
+        if let Err(e) = appended {
             self.fail(&e);
         }
         // If applying ended meanwhile, it may have given up those who wait before these were among them.
@@ -157,37 +159,33 @@ impl JournalStage {
 
     /// Asks the system now and then: between two questions less is written than is kept free.
     fn check_disk(&mut self) -> Result<(), Error> {
-        if self
+        let disk = &self.inner.disk;
+        let asked = self
             .roomy
-            .is_some_and(|asked| asked.elapsed() < DISK_CHECKED_EVERY)
-        {
+            .is_some_and(|asked| asked.elapsed() < DISK_CHECKED_EVERY);
+        if asked && !disk.is_moved() {
             return Ok(());
         }
-        let needed = self.inner.options.disk_free_min_bytes;
-        match free_bytes(&self.inner.options.data) {
-            Ok(free) if free < needed => {
-                self.roomy = None;
-                if self
-                    .told_full
-                    .is_none_or(|told| told.elapsed() >= FULL_TOLD_EVERY)
-                {
-                    self.told_full = Some(Instant::now());
-                    warn!(
-                        free,
-                        needed, "the disk is nearly full: pushes are refused until there is space"
-                    );
-                }
-                Err(Error::DiskFull { free, needed })
+        self.roomy = None;
+        disk.in_place()?;
+        if let Err(full) = disk.roomy() {
+            let told = &mut self.told_full;
+            if told.is_none_or(|told| told.elapsed() >= FULL_TOLD_EVERY) {
+                *told = Some(Instant::now());
+                let Room { path, bytes, .. } = disk.room().unwrap_or_default();
+                let needed = self.inner.options.disk_free_min_bytes;
+                warn!(path = %path.display(), free = bytes, needed,
+                    "the disk is nearly full: pushes are refused until there is space");
             }
-            _ => {
-                self.roomy = Some(Instant::now());
-                Ok(())
-            }
+            return Err(full);
         }
+        self.roomy = Some(Instant::now());
+        Ok(())
     }
 
     fn sync(&mut self) {
-        if let Err(e) = self.journal.sync() {
+        let journal = &mut self.journal;
+        if let Err(e) = (self.inner.disk.journal).during(|| journal.sync()) {
             self.fail(&e);
         }
     }
@@ -198,7 +196,11 @@ impl JournalStage {
             error = e.cause(),
             "the journal failed: writes are refused until a restart"
         );
-        self.inner.refuse_writes();
+        // Of a segment that is gone the directories may say more.
+        match self.inner.disk.in_place() {
+            Err(moved) => self.inner.refuse_writes(&moved),
+            Ok(()) => self.inner.refuse_writes(e),
+        }
         self.inner.pending.give_up();
     }
 }
@@ -209,7 +211,7 @@ struct Ending<'a>(&'a Inner);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.refuse_writes();
+            self.0.refuse_after_panic();
             self.0.pending.give_up();
         }
     }

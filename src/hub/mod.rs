@@ -8,6 +8,7 @@ mod apply;
 mod channel;
 mod check;
 mod conversations;
+mod disk;
 mod feed;
 mod flush;
 mod history;
@@ -38,6 +39,7 @@ use tracing::error;
 pub use accept::GroupChange;
 pub use channel::{ChannelPage, icomet_group, icomet_user};
 pub use feed::Feed;
+pub use open::Closed;
 pub use plan::GroupReceipt;
 pub use rebuild::{Rebuilt, rebuild};
 pub use verify::{Compared, Verified, verify};
@@ -46,9 +48,10 @@ use crate::clock;
 use crate::error::Error;
 use crate::model::{Device, GroupName, Lineage, LogId, Position, Transport, UserName};
 pub use crate::store::HistoryMode;
-use crate::store::{self, JournalSize, View, free_bytes};
+use crate::store::{self, JournalSize, View};
 use accept::Proposal;
 use channel::Channels;
+use disk::{Disk, Refused};
 use journal::Pending;
 use membership::Memberships;
 use open::Running;
@@ -116,7 +119,7 @@ pub struct Status {
     pub waiters: usize,
     /// Bytes that sled takes on disk.
     pub view_bytes: u64,
-    /// Bytes free on the data directory's disk.
+    /// Bytes free on the data directory's disk; the least, where it is on several.
     pub disk_free_bytes: u64,
     /// `ok`, or why writes are refused.
     pub writes: String,
@@ -171,8 +174,9 @@ struct Inner {
     waiters: Waiters,
     /// For lists of conversations.
     lists: Arc<Turns>,
+    disk: Disk,
     /// Set when anything that is written fails; also by the flusher.
-    refused: Arc<AtomicBool>,
+    refused: Arc<Refused>,
     damaged: AtomicBool,
     closing: AtomicBool,
     running: Mutex<Option<Running>>,
@@ -233,11 +237,10 @@ impl Hub {
         if self.0.damaged.load(Ordering::Acquire) {
             return Err(Error::StoreDamaged);
         }
-        let needed = self.0.options.disk_free_min_bytes;
-        match free_bytes(&self.0.options.data) {
-            Ok(free) if free < needed => Err(Error::DiskFull { free, needed }),
-            _ => Ok(()),
-        }
+        let disk = &self.0.disk;
+        disk.in_place()?;
+        disk.answers()?;
+        disk.roomy()
     }
 
     /// Figures for operators.
@@ -269,10 +272,12 @@ impl Hub {
             queued_bytes: inner.queued_bytes.load(Ordering::Relaxed),
             waiters: inner.waiters.count(),
             view_bytes: view.as_ref().map_or(0, |view| view.disk_bytes()),
-            disk_free_bytes: free_bytes(&inner.options.data).unwrap_or(0),
-            writes: self
-                .ready()
-                .map_or_else(|error| error.to_string(), |()| "ok".into()),
+            disk_free_bytes: inner.disk.room().map_or(0, |room| room.bytes),
+            writes: match (self.ready(), inner.refused.cause()) {
+                (Err(error), Some(cause)) => format!("{error} ({cause})"),
+                (Err(error), None) => error.to_string(),
+                (Ok(()), _) => "ok".into(),
+            },
         }
     }
 
@@ -338,15 +343,16 @@ impl Inner {
 
     /// Whether what was accepted may still be written.
     fn not_refused(&self) -> Result<(), Error> {
-        if self.refused.load(Ordering::Acquire) {
-            Err(Error::WritesRefused)
-        } else {
-            Ok(())
-        }
+        self.refused.check()
     }
 
-    fn refuse_writes(&self) {
-        self.refused.store(true, Ordering::Release);
+    fn refuse_writes(&self, cause: &(dyn std::error::Error + 'static)) {
+        self.refused.set(cause);
+    }
+
+    /// A thread that writes has ended in a panic, which the log has.
+    fn refuse_after_panic(&self) {
+        self.refuse_writes(&store::Error::View("a thread that writes panicked".into()));
     }
 }
 

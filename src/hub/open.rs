@@ -14,6 +14,7 @@ use super::apply::ApplyStage;
 use super::channel::Channels;
 use super::check::Check;
 use super::conversations::LISTS_MAX;
+use super::disk::{Disk, Watch, chain};
 use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
@@ -24,7 +25,19 @@ use super::turns::Turns;
 use super::wake::Waiters;
 use super::watermark::{Progress, Watermark};
 use super::{Durability, Hub, Inner, Options};
-use crate::store::{Directory, Error, Journal, View};
+use crate::error;
+use crate::store::{Directory, Error, Held, Journal, View, explain_full};
+
+/// How a hub was closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The next start trusts the readable view as it is.
+    Cleanly,
+    /// The next start checks it, or makes it anew; and why.
+    Unmarked(String),
+    /// It was closed before.
+    Before,
+}
 
 /// The threads of an open hub, and the directory that they work on.
 #[derive(Debug)]
@@ -35,11 +48,17 @@ pub(super) struct Running {
     flush: JoinHandle<()>,
     flusher: Arc<Flusher>,
     check: Check,
+    watch: Watch,
 }
 
 impl Hub {
     /// Opens a data directory, or makes one, and starts the stages. Long work is logged as it goes on.
     pub fn open(options: Options) -> Result<Self, Error> {
+        let data = options.data.clone();
+        Self::open_directory(options).map_err(|e| explain_full(&data, e))
+    }
+
+    fn open_directory(options: Options) -> Result<Self, Error> {
         let mut directory = Directory::open(&options.data)?;
         let always = options.durability == Durability::Always;
         let mut journal = Journal::open(&directory, always)?;
@@ -47,11 +66,12 @@ impl Hub {
         directory.check_end(end)?;
         let trust = directory.trust(end)?;
         let fork = directory.must_fork();
-        directory.begin(!always)?;
+        directory.must_have_room()?;
+        directory.begin(!always, end)?;
         let mut recovered = recover(&directory, &mut journal, trust, fork, options.cache_bytes)?;
         journal.cut_tail()?;
         if fork {
-            directory.fork(recovered.state.applied.heads)?;
+            directory.fork(recovered.state.applied.heads, end)?;
             journal.go_on_as(directory.lineage().log);
             recovered.state.applied.log = directory.lineage().log;
         }
@@ -60,7 +80,7 @@ impl Hub {
 
     /// Refuses writes and new feeds, and tells those that wait; then everything accepted is committed. Blocks.
     /// Only the first call does it.
-    pub fn close(&self) {
+    pub fn close(&self) -> Closed {
         self.begin_close();
         self.0
             .queue
@@ -73,8 +93,16 @@ impl Hub {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(running) = running {
-            self.finish(running);
+        match running.map(|running| self.finish(running)) {
+            Some(Ok(())) => Closed::Cleanly,
+            Some(Err(why)) => {
+                warn!(
+                    why,
+                    "the stop left no mark: the next start checks the readable view"
+                );
+                Closed::Unmarked(why)
+            }
+            None => Closed::Before,
         }
     }
 
@@ -84,7 +112,8 @@ impl Hub {
         self.0.waiters.close();
     }
 
-    fn finish(&self, running: Running) {
+    /// `Err`: why there is no mark.
+    fn finish(&self, running: Running) -> Result<(), String> {
         let Running {
             directory,
             journal,
@@ -92,8 +121,10 @@ impl Hub {
             flush,
             flusher,
             check,
+            watch,
         } = running;
         check.stop();
+        watch.stop();
         let journal = joined("journal", journal);
         let offset = joined("apply", apply);
         flusher.stop();
@@ -104,21 +135,20 @@ impl Hub {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(view) = view.and_then(unshared) else {
-            warn!("reads are still under way: the next start will check the readable view");
-            return;
-        };
-        let sound =
-            !self.0.refused.load(Ordering::Acquire) && !self.0.damaged.load(Ordering::Acquire);
-        let (Some(offset), true, Some(()), Some(())) = (offset, sound, journal, flushed) else {
-            return;
-        };
-        if let Err(e) = close_view(view, &directory, self.0.options.cache_bytes, offset) {
-            warn!(
-                error = e.cause(),
-                "the stop left no mark: the next start will check the readable view"
-            );
+        let view = view.and_then(unshared);
+        let view = view.ok_or("reads of the readable view are still under way")?;
+        if let Some(cause) = self.0.refused.cause() {
+            return Err(cause.to_owned());
         }
+        if self.0.damaged.load(Ordering::Acquire) {
+            return Err(error::Error::StoreDamaged.to_string());
+        }
+        let (Some(offset), Some(()), Some(())) = (offset, journal, flushed) else {
+            return Err("a thread that writes panicked".into());
+        };
+        // Whatever is there now is not ours to open and to mark.
+        self.0.disk.in_place().map_err(|e| e.to_string())?;
+        close_view(view, &directory, self.0.options.cache_bytes, offset).map_err(|e| chain(&e))
     }
 }
 
@@ -172,6 +202,7 @@ fn start(
     } = recovered;
     let (sender, queue) = sync_channel(QUEUE_PROPOSALS);
     let applied = *state.applied();
+    let held = Held::new(&directory, &journal)?;
     let inner = Arc::new(Inner {
         lineage: directory.lineage(),
         floor: applied.floor,
@@ -192,6 +223,7 @@ fn start(
         woken: Watermark::default(),
         waiters: Waiters::new(),
         lists: Turns::new(LISTS_MAX),
+        disk: Disk::new(held, flusher.flushing(), options.disk_free_min_bytes),
         refused: flusher.failure(),
         damaged: AtomicBool::new(false),
         closing: AtomicBool::new(false),
@@ -227,6 +259,7 @@ fn start(
         flush,
         flusher,
         check: Check::start(&inner, full_segments)?,
+        watch: Watch::start(&inner)?,
     };
     *inner.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     Ok(Hub(inner))
@@ -265,7 +298,11 @@ mod tests {
             assert!(hub.ready().is_ok());
             if fails {
                 let running = hub.0.running.lock().unwrap();
-                running.as_ref().unwrap().flusher.fail();
+                running
+                    .as_ref()
+                    .unwrap()
+                    .flusher
+                    .fail(&Error::View("as the disk fails".into()));
             }
             assert_eq!(hub.ready().is_err(), fails, "before any other write");
             hub.close();

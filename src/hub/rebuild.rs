@@ -1,13 +1,12 @@
 //! `halley rebuild`: the view made anew, and a damaged journal cut where its operator accepts the loss.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use super::open::{close_view, unshared};
-use super::recover::{Recovered, Stopping, attempt, guarded};
+use super::recover::{Recovered, Stopping, attempt, check_view_end};
 use crate::clock;
 use crate::model::Position;
-use crate::store::{Directory, Error, Journal, Trust, View};
+use crate::store::{Aside, Directory, Error, Journal, Trust};
 
 /// What a rebuild made.
 #[derive(Clone, Copy, Debug)]
@@ -16,22 +15,6 @@ pub struct Rebuilt {
     pub offset: u64,
     /// The last ids.
     pub heads: Position,
-}
-
-/// Refuses a journal that lacks what was applied, as far as the mark of a clean stop or the view can tell.
-fn check_view_end(directory: &Directory, end: u64, cache_bytes: u64) -> Result<(), Error> {
-    directory.check_end(end)?;
-    if directory.must_fork() || !directory.sled().is_dir() {
-        return Ok(());
-    }
-    match guarded(directory, || View::open(directory, cache_bytes)) {
-        Ok((_, applied)) if applied.offset > end => Err(Error::JournalBehind {
-            journal: end,
-            applied: applied.offset,
-        }),
-        // A view that does not open is what a rebuild is for.
-        _ => Ok(()),
-    }
 }
 
 /// Makes the view of a data directory anew from its journal. With `accept_loss`, a damaged journal is first
@@ -43,16 +26,18 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
     let (_, _, end) = journal.identity();
     // Before anything is changed: what cannot be read must not replace what can.
     journal.full_segments()?.drain()?;
-    if !accept_loss {
-        check_view_end(&directory, end, cache_bytes)?;
-    }
+    let ahead = match check_view_end(&directory, end, cache_bytes) {
+        Err(Error::JournalBehind { .. }) if accept_loss => true,
+        checked => checked.map(|()| lost)?,
+    };
     let behind = directory.trust(end)? != Trust::Clean;
     let fork = directory.must_fork() || lost || (accept_loss && behind);
     if fork {
         directory.expect_loss()?;
     }
-    directory.begin(false)?;
-    directory.set_sled_aside(clock::now_ms())?;
+    directory.begin(false, end)?;
+    let aside = if ahead { Aside::Ahead } else { Aside::Damaged };
+    let latest = directory.set_sled_aside(aside, clock::now_ms())?;
     journal.cut_tail()?;
     let recovered = attempt(&directory, &mut journal, Trust::Rebuild, cache_bytes)?;
     let Recovered {
@@ -67,17 +52,17 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
         heads: state.applied().heads,
     };
     if fork {
-        directory.fork(rebuilt.heads)?;
+        directory.fork(rebuilt.heads, end)?;
     }
     let failure = flusher.failure();
     drop((follower, state, journal));
     drop(Stopping(Some((flusher, flush))));
-    if failure.load(Ordering::Acquire) {
-        return Err(Error::View("a flush of it failed".into()));
+    if let Some(cause) = failure.cause() {
+        return Err(Error::View(format!("a flush of it failed: {cause}")));
     }
     let view = unshared(view).ok_or_else(|| Error::View("it is still in use".into()))?;
     close_view(view, &directory, cache_bytes, rebuilt.offset)?;
-    directory.remove_set_aside()?;
+    directory.remove_set_aside(latest.as_deref())?;
     Ok(rebuilt)
 }
 
@@ -250,7 +235,9 @@ mod tests {
         let file = OpenOptions::new().write(true).open(&segment).unwrap();
         file.set_len(length).unwrap();
         let refused = |error: Error| match error {
-            Error::JournalBehind { journal, applied } => assert_eq!((journal, applied), (1, 2)),
+            Error::JournalBehind {
+                journal, applied, ..
+            } => assert_eq!((journal, applied), (1, 2)),
             other => panic!("{other}"),
         };
         refused(verify(data, CACHE, &mut |_, _| ()).unwrap_err());

@@ -12,7 +12,7 @@ use super::flush::Flusher;
 use super::open::joined;
 use super::state::State;
 use crate::clock;
-use crate::store::{Directory, Error, Follower, Journal, SLED_OPEN_THREAD, Trust, View};
+use crate::store::{Aside, Directory, Error, Follower, Journal, SLED_OPEN_THREAD, Trust, View};
 
 /// A view that holds all of the journal.
 pub(super) struct Recovered {
@@ -32,20 +32,28 @@ pub(super) fn recover(
     fork: bool,
     cache_bytes: u64,
 ) -> Result<Recovered, Error> {
+    let mut aside = Aside::Damaged;
     if trust != Trust::Rebuild {
         let tried = attempt(directory, journal, trust, cache_bytes);
         if !must_be_made_anew(&tried, fork) {
+            if tried.is_ok() {
+                directory.remove_set_aside(None)?;
+            }
             return tried;
+        }
+        if let Err(Error::JournalBehind { .. }) = tried {
+            aside = Aside::Ahead;
         }
     }
     let began = Instant::now();
+    let mut latest = None;
     if directory.sled().exists() {
         // What cannot be read must not replace what, perhaps, can.
         journal.full_segments()?.drain()?;
-        directory.set_sled_aside(clock::now_ms())?;
+        latest = directory.set_sled_aside(aside, clock::now_ms())?;
     }
     let recovered = attempt(directory, journal, Trust::Rebuild, cache_bytes)?;
-    directory.remove_set_aside()?;
+    directory.remove_set_aside(latest.as_deref())?;
     let applied = recovered.state.applied();
     if applied.offset > 0 {
         info!(
@@ -70,7 +78,9 @@ fn must_be_made_anew(tried: &Result<Recovered, Error>, fork: bool) -> bool {
             true
         }
         // What was acknowledged may be lost then, and the log gets a new id.
-        Err(Error::JournalBehind { journal, applied }) if fork => {
+        Err(Error::JournalBehind {
+            journal, applied, ..
+        }) if fork => {
             warn!(
                 journal,
                 applied, "the readable view is ahead of the journal: it is made anew"
@@ -114,6 +124,27 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no reason given")
 }
 
+/// Refuses a journal that lacks what was applied, as far as the mark of a clean stop or the view can tell.
+pub(super) fn check_view_end(
+    directory: &Directory,
+    end: u64,
+    cache_bytes: u64,
+) -> Result<(), Error> {
+    directory.check_end(end)?;
+    if directory.must_fork() || !directory.sled().is_dir() {
+        return Ok(());
+    }
+    match guarded(directory, || View::open(directory, cache_bytes)) {
+        Ok((_, applied)) if applied.offset > end => Err(Error::JournalBehind {
+            journal: end,
+            applied: applied.offset,
+            data: directory.path().to_owned(),
+        }),
+        // A view that does not open is what a rebuild is for.
+        _ => Ok(()),
+    }
+}
+
 fn recovered(
     directory: &Directory,
     journal: &mut Journal,
@@ -138,6 +169,7 @@ fn recovered(
         return Err(Error::JournalBehind {
             journal: end,
             applied: applied.offset,
+            data: directory.path().to_owned(),
         });
     }
     let view = Arc::new(view);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::plan::plan;
+use super::recover::check_view_end;
 use super::state::State;
 use crate::model::{Message, Position, Receiver, UserName};
 use crate::store::{Applied, Directory, Error, Follower, Trust, View, Writes};
@@ -46,12 +47,16 @@ pub fn verify(
     let applied = check_journal(&directory, progress)?;
     directory.check_end(applied.offset)?;
     let view = match directory.trust(applied.offset)? {
-        Trust::Clean if directory.read_only() => Compared::ReadOnly,
+        _ if directory.read_only() => Compared::ReadOnly,
         Trust::Clean => {
             compare(&directory, cache_bytes, applied)?;
             Compared::Same
         }
-        Trust::Check | Trust::Rebuild => Compared::NotStopped,
+        Trust::Check => {
+            check_view_end(&directory, applied.offset, cache_bytes)?;
+            Compared::NotStopped
+        }
+        Trust::Rebuild => Compared::NotStopped,
     };
     Ok(Verified {
         entries: applied.offset,

@@ -1,51 +1,25 @@
 //! The data directory: whose it is, which log it holds, and whether its sled may be trusted.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::error::Error;
 use super::files::{
-    files_of, identity, identity_with, is_there, lock, lock_to_read, make_directory, must_be_ours,
-    must_exist, must_have_journal, read_only, sync_directory, sync_names_above, sync_readable,
-    write_durably,
+    files_of, identity, is_there, lock, lock_to_read, make_directory, must_be_no_link,
+    must_be_ours, must_exist, must_have_journal, sync_directory, sync_names_above, sync_readable,
+};
+use super::format::{
+    FORMAT_VERSION, Format, README, inode_of_format, new_log_id, read_format, write_format,
 };
 use super::journal::Journal;
+use super::mark::{self, Marks};
+use super::owner::must_be_owner;
+use super::place::{Lock, Place};
 use super::segment::Tail;
-use crate::model::{Ancestor, Lineage, LogId, Position, log_text};
-
-/// The version of everything in the data directory.
-pub const FORMAT_VERSION: u32 = 1;
-
-/// What the file `format` says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Format {
-    version: u32,
-    #[serde(with = "log_text")]
-    log: LogId,
-    ancestors: Vec<Ancestor>,
-    /// What a copy of the directory cannot have: numbers and birth times of its inodes.
-    directory: String,
-    /// Whether acknowledged entries may have been unsynced for a moment.
-    relaxed: bool,
-}
-
-#[derive(Deserialize)]
-struct VersionOnly {
-    version: u32,
-}
-
-/// The mark that a clean stop leaves: sled is just as it was then.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Clean {
-    /// The last applied entry.
-    offset: u64,
-    /// Name, length and modification time of every file of sled.
-    files: Vec<(String, u64, u64)>,
-}
+use crate::model::{Ancestor, Lineage, Position};
 
 /// How sled may be used at open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,77 +32,122 @@ pub enum Trust {
     Rebuild,
 }
 
+/// Why sled is put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// The journal gives all that was in it.
+    Damaged,
+    /// It holds entries that the journal lacks.
+    Ahead,
+}
+
+/// How the names of damaged views begin that were put aside.
+const DAMAGED: &str = "sled.damaged-";
+
 /// An open data directory, locked for this process.
 #[derive(Debug)]
 pub struct Directory {
-    path: PathBuf,
+    place: Arc<Place>,
+    journal: Arc<Place>,
     format: Format,
     /// Whether this is another directory than the one that was written.
     copied: bool,
-    clean: Option<Clean>,
-    _lock: File,
+    marks: Marks,
+    read_only: bool,
+    /// Of the directory and of its journal, which may be mounted into several.
+    _locks: (Lock, Option<Lock>),
 }
 
 impl Directory {
     /// Opens a data directory, or makes a new one where there is none.
     pub fn open(path: &Path) -> Result<Self, Error> {
         make_directory(path)?;
-        if !is_there(&path.join("format"))? {
+        if is_there(&path.join("format"))? {
+            must_be_owner(path, "serve")?;
+        } else {
             must_be_ours(path)?;
         }
-        let lock = lock(path)?;
+        let place = Place::open(path)?;
+        let lock = lock(&place)?;
         if !is_there(&path.join("format"))? {
-            create(path)?;
+            create(&place)?;
             info!(path = %path.display(), "there was no data here: a new log begins");
         }
-        Self::read(path, lock)
+        Self::read(place, lock)
     }
 
     /// Opens a data directory that must exist.
     pub fn open_existing(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
-        Self::read(path, lock(path)?)
+        must_be_owner(path, "rebuild")?;
+        let place = Place::open(path)?;
+        let lock = lock(&place)?;
+        Self::read(place, lock)
     }
 
     /// The same to read it, also where nothing may be written.
     pub fn open_to_read(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
-        Self::read(path, lock_to_read(path)?)
+        let place = Place::open(path)?;
+        let (lock, read_only) = lock_to_read(&place)?;
+        let directory = Self::read(place, lock)?;
+        Ok(Self {
+            read_only,
+            ..directory
+        })
     }
 
-    fn read(path: &Path, lock: File) -> Result<Self, Error> {
+    fn read(place: Place, lock: Lock) -> Result<Self, Error> {
+        let path = place.path();
         let format = read_format(&path.join("format"))?;
+        for name in ["journal", "sled"] {
+            must_be_no_link(path, name)?;
+        }
         must_have_journal(path)?;
-        let copied = format.directory != identity(path)?;
-        let clean = fs::read(path.join("clean")).ok();
-        let clean = clean.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let journal = Place::open(&path.join("journal"))?;
+        let locks = (lock, journal.lock()?);
+        let inode = inode_of_format(&place)?;
+        let copied = format.directory != identity(&place, &journal, &inode)?;
+        let marks = Marks::read(&place, &inode);
         Ok(Self {
-            path: path.to_owned(),
+            place: Arc::new(place),
+            journal: Arc::new(journal),
             format,
             copied,
-            clean,
-            _lock: lock,
+            marks,
+            read_only: false,
+            _locks: locks,
         })
     }
 
     /// The directory itself.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
+    }
+
+    /// The directory itself, held open.
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// Where the journal's segments are, held open.
+    pub(super) fn journal_place(&self) -> &Arc<Place> {
+        &self.journal
     }
 
     /// Whether nothing may be written to it.
     pub fn read_only(&self) -> bool {
-        read_only(&self.path)
+        self.read_only
     }
 
     /// Where the journal's segments are.
     pub fn journal(&self) -> PathBuf {
-        self.path.join("journal")
+        self.journal.path().to_owned()
     }
 
     /// Where sled is.
     pub fn sled(&self) -> PathBuf {
-        self.path.join("sled")
+        self.path().join("sled")
     }
 
     /// The log and those it continues.
@@ -141,7 +160,7 @@ impl Directory {
 
     /// How the journal's last entries were written.
     pub(super) fn tail(&self) -> Tail {
-        if self.format.relaxed && self.clean.is_none() {
+        if self.format.relaxed && self.marks.clean.is_none() {
             Tail::Unsynced
         } else {
             Tail::Synced
@@ -150,27 +169,23 @@ impl Directory {
 
     /// Whether the last stop left its mark.
     pub(super) fn stopped_cleanly(&self) -> bool {
-        self.clean.is_some()
+        self.marks.clean.is_some()
     }
 
-    /// Whether the journal holds all that had been applied at the last clean stop. A copy that was taken while
-    /// the server stopped may have the mark of the stop and a journal from before it.
+    /// Whether the journal holds all that the marks of the last clean stop and the last start say was in it.
     pub fn check_end(&self, journal_end: u64) -> Result<(), Error> {
-        match &self.clean {
-            Some(clean) if clean.offset > journal_end && self.copied => {
-                warn!(
-                    journal = journal_end,
-                    applied = clean.offset,
-                    "this copy lacks entries that were written while it was taken"
-                );
-                Ok(())
-            }
-            Some(clean) if clean.offset > journal_end => Err(Error::JournalBehind {
+        let Marks { clean, begun, .. } = &self.marks;
+        let stopped = clean.as_ref().map_or(0, |clean| clean.offset);
+        let begun = begun.as_ref().map_or(0, |begun| begun.offset);
+        let known = stopped.max(begun);
+        if known > journal_end {
+            return Err(Error::JournalBehind {
                 journal: journal_end,
-                applied: clean.offset,
-            }),
-            _ => Ok(()),
+                applied: known,
+                data: self.path().to_owned(),
+            });
         }
+        Ok(())
     }
 
     /// How sled may be used, given the journal's last offset.
@@ -178,42 +193,46 @@ impl Directory {
         if !self.sled().is_dir() {
             return Ok(Trust::Rebuild);
         }
-        let untouched = match &self.clean {
+        let untouched = match &self.marks.clean {
             Some(clean) => clean.offset == journal_end && clean.files == files_of(&self.sled())?,
             None => false,
         };
-        Ok(match (untouched, self.copied) {
+        Ok(match (untouched, self.copied || self.marks.restored) {
             (true, _) => Trust::Clean,
             (false, false) => Trust::Check,
             (false, true) => Trust::Rebuild,
         })
     }
 
-    /// Whether this log may be gone on with: not in a copy, and not after acknowledged entries may have
-    /// been lost.
+    /// Whether this log may not be gone on with: in a copy, where a backup was copied over the directory, and after
+    /// acknowledged entries may have been lost.
     pub fn must_fork(&self) -> bool {
-        self.copied || (self.format.relaxed && self.clean.is_none())
+        let lossy = self.format.relaxed && self.marks.clean.is_none();
+        self.copied || self.marks.restored || lossy
     }
 
-    /// Gives the log a new id; cursors of the old one go on up to `parted`.
-    pub fn fork(&mut self, parted: Position) -> Result<(), Error> {
+    /// Gives the log a new id; cursors of the old one go on up to `parted`. `end`: the journal's last offset.
+    pub fn fork(&mut self, parted: Position, end: u64) -> Result<(), Error> {
         let old = self.format.log;
         self.format.ancestors.push(Ancestor { log: old, parted });
         self.format.log = new_log_id();
         self.write_format()?;
         self.copied = false;
+        self.leave_begun(end)?;
         info!(old = %old, new = %self.format.log, direct = parted.direct, group = parted.group,
             "this log goes on under a new id; cursors of the old one are good up to these ids");
         Ok(())
     }
 
     /// Says that from now on sled is written, so that a stop without [`Self::close`] is noticed. Where
-    /// [`Self::must_fork`] holds, [`Self::fork`] must follow: until then the file `format` is left as it is,
-    /// so that a stop in between changes nothing of that.
-    pub fn begin(&mut self, relaxed: bool) -> Result<(), Error> {
+    /// [`Self::must_fork`] holds, [`Self::fork`] must follow: until then it holds also after a stop in between.
+    pub fn begin(&mut self, relaxed: bool, end: u64) -> Result<(), Error> {
         let fork = self.must_fork();
-        if self.copied {
+        if self.copied || self.marks.restored {
             self.sync_copy()?;
+        }
+        if self.marks.restored {
+            self.remember_loss()?;
         }
         if self.format.relaxed != relaxed {
             self.format.relaxed = relaxed;
@@ -221,13 +240,22 @@ impl Directory {
                 self.write_format()?;
             }
         }
-        self.remove_clean()
+        if !fork {
+            self.leave_begun(end)?;
+        }
+        self.marks.remove_clean(&self.place)
+    }
+
+    fn leave_begun(&mut self, end: u64) -> Result<(), Error> {
+        let format = inode_of_format(&self.place)?;
+        self.marks.begin(&self.place, &format, end)
     }
 
     /// Makes a copy durable: who copies files seldom syncs them, and what is acknowledged from now on is worth
     /// nothing without what was before it. Not sled, which can be made anew.
     fn sync_copy(&self) -> Result<(), Error> {
-        for directory in [&self.path, &self.journal()] {
+        for directory in [&self.place, &self.journal] {
+            let directory = directory.path();
             for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
                 let path = entry.map_err(Error::io("list", directory))?.path();
                 if path.is_file() {
@@ -236,67 +264,65 @@ impl Directory {
             }
             sync_directory(directory)?;
         }
-        sync_names_above(&self.path)
+        sync_names_above(self.path())
     }
 
     /// Says that acknowledged entries are about to be given up: until [`Self::fork`], also after a stop,
     /// [`Self::must_fork`] holds.
     pub fn expect_loss(&mut self) -> Result<(), Error> {
+        self.remember_loss()?;
+        self.marks.remove_clean(&self.place)
+    }
+
+    fn remember_loss(&mut self) -> Result<(), Error> {
         if !self.copied && !self.format.relaxed {
             self.format.relaxed = true;
             self.write_format()?;
         }
-        self.remove_clean()
-    }
-
-    fn remove_clean(&mut self) -> Result<(), Error> {
-        self.clean = None;
-        let mark = self.path.join("clean");
-        match fs::remove_file(&mark) {
-            Ok(()) => sync_directory(&self.path),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::io("remove", &mark)(e)),
-        }
-    }
-
-    /// Leaves the mark of a clean stop. sled must be closed.
-    pub fn close(&self, offset: u64) -> Result<(), Error> {
-        let clean = Clean {
-            offset,
-            files: files_of(&self.sled())?,
-        };
-        let text = serde_json::to_vec_pretty(&clean).expect("plain data encodes");
-        write_durably(&self.path, "clean", &text)
-    }
-
-    /// Puts sled aside under another name. Those that were put aside earlier stay until the new one is complete:
-    /// [`Self::remove_set_aside`].
-    pub fn set_sled_aside(&self, now_ms: u64) -> Result<(), Error> {
-        let sled = self.sled();
-        if fs::symlink_metadata(&sled).is_err() {
-            return Ok(());
-        }
-        let aside = self.path.join(format!("sled.damaged-{now_ms}"));
-        fs::rename(&sled, &aside).map_err(Error::io("put aside", &sled))?;
-        sync_directory(&self.path)?;
-        warn!(path = %aside.display(), "put the readable view aside; it may be deleted once the new one is complete");
         Ok(())
     }
 
-    /// Removes what was put aside, but for the latest.
-    pub fn remove_set_aside(&self) -> Result<(), Error> {
-        let mut aside = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(Error::io("list", &self.path))? {
-            let path = entry.map_err(Error::io("list", &self.path))?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            if name.is_some_and(|name| name.starts_with("sled.damaged-")) {
-                aside.push(path);
-            }
+    /// Leaves the mark of a clean stop, unless the directory is no longer the one that was opened. sled must be
+    /// closed.
+    pub fn close(&self, offset: u64) -> Result<(), Error> {
+        self.place.check()?;
+        let sled = Place::open(&self.sled())?;
+        mark::close(&self.place, &sled, offset)
+    }
+
+    /// Puts sled aside under another name, which is returned. Those that were put aside earlier stay until the new
+    /// one is complete: [`Self::remove_set_aside`].
+    pub fn set_sled_aside(&self, aside: Aside, now_ms: u64) -> Result<Option<String>, Error> {
+        let sled = self.sled();
+        if fs::symlink_metadata(&sled).is_err() {
+            return Ok(None);
         }
-        aside.sort_unstable();
-        aside.pop();
-        for path in aside {
-            let removed = if path.is_dir() {
+        let name = match aside {
+            Aside::Damaged => format!("{DAMAGED}{now_ms}"),
+            Aside::Ahead => format!("sled.ahead-{now_ms}"),
+        };
+        self.place.rename("sled", &name)?;
+        self.place.sync()?;
+        let path = self.path().join(&name);
+        match aside {
+            Aside::Damaged => warn!(path = %path.display(),
+                "put the readable view aside: it is removed at the next start that finds the new one sound"),
+            Aside::Ahead => warn!(path = %path.display(),
+                "put the readable view aside: it holds messages that the journal lacks; it stays until you delete it"),
+        }
+        Ok(Some(name))
+    }
+
+    /// Removes the damaged views that were put aside, but for one.
+    pub fn remove_set_aside(&self, keep: Option<&str>) -> Result<(), Error> {
+        let directory = self.path();
+        for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
+            let path = entry.map_err(Error::io("list", directory))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_none_or(|name| !name.starts_with(DAMAGED) || Some(name) == keep) {
+                continue;
+            }
+            let removed = if path.is_dir() && !path.is_symlink() {
                 fs::remove_dir_all(&path)
             } else {
                 fs::remove_file(&path)
@@ -308,83 +334,28 @@ impl Directory {
 
     /// Writes `format` into a new file that knows its own inode, and gives it its name.
     fn write_format(&mut self) -> Result<(), Error> {
-        let new = self.path.join("format.new");
-        let file = File::create(&new).map_err(Error::io("make", &new))?;
-        drop(file);
-        self.format.directory = identity_with(&self.path, &new)?;
-        let text = serde_json::to_vec_pretty(&self.format).expect("plain data encodes");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .open(&new)
-            .map_err(Error::io("open to write", &new))?;
-        file.write_all(&text).map_err(Error::io("write", &new))?;
-        file.sync_all().map_err(Error::io("sync", &new))?;
-        let format = self.path.join("format");
-        fs::rename(&new, &format).map_err(Error::io("rename", &new))?;
-        sync_directory(&self.path)
+        write_format(&self.place, &self.journal, &mut self.format)
     }
 }
 
 /// Makes a new log in an empty directory.
-fn create(path: &Path) -> Result<(), Error> {
+fn create(place: &Place) -> Result<(), Error> {
     let log = new_log_id();
-    Journal::create(&path.join("journal"), log)?;
-    write_durably(path, "README", README.as_bytes())?;
-    let format = Format {
+    let path = place.path();
+    must_be_no_link(path, "journal")?;
+    make_directory(&path.join("journal"))?;
+    let journal = Place::open(&path.join("journal"))?;
+    Journal::create(&journal, log)?;
+    place.write_durably("README", README.as_bytes())?;
+    let mut format = Format {
         version: FORMAT_VERSION,
         log,
         ancestors: Vec::new(),
         directory: String::new(),
         relaxed: false,
     };
-    let directory = Directory {
-        path: path.to_owned(),
-        format,
-        copied: false,
-        clean: None,
-        _lock: File::open(path).map_err(Error::io("open", path))?,
-    };
-    { directory }.write_format()?;
+    write_format(place, &journal, &mut format)?;
     sync_names_above(path)
-}
-
-const README: &str = "\
-This is a data directory of Halley. Everything in it belongs together.
-
-format        version of this directory, and its log id
-journal/      every message ever accepted: never delete, rename or change a file in it
-sled/         the same messages arranged for reading; rebuilt from the journal when it is missing
-clean         left by a clean stop: sled/ can be trusted as it is
-admin.key     the backend's key: keep it secret
-token.secret  signs user tokens: keep it secret
-LOCK          held by the running server
-sled.damaged-*  a sled/ that was set aside: may be deleted once sled/ is rebuilt
-
-Backup: copy the whole directory (cp -a) to a new place, also while the server runs; then halley verify.
-Restore, and what may be deleted: docs/backup.md of the project.
-";
-
-fn read_format(path: &Path) -> Result<Format, Error> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
-    let unreadable = |e: serde_json::Error| Error::Directory {
-        path: path.to_owned(),
-        reason: format!("it is not readable ({e}); put it back from a backup of this directory"),
-    };
-    let VersionOnly { version } = serde_json::from_slice(&text).map_err(unreadable)?;
-    if version != FORMAT_VERSION {
-        return Err(Error::Version {
-            path: path.to_owned(),
-            found: version,
-            supported: FORMAT_VERSION,
-        });
-    }
-    serde_json::from_slice(&text).map_err(unreadable)
-}
-
-fn new_log_id() -> LogId {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).expect("the operating system gives random bytes");
-    LogId(id)
 }
 
 #[cfg(test)]
@@ -415,11 +386,11 @@ mod tests {
         for relaxed in [true, false] {
             let mut directory = Directory::open(&copy).unwrap();
             assert!(directory.must_fork());
-            directory.begin(relaxed).unwrap();
+            directory.begin(relaxed, 0).unwrap();
         }
         let mut directory = Directory::open(&copy).unwrap();
         assert!(directory.must_fork());
-        directory.fork(Position::default()).unwrap();
+        directory.fork(Position::default(), 0).unwrap();
         drop(directory);
         assert!(!must_fork(&copy));
     }
@@ -428,20 +399,20 @@ mod tests {
     fn entries_that_may_be_lost_fork_the_log_also_after_another_stop() {
         let (_parent, path) = fresh();
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(true).unwrap();
+        directory.begin(true, 0).unwrap();
         fs::create_dir(directory.sled()).unwrap();
         directory.close(0).unwrap();
         drop(directory);
         assert!(!must_fork(&path), "a clean stop syncs all");
-        Directory::open(&path).unwrap().begin(true).unwrap();
+        Directory::open(&path).unwrap().begin(true, 0).unwrap();
         assert!(must_fork(&path));
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(false).unwrap();
+        directory.begin(false, 0).unwrap();
         drop(directory);
         assert!(must_fork(&path));
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(false).unwrap();
-        directory.fork(Position::default()).unwrap();
+        directory.begin(false, 0).unwrap();
+        directory.fork(Position::default(), 0).unwrap();
         drop(directory);
         assert!(!must_fork(&path));
     }
@@ -452,8 +423,8 @@ mod tests {
         Directory::open(&path).unwrap().expect_loss().unwrap();
         assert!(must_fork(&path));
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(false).unwrap();
-        directory.fork(Position::default()).unwrap();
+        directory.begin(false, 0).unwrap();
+        directory.fork(Position::default(), 0).unwrap();
         drop(directory);
         assert!(!must_fork(&path));
     }
@@ -488,14 +459,23 @@ mod tests {
     fn what_was_put_aside_stays_until_it_is_told_to_go() {
         let (_parent, path) = fresh();
         let directory = Directory::open(&path).unwrap();
-        for time in [11, 12, 13] {
+        let names = [11, 12, 13].map(|time| {
             fs::create_dir(directory.sled()).unwrap();
-            directory.set_sled_aside(time).unwrap();
-        }
-        let aside = |time| path.join(format!("sled.damaged-{time}")).exists();
-        assert_eq!([11, 12, 13].map(aside), [true; 3]);
-        directory.remove_set_aside().unwrap();
-        assert_eq!([11, 12, 13].map(aside), [false, false, true]);
+            let aside = directory.set_sled_aside(Aside::Damaged, time);
+            aside.unwrap().unwrap()
+        });
+        fs::create_dir(directory.sled()).unwrap();
+        let ahead = directory.set_sled_aside(Aside::Ahead, 14).unwrap().unwrap();
+        let there = || names.each_ref().map(|name| path.join(name).exists());
+        assert_eq!(there(), [true; 3]);
+        directory.remove_set_aside(Some(&names[2])).unwrap();
+        assert_eq!(there(), [false, false, true]);
+        directory.remove_set_aside(None).unwrap();
+        assert_eq!(there(), [false; 3]);
+        assert!(
+            path.join(ahead).exists(),
+            "nothing else may hold what is in it"
+        );
     }
 
     #[test]

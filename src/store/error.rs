@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::owner::line;
+
 /// What broke, where, and what its operator can do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -23,8 +25,9 @@ pub enum Error {
     #[error(
         "the journal is damaged: {path}, at byte {position}: {reason}. Journal and sled are left as they are. \
          A segment that another follows never changes: the same file from any backup of this directory, however old, \
-         mends it. `halley verify` says up to where the journal is good; if there is no backup, \
-         `halley rebuild --accept-loss` keeps what is before the damage and goes on under a new log id"
+         mends it. `{}` says up to where the journal is good; if there is no backup, \
+         `{}` keeps what is before the damage and goes on under a new log id",
+        line(data_of(.path), "verify"), line(data_of(.path), "rebuild --accept-loss")
     )]
     Journal {
         /// The segment.
@@ -34,18 +37,49 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// What was opened is not what its path names now.
+    #[error("{path} {how}")]
+    Moved {
+        /// The directory or file.
+        path: PathBuf,
+        /// What became of it.
+        how: &'static str,
+    },
     /// The view holds more than the journal: acknowledged entries are missing from the journal.
     #[error(
         "the journal ends at entry {journal}, but entry {applied} had been applied: the readable view \
          (sled) is ahead of the journal, so acknowledged messages are missing from the journal; was a file of it \
-         truncated or replaced? Restore it from a backup, or run `halley rebuild --accept-loss` to go \
-         on without them under a new log id"
+         truncated or replaced, or was the disk full when this copy was made? Restore it from a backup, make the copy \
+         again, or run `{}` to go on without them under a new log id",
+        line(.data, "rebuild --accept-loss")
     )]
     JournalBehind {
         /// The journal's last entry.
         journal: u64,
         /// The view's last entry.
         applied: u64,
+        /// The data directory.
+        data: PathBuf,
+    },
+    /// There is no room to start.
+    #[error(
+        "the disk of {path} is full: {bytes} bytes and {files} files are free. To start, the server needs some space for \
+         the readable view: free at least {needed} bytes and {files_needed} files there and start it again; nothing \
+         acknowledged is lost"
+    )]
+    Full {
+        /// What is on the disk.
+        path: PathBuf,
+        /// Bytes free.
+        bytes: u64,
+        /// Files that may still be made.
+        files: u64,
+        /// Bytes that a start needs.
+        needed: u64,
+        /// Files that a start makes.
+        files_needed: u64,
+        /// The system's answer, if it was one.
+        source: Option<io::Error>,
     },
     /// Made by another version.
     #[error("{path} has format version {found}; this program reads version {supported}")]
@@ -73,6 +107,15 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// The data directory of a segment, or of the directory of all.
+fn data_of(path: &Path) -> &Path {
+    let journal = match path.extension() {
+        Some(_) => path.parent().unwrap_or(path),
+        None => path,
+    };
+    journal.parent().unwrap_or(journal)
 }
 
 impl Error {

@@ -1,7 +1,7 @@
 //! Files and directories: written durably, listed, told from their copies and from what is not ours.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -10,6 +10,8 @@ use rustix::io::Errno;
 
 use super::error::Error;
 use super::follow::segments;
+use super::owner::is_anothers;
+use super::place::{Lock, Place};
 
 /// Refuses a directory without `format` that holds what Halley did not make; before anything is made in it.
 pub(super) fn must_be_ours(path: &Path) -> Result<(), Error> {
@@ -107,25 +109,35 @@ pub(super) fn sync_readable(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// What tells this directory from a copy of it.
-pub(super) fn identity(path: &Path) -> Result<String, Error> {
-    identity_with(path, &path.join("format"))
-}
-
-/// The same, once this file is `format`.
-pub(super) fn identity_with(path: &Path, format: &Path) -> Result<String, Error> {
-    let journal = path.join("journal");
-    let mut parts = Vec::new();
-    for path in [path, &journal, format] {
-        let data = fs::metadata(path).map_err(Error::io("read the inode of", path))?;
-        let born = data
-            .created()
-            .ok()
-            .and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-        let born = born.map_or(0, |born| born.as_nanos());
-        parts.push(format!("{}-{born}", data.ino()));
+/// What tells this directory from a copy of it: numbers and birth times of its inodes. Where the file system keeps no
+/// birth times, a copy may well have the same numbers; then the time at which LOCK was made tells it, which nobody
+/// can set.
+pub(super) fn identity(data: &Place, journal: &Place, format: &Metadata) -> Result<String, Error> {
+    let inodes = [&data.metadata()?, &journal.metadata()?, format];
+    let mut parts: Vec<String> = inodes.map(inode).into();
+    if inodes.iter().any(|data| born(data) == 0) {
+        let lock = fs::symlink_metadata(data.path().join("LOCK"));
+        parts.push(lock.map_or_else(|_| "0".into(), |lock| changed(&lock)));
     }
     Ok(parts.join(" "))
+}
+
+/// Number and birth time of an inode.
+pub(super) fn inode(data: &Metadata) -> String {
+    format!("{}-{}", data.ino(), born(data))
+}
+
+/// When the file system last changed anything of an inode.
+pub(super) fn changed(data: &Metadata) -> String {
+    format!("{}.{:09}", data.ctime(), data.ctime_nsec())
+}
+
+fn born(data: &Metadata) -> u128 {
+    let born = data
+        .created()
+        .ok()
+        .and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    born.map_or(0, |born| born.as_nanos())
 }
 
 /// Name, length and modification time (ns) of every file, in order of names.
@@ -162,16 +174,6 @@ pub(super) fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Erro
     Ok(found)
 }
 
-/// Writes a small file so that it is there whole or not at all.
-pub(super) fn write_durably(directory: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
-    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
-    let mut file = File::create(&new).map_err(Error::io("make", &new))?;
-    file.write_all(content).map_err(Error::io("write", &new))?;
-    file.sync_all().map_err(Error::io("sync", &new))?;
-    fs::rename(&new, &path).map_err(Error::io("rename", &new))?;
-    sync_directory(directory)
-}
-
 /// sled takes a half-written snapshot for the newest one and then does not open.
 pub(super) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
     let Ok(entries) = fs::read_dir(sled) else {
@@ -189,48 +191,53 @@ pub(super) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes a data directory for this process as long as the file is open.
-pub(super) fn lock(directory: &Path) -> Result<File, Error> {
-    let path = directory.join("LOCK");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    locked(file, &path)
+/// Takes a data directory for this process.
+pub(super) fn lock(directory: &Place) -> Result<Lock, Error> {
+    Lock::take(
+        directory.open_or_make("LOCK")?,
+        &directory.path().join("LOCK"),
+    )
 }
 
-/// The same, also where nothing may be written.
-pub(super) fn lock_to_read(directory: &Path) -> Result<File, Error> {
-    if !read_only(directory) {
-        return lock(directory);
+/// The same, also where nothing may be written. Whether that is so.
+pub(super) fn lock_to_read(directory: &Place) -> Result<(Lock, bool), Error> {
+    if !read_only(directory.path()) && !is_anothers(directory.path()) {
+        match lock(directory) {
+            // The system makes a disk that fails read-only, and says so only to who writes.
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {}
+            locked => return Ok((locked?, false)),
+        }
     }
-    let path = directory.join("LOCK");
+    let path = directory.path().join("LOCK");
     // Without the file no server has run there, and none can.
-    let path = if path.exists() { &path } else { directory };
-    locked(File::open(path).map_err(Error::io("open", path))?, path)
+    let path = if path.exists() {
+        &path
+    } else {
+        directory.path()
+    };
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    Ok((Lock::take(file, path)?, true))
 }
 
-fn locked(file: File, path: &Path) -> Result<File, Error> {
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked {
-            path: path.to_owned(),
-        }),
-        Err(TryLockError::Error(e)) => Err(Error::io("lock", path)(e)),
+/// Refuses links where copies of the directory would share what they point to: `cp -a` copies the link, and two
+/// servers would write one journal.
+pub(super) fn must_be_no_link(path: &Path, what: &str) -> Result<(), Error> {
+    let name = path.join(what);
+    if !name.is_symlink() {
+        return Ok(());
     }
+    Err(Error::Directory {
+        path: path.to_owned(),
+        reason: format!(
+            "its `{what}` is a symbolic link, which every copy of this directory would share: move what it points \
+             to back into the directory, or mount the other disk at {} (mount --bind); nothing was changed",
+            name.display()
+        ),
+    })
 }
 
 /// Whether this process may not write in a directory.
 pub(super) fn read_only(directory: &Path) -> bool {
     let asked = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK);
     matches!(asked, Err(Errno::ROFS | Errno::ACCESS | Errno::PERM))
-}
-
-/// Bytes that an ordinary process may still write on the directory's file system.
-pub fn free_bytes(path: &Path) -> Result<u64, Error> {
-    let found = rustix::fs::statvfs(path)
-        .map_err(|e| Error::io("ask for the free space of", path)(e.into()))?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

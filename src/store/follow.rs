@@ -22,6 +22,8 @@ pub struct Follower {
     end: u64,
     live: Option<Receiver<(u64, Arc<Entry>)>>,
     tail: Tail,
+    /// What is wrong behind the segments that are read.
+    damage: Option<Error>,
 }
 
 impl Follower {
@@ -40,6 +42,7 @@ impl Follower {
             end,
             live: None,
             tail: Tail::Synced,
+            damage: None,
         })
     }
 
@@ -49,13 +52,18 @@ impl Follower {
         Self { live, ..self }
     }
 
-    /// All that is on disk and sound, without changing anything; a torn tail is passed over.
+    /// All that is on disk, without changing anything, up to the first damage; a torn tail is passed over.
     pub fn read_only(of: &Directory) -> Result<Self, Error> {
-        sound_segments(&of.journal(), &of.lineage())?;
-        let follower = Self::of_disk(&of.journal(), 0, u64::MAX)?;
+        let (sound, damage) = segments_until_damage(&of.journal(), &of.lineage())?;
+        let segments: Vec<PathBuf> = sound.into_iter().map(|(_, path)| path).collect();
         Ok(Self {
+            segments: segments.into_iter(),
+            reader: None,
+            next: 1,
+            end: u64::MAX,
+            live: None,
             tail: of.tail(),
-            ..follower
+            damage,
         })
     }
 
@@ -101,7 +109,7 @@ impl Follower {
         loop {
             if self.reader.is_none() {
                 let Some(path) = self.segments.next() else {
-                    return Ok(None);
+                    return self.damage.take().map_or(Ok(None), Err);
                 };
                 let last = self.segments.len() == 0;
                 let tail = if last { self.tail } else { Tail::Synced };
@@ -144,53 +152,77 @@ pub(super) fn sound_segments(
     directory: &Path,
     lineage: &Lineage,
 ) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let (sound, damage) = segments_until_damage(directory, lineage)?;
+    damage.map_or(Ok(sound), Err)
+}
+
+/// The segments before the first that is missing, cut, or of another log, and what is wrong with that one.
+type UntilDamage = (Vec<(u64, PathBuf)>, Option<Error>);
+
+fn segments_until_damage(directory: &Path, lineage: &Lineage) -> Result<UntilDamage, Error> {
     let mut all = segments(directory)?;
     if let Some((_, path)) = all.last()
         && all.len() > 1
-        && SegmentReader::open(path)?.is_none()
+        && let Ok(None) = SegmentReader::open(path)
     {
         all.pop();
     }
     if all.is_empty() {
         return Err(no_segments(directory));
     }
+    let mut sound = Vec::new();
     let mut previous = (0, 0);
-    for (first, path) in &all {
-        let damage = |reason: String| Error::Journal {
-            path: path.clone(),
-            position: 0,
-            reason,
-        };
-        let reader = SegmentReader::open(path)?.ok_or_else(|| damage("it has no header".into()))?;
-        let head = reader.head;
-        let known = head.log == lineage.log
-            || lineage
-                .ancestors
-                .iter()
-                .any(|ancestor| ancestor.log == head.log);
-        if !known {
-            return Err(damage(format!("it belongs to another log, {}", head.log)));
+    for (first, path) in all {
+        match check_segment(first, &path, previous, lineage) {
+            Ok(this) => previous = this,
+            Err(damage @ Error::Journal { .. }) => return Ok((sound, Some(damage))),
+            Err(e) => return Err(e),
         }
-        if head.first != *first {
-            return Err(damage(format!(
-                "its name says entry {first}, its header {}",
-                head.first
-            )));
-        }
-        if head.previous != previous {
-            let (entry, bytes) = head.previous;
-            let (found, long) = previous;
-            return Err(damage(format!(
-                "before it belongs a segment that begins with entry {entry} and has {bytes} bytes; \
-                 there is one that begins with entry {found} and has {long} bytes (0: none)"
-            )));
-        }
-        let length = fs::metadata(path)
-            .map_err(Error::io("read the size of", path))?
-            .len();
-        previous = (head.first, length);
+        sound.push((first, path));
     }
-    Ok(all)
+    Ok((sound, None))
+}
+
+/// Checks a segment's header against its name, its log and the segment before it; its own first entry and length.
+fn check_segment(
+    first: u64,
+    path: &Path,
+    previous: (u64, u64),
+    lineage: &Lineage,
+) -> Result<(u64, u64), Error> {
+    let damage = |reason: String| Error::Journal {
+        path: path.to_owned(),
+        position: 0,
+        reason,
+    };
+    let reader = SegmentReader::open(path)?.ok_or_else(|| damage("it has no header".into()))?;
+    let head = reader.head;
+    let known = head.log == lineage.log
+        || lineage
+            .ancestors
+            .iter()
+            .any(|ancestor| ancestor.log == head.log);
+    if !known {
+        return Err(damage(format!("it belongs to another log, {}", head.log)));
+    }
+    if head.first != first {
+        return Err(damage(format!(
+            "its name says entry {first}, its header {}",
+            head.first
+        )));
+    }
+    if head.previous != previous {
+        let (entry, bytes) = head.previous;
+        let (found, long) = previous;
+        return Err(damage(format!(
+            "before it belongs a segment that begins with entry {entry} and has {bytes} bytes; \
+             there is one that begins with entry {found} and has {long} bytes (0: none)"
+        )));
+    }
+    let length = fs::metadata(path)
+        .map_err(Error::io("read the size of", path))?
+        .len();
+    Ok((head.first, length))
 }
 
 /// A journal is never without one: it is made with its first.

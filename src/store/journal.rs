@@ -8,15 +8,16 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
 use super::command::Entry;
 use super::directory::Directory;
 use super::error::Error;
-use super::files::{make_directory, sync_directory};
+use super::files::sync_directory;
 use super::follow::{Follower, no_segments, segments, sound_segments};
+use super::place::{LiveSegment, Place, open_own};
 use super::segment::{HEADER_BYTES, Next, SegmentHead, SegmentReader, encode_frame, to_u64};
 use crate::model::{LogId, Position};
 
@@ -30,10 +31,12 @@ const FOLLOW_ENTRIES: usize = 64;
 /// The end of the journal that is written. One process writes it, under the directory's lock.
 #[derive(Debug)]
 pub struct Journal {
-    directory: PathBuf,
+    place: Arc<Place>,
     log: LogId,
     path: PathBuf,
     file: File,
+    /// For those who look whether it is still what it was.
+    segment: Arc<Mutex<LiveSegment>>,
     head: SegmentHead,
     /// Length of the present segment, without a torn tail.
     bytes: u64,
@@ -66,8 +69,8 @@ pub struct JournalSize {
 
 impl Journal {
     /// Makes the first segment of a new log.
-    pub(super) fn create(directory: &Path, log: LogId) -> Result<(), Error> {
-        make_directory(directory)?;
+    pub(super) fn create(place: &Place, log: LogId) -> Result<(), Error> {
+        let directory = place.path();
         // A first start that was cut short leaves a header without entries behind.
         let found = segments(directory)?;
         if found.len() > 1 || found.iter().any(|(first, path)| *first != 1 || !bare(path)) {
@@ -85,13 +88,14 @@ impl Journal {
             previous: (0, 0),
             heads: Position::default(),
         };
-        write_segment(directory, &head).map(drop)
+        write_segment(place, &head).map(drop)
     }
 
     /// Opens the journal, and makes sure that what is read is on disk. A torn tail is still there until
     /// [`Self::cut_tail`]. `sync_each`: sync each entry before it counts as appended.
     pub fn open(of: &Directory, sync_each: bool) -> Result<Self, Error> {
-        let (directory, lineage) = (&of.journal(), of.lineage());
+        let (place, lineage) = (of.journal_place(), of.lineage());
+        let directory = place.path();
         let segments = sound_segments(directory, &lineage)?;
         let (Some((_, path)), Ok(count)) = (segments.last(), u64::try_from(segments.len())) else {
             return Err(no_segments(directory));
@@ -105,28 +109,26 @@ impl Journal {
                 Next::End { good, torn } => break (good, torn),
             }
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(Error::io("open to write", path))?;
+        let mut file = open_own(path)?;
         if !of.stopped_cleanly() {
             write_again(&file, good).map_err(Error::io("write again", path))?;
         }
         file.sync_all().map_err(Error::io("sync", path))?;
         file.seek(SeekFrom::Start(good))
             .map_err(Error::io("seek in", path))?;
-        sync_directory(directory)?;
+        place.sync()?;
         let earlier = segments.iter().rev().skip(1);
         let bytes_before = earlier
             .map(|(_, path)| fs::metadata(path).map(|data| data.len()))
             .sum::<Result<u64, _>>()
             .map_err(Error::io("read the sizes in", directory))?;
+        let segment = LiveSegment::new(path, &file, good)?;
         let journal = Self {
-            directory: directory.clone(),
+            place: Arc::clone(place),
             log: lineage.log,
             path: path.clone(),
             file,
+            segment: Arc::new(Mutex::new(segment)),
             head: reader.head,
             bytes: good,
             torn,
@@ -179,6 +181,7 @@ impl Journal {
         }
         let offset = self.next;
         let frame = encode_frame(offset, &entry)?;
+        self.live_segment().check_to_write()?;
         self.file
             .write_all(&frame)
             .map_err(Error::io("append to", &self.path))?;
@@ -187,6 +190,7 @@ impl Journal {
             self.sync()?;
         }
         self.bytes += to_u64(frame.len());
+        self.live_segment().bytes = self.bytes;
         self.next += 1;
         self.note_size();
         if let Some(live) = &self.live {
@@ -216,13 +220,13 @@ impl Journal {
     pub fn follow(&mut self, after: u64) -> Result<Follower, Error> {
         let (sender, receiver) = sync_channel(FOLLOW_ENTRIES);
         self.live = Some(sender);
-        let follower = Follower::of_disk(&self.directory, after, self.next - 1)?;
+        let follower = Follower::of_disk(self.place.path(), after, self.next - 1)?;
         Ok(follower.then(receiver))
     }
 
     /// The entries of all segments but the last, which no longer change. The last one was read at open.
     pub fn full_segments(&self) -> Result<Follower, Error> {
-        Follower::of_disk(&self.directory, self.first - 1, self.head.first - 1)
+        Follower::of_disk(self.place.path(), self.first - 1, self.head.first - 1)
     }
 
     /// Writes under another log id from the next segment on.
@@ -280,6 +284,11 @@ impl Journal {
         (self.log, self.first, self.next - 1)
     }
 
+    /// The segment that is written, for those who look whether it is still what it was.
+    pub(super) fn segment(&self) -> &Arc<Mutex<LiveSegment>> {
+        &self.segment
+    }
+
     /// Its size, which goes on with it. Who follows an entry finds it counted.
     pub fn size(&self) -> Arc<Mutex<JournalSize>> {
         Arc::clone(&self.size)
@@ -309,11 +318,17 @@ impl Journal {
             previous,
             heads,
         };
+        self.place.check()?;
         self.bytes_before += self.bytes;
         self.segments += 1;
         self.head = head;
-        (self.path, self.file, self.bytes) = write_segment(&self.directory, &self.head)?;
+        (self.path, self.file, self.bytes) = write_segment(&self.place, &self.head)?;
+        *self.live_segment() = LiveSegment::new(&self.path, &self.file, self.bytes)?;
         Ok(())
+    }
+
+    fn live_segment(&self) -> MutexGuard<'_, LiveSegment> {
+        self.segment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -345,18 +360,22 @@ fn write_again(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 /// Writes a segment's header and syncs it and its name.
-fn write_segment(directory: &Path, head: &SegmentHead) -> Result<(PathBuf, File, u64), Error> {
-    let path = directory.join(format!("{:020}.journal", head.first));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)
-        .map_err(Error::io("make", &path))?;
+fn write_segment(place: &Place, head: &SegmentHead) -> Result<(PathBuf, File, u64), Error> {
+    let name = format!("{:020}.journal", head.first);
+    let path = place.path().join(&name);
+    // A stop may have left a header, with or without its end; more than that is somebody's data.
+    let file = place.create_or_empty(&name, to_u64(HEADER_BYTES))?;
+    let mut file = file.ok_or_else(|| Error::Journal {
+        path: path.clone(),
+        position: 0,
+        reason:
+            "it holds entries already, where a new segment should begin: another server writes here"
+                .into(),
+    })?;
     let header = head.encode();
     file.write_all(&header).map_err(Error::io("write", &path))?;
     file.sync_all().map_err(Error::io("sync", &path))?;
-    sync_directory(directory)?;
+    place.sync()?;
     Ok((path, file, to_u64(header.len())))
 }
 
@@ -503,6 +522,42 @@ mod tests {
                 "{path:?} is cut"
             );
             fs::write(path, &good).unwrap();
+        }
+    }
+
+    /// Of a server whose directory was moved away and copied back, or of another one.
+    #[test]
+    fn a_new_segment_replaces_no_file_that_holds_entries() {
+        let (_folder, directory) = written(1, SEGMENT_BYTES);
+        let mut journal = Journal::open(&directory, true).unwrap();
+        journal.roll_at(1);
+        let next = directory.journal().join(format!("{:020}.journal", 2));
+        fs::write(&next, [7; 500]).unwrap();
+        let heads = |_| Ok(Position::default());
+        let refused = journal.append(entry(2), heads).unwrap_err();
+        assert!(matches!(refused, Error::Journal { .. }), "{refused}");
+        assert_eq!(fs::read(&next).unwrap(), [7; 500]);
+        // What a stop may leave of a header is written anew.
+        fs::write(&next, [7; 50]).unwrap();
+        let mut journal = Journal::open(&directory, true).unwrap();
+        journal.roll_at(1);
+        journal.append(entry(2), heads).unwrap();
+        assert_eq!(read(&directory).unwrap(), 2);
+    }
+
+    #[test]
+    fn nothing_is_appended_to_a_segment_that_was_cut_removed_or_written_by_others() {
+        let changes: [fn(&Path); 3] = [
+            |path| fs::write(path, "short").unwrap(),
+            |path| fs::remove_file(path).unwrap(),
+            |path| fs::write(path, [0; 5000]).unwrap(),
+        ];
+        for change in changes {
+            let (_folder, directory) = written(3, SEGMENT_BYTES);
+            let mut journal = Journal::open(&directory, true).unwrap();
+            change(&files(&directory).remove(0));
+            let refused = journal.append(entry(4), |_| unreachable!()).unwrap_err();
+            assert!(matches!(refused, Error::Moved { .. }), "{refused}");
         }
     }
 

@@ -4,13 +4,19 @@
 
 pub(crate) mod channel;
 mod check;
+mod checksum;
 mod command;
 mod directory;
 mod error;
 mod files;
 mod follow;
+mod format;
+mod held;
 mod journal;
 pub(crate) mod key;
+mod mark;
+mod owner;
+mod place;
 mod read;
 pub(crate) mod record;
 mod segment;
@@ -18,10 +24,12 @@ mod sequence;
 mod view;
 
 pub use command::{Command, Entry, HistoryMode};
-pub use directory::{Directory, FORMAT_VERSION, Trust};
+pub use directory::{Aside, Directory, Trust};
 pub use error::Error;
-pub use files::{free_bytes, must_exist};
+pub use files::must_exist;
 pub use follow::Follower;
+pub use format::FORMAT_VERSION;
+pub use held::{Held, Room, explain_full};
 pub use journal::{Journal, JournalSize};
 pub use key::KeyHash;
 pub use record::{GroupRow, IntervalRow, KeyRow};

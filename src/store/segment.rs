@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use bincode::Options;
 
+use super::checksum::Checksums;
 use super::command::Entry;
 use super::error::Error;
 use crate::model::{LogId, Position};
@@ -21,6 +22,8 @@ use crate::model::{LogId, Position};
 const MAGIC: [u8; 8] = *b"HALLEYJ1";
 pub(super) const HEADER_BYTES: usize = 8 + 16 + 5 * 8 + 4;
 const FRAME_HEAD_BYTES: usize = 4 + 4 + 1 + 8;
+/// Where in a frame the checksum's bytes begin.
+const CHECKED_FROM: usize = 8;
 const ENTRY_VERSION: u8 = 1;
 /// The largest entry: the largest request that can be configured (32 MiB) plus what is queued beside it,
 /// with a wide margin, for an entry that is refused here stops all writing. A frame that claims more is
@@ -110,7 +113,7 @@ pub(super) fn encode_frame(offset: u64, entry: &Entry) -> Result<Vec<u8>, Error>
     head[0..4].copy_from_slice(&length.to_be_bytes());
     head[8] = ENTRY_VERSION;
     head[9..17].copy_from_slice(&offset.to_be_bytes());
-    let crc = crc32c::crc32c(frame.get(8..).unwrap_or_default());
+    let crc = crc32c::crc32c(frame.get(CHECKED_FROM..).unwrap_or_default());
     frame
         .get_mut(4..8)
         .expect("it was made so long")
@@ -301,28 +304,25 @@ fn frame_head(head: &[u8]) -> Option<(usize, u32, u64)> {
 }
 
 fn frame_crc(head: &[u8], payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(head.get(8..).unwrap_or_default()), payload)
+    crc32c::crc32c_append(
+        crc32c::crc32c(head.get(CHECKED_FROM..).unwrap_or_default()),
+        payload,
+    )
 }
 
 /// Whether a whole frame of this offset or a later one stands anywhere after the first byte. An entry is
 /// synced before the next is written, so behind a torn one there is none.
 fn later_frame(rest: &[u8], next: u64) -> bool {
     const FRAMES_AHEAD: u64 = 1 << 24;
-    (1..rest.len()).any(|at| {
-        let Some(here) = rest.get(at..) else {
-            return false;
-        };
-        let Some((head, tail)) = here.split_at_checked(FRAME_HEAD_BYTES) else {
-            return false;
-        };
-        let Some((length, crc, offset)) = frame_head(head) else {
-            return false;
-        };
-        (next..next.saturating_add(FRAMES_AHEAD)).contains(&offset)
-            && tail
-                .get(..length)
-                .is_some_and(|payload| frame_crc(head, payload) == crc)
-    })
+    let sums = Checksums::new(rest);
+    let heads = rest.windows(FRAME_HEAD_BYTES).enumerate().skip(1);
+    heads
+        .filter_map(|(at, head)| Some((at, frame_head(head)?)))
+        .filter(|(_, (_, _, offset))| (next..next.saturating_add(FRAMES_AHEAD)).contains(offset))
+        .any(|(at, (length, crc, _))| {
+            let (start, end) = (at + CHECKED_FROM, at + FRAME_HEAD_BYTES + length);
+            sums.of(start, end) == Some(crc)
+        })
 }
 
 fn damage(path: &Path, position: u64, reason: &str) -> Error {
@@ -349,4 +349,30 @@ fn read_up_to(from: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
 /// A length as a number of the file format.
 pub(super) fn to_u64(length: usize) -> u64 {
     u64::try_from(length).expect("a length fits 64 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Each byte may begin a frame that reaches to the end: none of them may be read through for it.
+    #[test]
+    fn what_stands_behind_damage_is_looked_through_in_linear_time() {
+        const NEXT: u64 = 0x0101_0101_0000_0000;
+        let length: u32 = 4 << 20;
+        let mut head = length.to_be_bytes().to_vec();
+        head.extend([0; 5]);
+        head.extend((NEXT + 5).to_be_bytes());
+        let rest = head.repeat(8 << 20 >> 4);
+        let begun = Instant::now();
+        assert!(!later_frame(&rest, NEXT));
+        // Read once for each place, these would be a thousand gigabytes.
+        assert!(
+            begun.elapsed() < Duration::from_secs(40),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
 }

@@ -139,6 +139,11 @@ impl View {
         Ok((view, applied))
     }
 
+    /// The data directory that it is in.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     /// Takes the ids of an entry's messages from the sequences; returns the last of both.
     pub fn take_ids(&self, direct: u64, group: u64) -> Result<Position, Error> {
         Ok(Position {

@@ -39,8 +39,25 @@ fn look_into(dir: &Path, prefix: &str, found: &mut (Image, Times)) {
             look_into(&entry.path(), &format!("{path}/"), found);
         } else {
             times.insert(path.clone(), entry.metadata().unwrap().modified().unwrap());
-            image.insert(path, Entry::File(fs::read(entry.path()).unwrap()));
+            let bytes = fs::read(entry.path()).unwrap();
+            let bytes = if path == "clean" {
+                unmarked(bytes)
+            } else {
+                bytes
+            };
+            image.insert(path, Entry::File(bytes));
         }
+    }
+}
+
+/// The mark of a clean stop without what tells that a copy of it is one: as version 0.1 left it.
+pub(crate) fn unmarked(clean: Vec<u8>) -> Vec<u8> {
+    match serde_json::from_slice(&clean) {
+        Ok(serde_json::Value::Object(mut mark)) => {
+            mark.remove("mark");
+            serde_json::to_vec_pretty(&mark).unwrap()
+        }
+        _ => clean,
     }
 }
 
@@ -62,14 +79,17 @@ pub(crate) fn inside(image: &Image, dir: &str) -> Image {
 /// Gives the files that are there the times they had.
 pub(crate) fn set_times(dir: &Path, times: &Times) {
     for (path, time) in times {
-        if let Ok(file) = File::options().write(true).open(dir.join(path)) {
+        let path = dir.join(path);
+        // A server can tell that times were set, and takes it for a backup that was copied over its directory.
+        let same = fs::metadata(&path).is_ok_and(|data| data.modified().unwrap() == *time);
+        if let (false, Ok(file)) = (same, File::options().write(true).open(&path)) {
             file.set_modified(*time).unwrap();
         }
     }
 }
 
-/// Makes `dir` what the image says. What has the same name and kind keeps its inode, so that a
-/// server finds its own directory again, and not a copy of it.
+/// Makes `dir` what the image says. What has the same name and kind keeps its inode, and what is the same is not
+/// written, so that a server finds its own directory again, and not a copy of it.
 pub(crate) fn put(image: &Image, dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     clear(image, dir, "");
@@ -78,6 +98,7 @@ pub(crate) fn put(image: &Image, dir: &Path) {
         match entry {
             Entry::Dir if path.is_dir() => {}
             Entry::Dir => fs::create_dir(&path).unwrap(),
+            Entry::File(bytes) if fs::read(&path).is_ok_and(|there| there == *bytes) => {}
             Entry::File(bytes) => {
                 let mut file = File::options()
                     .write(true)

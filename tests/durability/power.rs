@@ -19,7 +19,7 @@ use self::disk::{Disk, Fate};
 use self::log::{Event, Log};
 use self::recorder::{assert_complete, recorded};
 use self::world::{Ending, Story, World};
-use crate::image::{Image, Times, below, inside, look, put, set_times};
+use crate::image::{Entry, Image, Times, below, inside, look, put, set_times, unmarked};
 use crate::ledger::Position;
 use crate::support::{Launch, Process, Rng, halley, rounds};
 
@@ -96,7 +96,11 @@ impl Room {
         if !in_place {
             self.root = self.fresh("root");
         }
-        put(&below(image, DATA), &self.data());
+        let mut image = below(image, DATA);
+        if let Some(Entry::File(clean)) = image.get_mut("clean") {
+            *clean = unmarked(std::mem::take(clean));
+        }
+        put(&image, &self.data());
         set_times(&self.data(), times);
         Launch::new(&self.data())
     }

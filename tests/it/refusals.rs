@@ -235,6 +235,7 @@ const NOT_IN_THE_TABLES: &[(&str, &str, &str)] = &[
     ("", "busy", "is the server's state"),
     ("", "closing", "is the server's state"),
     ("", "disk_full", "is the server's state"),
+    ("", "disk_stalled", "is the server's state"),
     ("", "writes_refused", "is the server's state"),
     ("", "store_damaged", "is the server's state"),
     ("", "too_many_connections", "is the server's state"),

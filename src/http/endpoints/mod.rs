@@ -66,6 +66,7 @@ const BOTH: &[Endpoint] = &[
     .refuses(&[
         Code::WritesRefused,
         Code::DiskFull,
+        Code::DiskStalled,
         Code::Closing,
         Code::StoreDamaged,
     ]),

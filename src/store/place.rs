@@ -1,0 +1,296 @@
+//! A directory that is held open, so that it is told when its path names another one: removed, moved away, mounted
+//! over. Nothing is made, renamed or removed by path without that look.
+
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{OFlags, fstatvfs};
+
+use super::error::Error;
+
+/// A directory that is held open.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    file: File,
+    opened: Identity,
+}
+
+/// A lock that is held; given back when dropped, also where a process that is just being started has it open.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Lock {
+    /// Takes a file or directory for this process.
+    pub(super) fn take(file: File, path: &Path) -> Result<Self, Error> {
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked {
+                path: path.to_owned(),
+            }),
+            Err(TryLockError::Error(e)) => Err(Error::io("lock", path)(e)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it gives it back too, if this fails.
+        drop(self.0.unlock());
+    }
+}
+
+/// What tells one file or directory from another that is there at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(data: &Metadata) -> Self {
+        Self {
+            device: data.dev(),
+            inode: data.ino(),
+        }
+    }
+}
+
+impl Place {
+    /// Opens a directory.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let data = file
+            .metadata()
+            .map_err(Error::io("read the inode of", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            opened: Identity::of(&data),
+        })
+    }
+
+    /// Takes it for this process, on file systems that can lock directories. Network file systems only lock files that
+    /// are open to be written; LOCK in the data directory is one.
+    pub(super) fn lock(&self) -> Result<Option<Lock>, Error> {
+        let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+        match Lock::take(file, &self.path) {
+            Err(Error::Io { .. }) => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
+    /// Where it was opened.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its path still names the directory that was opened.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        check(&self.path, &self.file, self.opened)
+    }
+
+    /// Bytes that an ordinary process may still write on its file system, and files that may still be made.
+    pub(super) fn free(&self) -> Result<(u64, u64), Error> {
+        let found = fstatvfs(&self.file)
+            .map_err(|e| Error::io("ask for the free space of", &self.path)(e.into()))?;
+        // File systems without a fixed number of files say that there are none.
+        let files = if found.f_files == 0 {
+            u64::MAX
+        } else {
+            found.f_favail
+        };
+        Ok((found.f_bavail.saturating_mul(found.f_frsize), files))
+    }
+
+    /// Opens a file to write, making it if it is not there. `None`: it is there and longer than this.
+    pub(super) fn create_or_empty(&self, name: &str, longest: u64) -> Result<Option<File>, Error> {
+        let path = self.path.join(name);
+        let file = match self.open_file(name, OpenOptions::new().create_new(true)) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
+                self.open_file(name, &mut OpenOptions::new())?
+            }
+            made => made?,
+        };
+        let data = file.metadata().map_err(Error::io("make", &path))?;
+        if data.len() > longest || data.nlink() > 1 {
+            return Ok(None);
+        }
+        file.set_len(0).map_err(Error::io("make", &path))?;
+        Ok(Some(file))
+    }
+
+    /// Opens a file to write, making it if it is not there.
+    pub(super) fn open_or_make(&self, name: &str) -> Result<File, Error> {
+        self.open_file(name, OpenOptions::new().create(true))
+    }
+
+    /// Whoever has prepared the directory may have left links in it: none is followed.
+    fn open_file(&self, name: &str, options: &mut OpenOptions) -> Result<File, Error> {
+        self.check()?;
+        let no_links = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag fits");
+        let path = self.path.join(name);
+        let opened = options.write(true).custom_flags(no_links).open(&path);
+        opened.map_err(Error::io("open to write", &path))
+    }
+
+    /// Makes `NAME.new`, also where an earlier try has left one.
+    pub(super) fn create_new(&self, name: &str) -> Result<File, Error> {
+        let new = format!("{name}.new");
+        self.remove(&new)?;
+        self.open_file(&new, OpenOptions::new().create_new(true))
+    }
+
+    /// Syncs `NAME.new` and gives it its name.
+    pub(super) fn finish_new(&self, name: &str, file: &File) -> Result<(), Error> {
+        let new = format!("{name}.new");
+        file.sync_all()
+            .map_err(Error::io("sync", &self.path.join(&new)))?;
+        self.rename(&new, name)?;
+        self.sync()
+    }
+
+    /// Writes a small file so that it is there whole or not at all.
+    pub(super) fn write_durably(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let mut file = self.create_new(name)?;
+        file.write_all(content)
+            .map_err(Error::io("write", &self.path.join(name)))?;
+        self.finish_new(name, &file)
+    }
+
+    /// Removes a file. Whether it was there.
+    pub(super) fn remove(&self, name: &str) -> Result<bool, Error> {
+        self.check()?;
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("remove", &path)(e)),
+        }
+    }
+
+    /// Gives what is in it another name.
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        self.check()?;
+        let (from, to) = (self.path.join(from), self.path.join(to));
+        fs::rename(&from, to).map_err(Error::io("rename", &from))
+    }
+
+    /// Makes names made or removed in it durable.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.file.sync_all().map_err(Error::io("sync", &self.path))
+    }
+
+    /// What its inode says.
+    pub(super) fn metadata(&self) -> Result<Metadata, Error> {
+        self.file
+            .metadata()
+            .map_err(Error::io("read the inode of", &self.path))
+    }
+}
+
+/// Whether a path still names a file or directory that is held open.
+fn check(path: &Path, held: &File, opened: Identity) -> Result<(), Error> {
+    let moved = |how| {
+        Err(Error::Moved {
+            path: path.to_owned(),
+            how,
+        })
+    };
+    let links = held.metadata().map_or(0, |data| data.nlink());
+    match fs::metadata(path) {
+        Ok(now) if Identity::of(&now) == opened => Ok(()),
+        _ if links == 0 => moved("was removed"),
+        Ok(now) if now.dev() != opened.device => {
+            moved("is on another file system now, which was mounted over it")
+        }
+        Ok(_) => moved("was replaced by another one"),
+        Err(e) if e.kind() == ErrorKind::NotFound => moved("was moved away"),
+        Err(e) => Err(Error::io("read the inode of", path)(e)),
+    }
+}
+
+/// Opens the last segment to write. It must be a file of this directory alone: through a link, another directory
+/// would be written too.
+pub(super) fn open_own(path: &Path) -> Result<File, Error> {
+    let shared = |how: &str| Error::Journal {
+        path: path.to_owned(),
+        position: 0,
+        reason: format!(
+            "{how}, so another directory may hold it too: make a copy of it and give that its name"
+        ),
+    };
+    if path.is_symlink() {
+        return Err(shared("it is a symbolic link"));
+    }
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    let file = file.map_err(Error::io("open to write", path))?;
+    let data = file.metadata();
+    if data.map_err(Error::io("read the inode of", path))?.nlink() > 1 {
+        return Err(shared("it has another name (a hard link)"));
+    }
+    Ok(file)
+}
+
+/// The segment that is written, as far as others can do harm to it.
+#[derive(Debug)]
+pub(super) struct LiveSegment {
+    path: PathBuf,
+    file: File,
+    opened: Identity,
+    /// Bytes that were written to it.
+    pub(super) bytes: u64,
+}
+
+impl LiveSegment {
+    /// Watches a segment that is open.
+    pub(super) fn new(path: &Path, file: &File, bytes: u64) -> Result<Self, Error> {
+        let failed = || Error::io("read the inode of", path);
+        let data = file.metadata().map_err(failed())?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: file.try_clone().map_err(failed())?,
+            opened: Identity::of(&data),
+            bytes,
+        })
+    }
+
+    /// Whether the file is there and holds what was written to it.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.length()? < self.bytes {
+            return self.changed("was cut: it is shorter than what was written to it");
+        }
+        check(&self.path, &self.file, self.opened)
+    }
+
+    /// The same for the only one who writes, before the next write, without a look at its name.
+    pub(super) fn check_to_write(&self) -> Result<(), Error> {
+        match self.length()? {
+            length if length < self.bytes => {
+                self.changed("was cut: it is shorter than what was written to it")
+            }
+            length if length > self.bytes => {
+                self.changed("is longer than what was written to it: another process writes it")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn length(&self) -> Result<u64, Error> {
+        let data = self.file.metadata();
+        let data = data.map_err(Error::io("read the size of", &self.path))?;
+        if data.nlink() == 0 {
+            self.changed("was removed")?;
+        }
+        Ok(data.len())
+    }
+
+    fn changed(&self, how: &'static str) -> Result<(), Error> {
+        Err(Error::Moved {
+            path: self.path.clone(),
+            how,
+        })
+    }
+}
