@@ -5,9 +5,16 @@ use std::fs::{self, File};
 use serde_json::json;
 
 use crate::crowd::process::{Process, TOKEN_SECRET};
-use crate::support::{Http, KEY, Socket};
+use crate::support::{Http, KEY, PATIENCE, Socket};
 
 const WRONG: &str = "a key of another server";
+
+/// A clean stop: what was logged is written, which is not so after a kill.
+async fn end(mut process: Process) {
+    process.terminate();
+    let ended = process.ended_within(PATIENCE * 3).await;
+    assert!(ended.is_some(), "it stops");
+}
 
 #[tokio::test]
 async fn tokens_and_keys_are_not_logged_at_any_level() {
@@ -39,7 +46,7 @@ async fn tokens_and_keys_are_not_logged_at_any_level() {
             let reply = http.request("GET", "/v1/status", &[&bearer(key)], "").await;
             assert_eq!(reply.status, status);
         }
-        drop(process);
+        end(process).await;
 
         let log = fs::read_to_string(&path).unwrap();
         assert!(log.contains("TRACE"), "{log}");
@@ -80,7 +87,7 @@ async fn wrong_keys_and_tokens_and_foreign_pages_are_logged_once() {
         client.send(&head).await;
         assert_eq!(client.reply().await.status, 200);
     }
-    drop(process);
+    end(process).await;
     let log = fs::read_to_string(&path).unwrap();
     for (words, about) in [
         ("wrong admin key refused", "address=127.0.0.1"),
