@@ -114,14 +114,7 @@ describe("the client", { concurrency: 6 }, () => {
           tokens.push(made);
           return made;
         };
-        let refused = 0;
-        /** @type {typeof fetch} */
-        const noting = async (input, init) => {
-          const reply = await fetch(input, init);
-          if (reply.status === 401) refused += 1;
-          return reply;
-        };
-        const halley = client(t, { url: server.url, token, transport, wait: 5, fetch: noting });
+        const halley = client(t, { url: server.url, token, transport, wait: 5 });
         const record = recorded(halley);
         halley.start();
         await eventually(() => halley.state === "live");
@@ -140,10 +133,6 @@ describe("the client", { concurrency: 6 }, () => {
         assertExact(record.messages, await server.inbox("bob"));
         const seconds = (performance.now() - begun) / 1000;
         assert.ok(tokens.length >= 2 && tokens.length <= 2 * seconds, `asked ${tokens.length} times in ${seconds} s`);
-        assert.equal(refused, 0, "it is renewed before it expires");
-        if (transport !== "socket") return;
-        // It goes on with the fresh token.
-        assert.deepEqual(record.states.map(({ state }) => state), ["connecting", "live"]);
         assert.deepEqual(record.errors, []);
       });
 

@@ -127,6 +127,8 @@ class Exchange {
   /** @type {any} */ onerror;
   /** What a socket was sent. @type {any[]} */
   sent = [];
+  /** Whether a socket answers when it is shown a token. */
+  alive = false;
 
   /** @param {string} transport @param {URL} url
    * @param {{ resolve?: (reply: Response) => void, reject?: (error: Error) => void, init?: RequestInit }} request */
@@ -192,7 +194,10 @@ class Exchange {
 
   /** @param {string} text */
   send(text) {
-    this.sent.push(JSON.parse(text));
+    const object = JSON.parse(text);
+    this.sent.push(object);
+    // It takes a token: a silent one does not answer.
+    if (object.token && this.alive) queueMicrotask(() => this.onmessage({ data: JSON.stringify({ ref: object.ref }) }));
   }
 
   close() {

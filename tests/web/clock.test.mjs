@@ -97,6 +97,30 @@ for (const [what, jump] of /** @type {const} */ ([["back", -HOUR], ["ahead", HOU
   });
 }
 
+test("a socket continues with each new token, which it is shown before the old one expires", async (t) => {
+  /** @type {string[]} */
+  const tokens = [];
+  const token = () => {
+    tokens.push(tokenUntil(Date.now() / 1000 + 3600));
+    return tokens.at(-1);
+  };
+  const { clock, server, halley } = stage(t, { transport: "socket", token });
+  const record = recorded(halley);
+  halley.start();
+  await settle();
+  server.last.alive = true;
+  server.last.page();
+  const shown = () => [...new Set(server.last.sent.map((one) => one.token))];
+  for (let hour = 1; hour <= 3; hour++) {
+    await clock.advance(58 * MINUTE);
+    assert.equal(shown().length, hour, "not before it is time");
+    await clock.advance(2 * MINUTE);
+    assert.deepEqual(shown(), tokens);
+    assert.equal(tokens.length, hour + 1);
+  }
+  assert.deepEqual([server.opened.length, halley.state, record.errors], [1, "live", []]);
+});
+
 test("a refused socket that reports an error alone has ended: the next one is opened at once", async (t) => {
   const { clock, server, halley } = stage(t);
   const record = recorded(halley);
