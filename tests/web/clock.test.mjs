@@ -299,6 +299,40 @@ test("stop() does not wait for ever for a listener; start() then waits for it: n
   assert.deepEqual(record.bodies, [1, 2]);
 });
 
+for (const transport of TRANSPORTS) {
+  test(`${transport}: a token function that does not answer is given up, and called again`, async (t) => {
+    let calls = 0;
+    const token = () => ((calls += 1) === 1 ? new Promise(() => {}) : "t");
+    const { clock, server, halley } = stage(t, { transport, token });
+    server.answer = (one) => one.page();
+    const record = recorded(halley);
+    halley.start();
+    const ms = await clock.until(() => halley.state === "live");
+    assert.ok(ms >= 15_000 && ms < 16_000, `${ms} ms`);
+    assert.deepEqual(record.errors.map(({ code, fatal }) => [code, fatal]), [["token_failed", false]]);
+    assert.match(record.errors[0].detail, /^the token function .*(no answer within|did not answer)/);
+  });
+
+  test(`${transport}: a storage that never answers is reported, and holds nothing up for long`, async (t) => {
+    const storage = { getItem: () => null, setItem: () => new Promise(() => {}) };
+    const { clock, server, halley } = stage(t, { transport, storage });
+    const record = recorded(halley);
+    halley.start();
+    await settle();
+    server.last.page(message(1), message(2));
+    const ms = await clock.until(() => record.messages.length === 2);
+    assert.equal(ms, 15_000);
+    assert.deepEqual([record.errors[0].code, record.errors[0].fatal], ["storage_failed", false]);
+    assert.match(record.errors[0].detail, /cannot store.*no answer within 15000 ms/);
+    // A stop in the midst does not wait for it.
+    await settle();
+    const stopping = halley.stop();
+    await settle();
+    assert.equal(halley.state, "stopped");
+    await stopping;
+  });
+}
+
 test("what stays blocked is tried less and less often", async (t) => {
   const { clock, server, halley } = stage(t, { WebSocket: null });
   /** @type {number[]} */

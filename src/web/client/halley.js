@@ -531,7 +531,7 @@ class Server {
   /** One request. The body of the reply is under the same limit. `use` remembers the token that was used.
    * @param {{ token?: string }} use @param {URL} url @param {Limit} limit @param {RequestInit} [init] */
   async request(use, url, limit, init = {}) {
-    use.token = await this.tokens.get(limit.signal);
+    use.token = await this.#token(limit);
     const request = this.fetch(url, {
       ...init,
       headers: { ...init.headers, authorization: `Bearer ${use.token}` },
@@ -542,6 +542,16 @@ class Server {
     if (!reply.ok) throw await refusal(reply, limit);
     this.tokens.accepted();
     return reply;
+  }
+
+  /** @param {Limit} limit */
+  async #token(limit) {
+    try {
+      return await this.tokens.get(limit.signal);
+    } catch (cause) {
+      // Not the server was too slow.
+      throw limit.late ? new HalleyError("token_failed", "the token function did not answer in time") : cause;
+    }
   }
 
   /** The same, and the JSON in the reply.
@@ -574,9 +584,11 @@ function isType(reply, type) {
   return (reply.headers.get("content-type") ?? "").toLowerCase().startsWith(type);
 }
 
-/** The error, or a timeout if the limit ran out. @param {unknown} error @param {Limit} limit */
-function errorOf(error, limit) {
-  return limit.late ? timedOut() : asError(error);
+/** The error; a timeout, if it is only that the limit ended. @param {unknown} cause @param {Limit} limit */
+function errorOf(cause, limit) {
+  const error = asError(cause);
+  const known = cause instanceof HalleyError && error.code !== "stopped";
+  return limit.late && !known ? timedOut() : error;
 }
 
 /** The path of a conversation or group. @param {Place} place */
