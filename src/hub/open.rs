@@ -19,7 +19,7 @@ use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
 use super::recent::Recent;
-use super::recover::{Recovered, recover};
+use super::recover::{Recovered, guarded, recover};
 use super::times::Times;
 use super::turns::Turns;
 use super::wake::Waiters;
@@ -137,18 +137,30 @@ impl Hub {
             .take();
         let view = view.and_then(unshared);
         let view = view.ok_or("reads of the readable view are still under way")?;
+        let threads = offset.filter(|_| journal.is_some() && flushed.is_some());
+        let sound = self.may_be_marked(threads);
+        // sled writes while it is dropped too, and panics where it cannot.
+        let closed = guarded(&directory, || {
+            if let Ok(offset) = &sound {
+                return close_view(view, &directory, self.0.options.cache_bytes, *offset);
+            }
+            drop(view);
+            Ok(())
+        });
+        sound.and_then(|_| closed.map_err(|e| chain(&e)))
+    }
+
+    /// The last applied entry, if the view holds all up to it, and is still the one in the directory.
+    fn may_be_marked(&self, offset: Option<u64>) -> Result<u64, String> {
         if let Some(cause) = self.0.refused.cause() {
             return Err(cause.to_owned());
         }
         if self.0.damaged.load(Ordering::Acquire) {
             return Err(error::Error::StoreDamaged.to_string());
         }
-        let (Some(offset), Some(()), Some(())) = (offset, journal, flushed) else {
-            return Err("a thread that writes panicked".into());
-        };
         // Whatever is there now is not ours to open and to mark.
         self.0.disk.in_place().map_err(|e| e.to_string())?;
-        close_view(view, &directory, self.0.options.cache_bytes, offset).map_err(|e| chain(&e))
+        offset.ok_or_else(|| "a thread that writes panicked".into())
     }
 }
 
