@@ -70,7 +70,7 @@ class Halley:
 
     def ask(self, method, path, body=None):
         headers = {"Authorization": "Bearer " + self.key}
-        request = Request(self.admin + path, body and json.dumps(body).encode(), headers, method=method)
+        request = Request(self.admin + path, body and json.dumps(body, ensure_ascii=False).encode(), headers, method=method)
         with urlopen(request, timeout=30) as reply:
             return json.load(reply)
 
