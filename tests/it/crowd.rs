@@ -167,14 +167,13 @@ async fn ten_of_a_thousand_that_never_read_cost_no_memory_and_delay_nobody() {
         usual_growth = usual_growth.max(growth(&process, flood(&mut backend, "nobody")).await);
     }
     let growth = growth(&process, flood(&mut backend, "slow")).await;
-    let (listeners, beside) = run(&mut backend, listeners, 2 * TO_ALL).await;
-
     let status = process::ask(&mut backend, "GET", "/v1/status", "").await;
     assert_eq!(
         status["held"]["sse"],
         READERS + SLOW,
         "nobody was cut yet: {status}"
     );
+    let (listeners, beside) = run(&mut backend, listeners, 2 * TO_ALL).await;
     assert!(
         growth < usual_growth + GROWTH_KIB_MAX,
         "it grew by {growth} KiB, and without readers by {usual_growth}"
