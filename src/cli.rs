@@ -57,7 +57,7 @@ enum Commands {
     History(history::Args),
     /// Prove that a data directory, or a copy of one, is whole
     Verify(verify::Args),
-    /// Make the readable view anew from the journal
+    /// Rebuild the readable view from the journal
     Rebuild(rebuild::Args),
     /// Show the configuration in effect, or check it
     Config(config::Args),

@@ -1,4 +1,4 @@
-//! `halley rebuild`: makes the readable view anew from the journal.
+//! `halley rebuild`: rebuilds the readable view from the journal.
 
 use std::io::Write;
 
@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(
     }
     writeln!(
         out,
-        "made the readable view anew from {offset} entries: {} direct and {} group messages",
+        "rebuilt the readable view from {offset} entries: {} direct and {} group messages",
         heads.direct, heads.group
     )
     .map_err(output)

@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(
         Compared::Same => "The readable view (sled) holds the same, row by row.",
         Compared::NotStopped => {
             "The readable view (sled) was not compared: it was not closed by a clean stop, so the next start \
-             checks it, or makes it anew from the journal."
+             checks it, or rebuilds it from the journal."
         }
         Compared::ReadOnly => {
             "The readable view (sled) was not compared: to open it, the directory must be writable."

@@ -17,7 +17,7 @@ use super::app::Face;
 const FREE: u32 = 3;
 /// The delay after them, doubled with each one more.
 const DELAY_FIRST: Duration = Duration::from_millis(50);
-/// After so long without a wrong one, an address begins anew.
+/// After so long without a wrong one, an address starts afresh.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 /// Addresses that are known at once.
 const ADDRESSES_MAX: usize = 1024;

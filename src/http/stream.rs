@@ -173,7 +173,7 @@ pub(super) fn tells_refusals(query: &Query) -> bool {
 /// gives up for good unless the status is 200.
 pub(super) fn refusal(refusal: &Refusal, log: LogId) -> Reply {
     let reply = Reply::refusal(refusal, log);
-    // What a new attempt may mend is worth one soon. Of all else the page should close it and begin anew.
+    // What a new attempt may cure is worth one soon. For the rest the page should close it and start over.
     let pause = reply
         .retry_after_s
         .map_or(REFUSED_PAUSE, |seconds| Duration::from_secs(seconds.into()));

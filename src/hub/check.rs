@@ -63,7 +63,7 @@ fn report(damage: &OnceLock<String>, found: Result<(), Error>) {
         error!(
             damage = text,
             "an old part of the journal cannot be read. The readable view (sled) has all of it and is served, but it \
-             could not be made anew, nor could a copy of this directory be started: mend it now"
+             could not be rebuilt, nor could a copy of this directory be started: repair it now"
         );
     }
 }

@@ -134,7 +134,7 @@ pub struct JournalStatus {
     pub segments: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// What is wrong in a segment that no longer changes; such damage harms nothing until sled must be made anew.
+    /// What is wrong in a segment that no longer changes; such damage harms nothing until sled must be rebuilt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,
 }
@@ -309,7 +309,7 @@ impl Hub {
 }
 
 impl Inner {
-    /// What a reader is told, and the log, of a reading that failed.
+    /// Logs a failed read and maps it to the error that the caller sees.
     fn read_failed(&self, error: &store::Error) -> Error {
         // sled writes also while it reads, to split and to evict pages: after a failed write it refuses the few
         // readings that would.
@@ -317,7 +317,7 @@ impl Inner {
             return Error::WritesRefused;
         }
         if !self.damaged.swap(true, Ordering::AcqRel) {
-            error!(%error, "the readable view cannot be read: the next start makes it anew");
+            error!(%error, "the readable view cannot be read: the next start rebuilds it");
         }
         Error::StoreDamaged
     }

@@ -33,7 +33,7 @@ use crate::store::{Directory, Error, Held, Journal, View, explain_full};
 pub enum Closed {
     /// The next start trusts the readable view as it is.
     Cleanly,
-    /// The next start checks it, or makes it anew; and why.
+    /// The next start checks it, or rebuilds it; and why.
     Unmarked(String),
     /// It was closed before.
     Before,

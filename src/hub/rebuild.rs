@@ -1,4 +1,4 @@
-//! `halley rebuild`: the view made anew, and a damaged journal cut where its operator accepts the loss.
+//! `halley rebuild`: rebuilds the view, and cuts a damaged journal where its operator accepts the loss.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Rebuilt {
     pub heads: Position,
 }
 
-/// Makes the view of a data directory anew from its journal. With `accept_loss`, a damaged journal is first
+/// Rebuilds the view of a data directory from its journal. With `accept_loss`, a damaged journal is first
 /// cut where the damage begins, and the log goes on under a new id.
 pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebuilt, Error> {
     let mut directory = Directory::open_existing(data)?;

@@ -24,7 +24,7 @@ pub(super) struct Recovered {
 }
 
 /// Opens the view and applies what it lacks. A view that is missing, damaged, or a copy taken while it was in
-/// use is put aside and made anew.
+/// use is set aside and rebuilt.
 pub(super) fn recover(
     directory: &Directory,
     journal: &mut Journal,
@@ -35,7 +35,7 @@ pub(super) fn recover(
     let mut aside = Aside::Damaged;
     if trust != Trust::Rebuild {
         let tried = attempt(directory, journal, trust, cache_bytes);
-        if !must_be_made_anew(&tried, fork) {
+        if !must_be_rebuilt(&tried, fork) {
             if tried.is_ok() {
                 directory.remove_set_aside(None)?;
             }
@@ -61,19 +61,19 @@ pub(super) fn recover(
             direct = applied.heads.direct,
             group = applied.heads.group,
             ms = began.elapsed().as_millis(),
-            "made the readable view anew from the journal"
+            "rebuilt the readable view from the journal"
         );
     }
     Ok(recovered)
 }
 
 /// Whether the journal can give what the view did not.
-fn must_be_made_anew(tried: &Result<Recovered, Error>, fork: bool) -> bool {
+fn must_be_rebuilt(tried: &Result<Recovered, Error>, fork: bool) -> bool {
     match tried {
         Err(Error::View(reason)) => {
             warn!(
                 reason,
-                "the readable view is damaged: it is made anew from the journal"
+                "the readable view is damaged: it is rebuilt from the journal"
             );
             true
         }
@@ -83,7 +83,7 @@ fn must_be_made_anew(tried: &Result<Recovered, Error>, fork: bool) -> bool {
         }) if fork => {
             warn!(
                 journal,
-                applied, "the readable view is ahead of the journal: it is made anew"
+                applied, "the readable view is ahead of the journal: it is rebuilt"
             );
             true
         }

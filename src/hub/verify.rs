@@ -29,7 +29,7 @@ pub struct Verified {
 pub enum Compared {
     /// It holds what the journal gives.
     Same,
-    /// No: it was copied while in use, and is made anew at the next start, or checked then.
+    /// No: it was copied while in use, and is rebuilt at the next start, or checked then.
     NotStopped,
     /// No: it cannot be opened where nothing may be written.
     ReadOnly,

@@ -28,7 +28,7 @@ pub enum Trust {
     Clean,
     /// Written here, but not stopped cleanly: recover and check it.
     Check,
-    /// Copied while in use, or missing: make it anew.
+    /// Copied while in use, or missing: rebuild it.
     Rebuild,
 }
 
@@ -252,7 +252,7 @@ impl Directory {
     }
 
     /// Makes a copy durable: who copies files seldom syncs them, and what is acknowledged from now on is worth
-    /// nothing without what was before it. Not sled, which can be made anew.
+    /// nothing without what was before it. Not sled, which can be rebuilt.
     fn sync_copy(&self) -> Result<(), Error> {
         for directory in [&self.place, &self.journal] {
             let directory = directory.path();

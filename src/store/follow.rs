@@ -147,7 +147,7 @@ pub(super) fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 }
 
 /// The segments, after checking that none is missing, cut, or of another log. A last segment whose
-/// header was never completed is left out and, being empty, written anew when its turn comes.
+/// header was never completed is left out and, being empty, written again when its turn comes.
 pub(super) fn sound_segments(
     directory: &Path,
     lineage: &Lineage,

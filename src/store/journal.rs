@@ -537,7 +537,7 @@ mod tests {
         let refused = journal.append(entry(2), heads).unwrap_err();
         assert!(matches!(refused, Error::Journal { .. }), "{refused}");
         assert_eq!(fs::read(&next).unwrap(), [7; 500]);
-        // What a stop may leave of a header is written anew.
+        // What a stop may leave of a header is written again.
         fs::write(&next, [7; 50]).unwrap();
         let mut journal = Journal::open(&directory, true).unwrap();
         journal.roll_at(1);
@@ -579,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_whose_header_was_never_finished_is_written_anew() {
+    fn a_segment_whose_header_was_never_finished_is_written_again() {
         let (_folder, directory) = written(40, 300);
         let (last, before) = {
             let mut paths = files(&directory);
