@@ -91,7 +91,8 @@ async function ownSlot(locks, name, signal) {
     if (limit.signal.aborted) return undefined;
     throw error;
   } finally {
-    limit.relax();
+    // A lock that was granted stays.
+    limit.close();
   }
 }
 
