@@ -177,7 +177,7 @@ describe("in Chromium", { concurrency: 4 }, () => {
     await eventually(async () => (await states()).at(-1)[0] === "waiting");
     await server.push({ to: "bob", from: "ann", body: 1 });
     await context.setOffline(false);
-    await eventually(async () => (await given()).length === 1, "the message", 10_000);
+    await eventually(async () => (await given()).length === 1, "the message");
     const [first, second, third, ...others] = await states();
     assert.deepEqual([first, second], [["connecting", undefined], ["live", undefined]]);
     // Whether the page hears first that it is offline or that its connection broke is left to Chromium.
@@ -319,7 +319,7 @@ describe("in Chromium", { concurrency: 4 }, () => {
     const said = [];
     page.on("console", (message) => void (message.type() === "log" && said.push(message.text())));
     await page.setContent(body);
-    await eventually(() => said.length === 2, "both messages", 20_000);
+    await eventually(() => said.length === 2, "both messages");
     assert.deepEqual(said, ["bob Hello", "ann {text: hi}"]);
     assert.equal(await page.title(), "live");
     assert.equal((await server.inbox("bob")).length, 2);

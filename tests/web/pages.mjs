@@ -83,7 +83,8 @@ export async function openPage(t, browser, { allowed, ...options } = {}) {
     if (message.type() === "error" && !allowed?.test(message.text())) wrong.push(message.text());
   });
   t.after(() => assert.deepEqual(wrong, [], "nothing went wrong on the page"));
-  page.setDefaultTimeout(15_000);
+  // A client that lost its server waits up to 30 s before it tries again.
+  page.setDefaultTimeout(60_000);
   return page;
 }
 

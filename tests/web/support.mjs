@@ -31,7 +31,7 @@ export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
  * @template T
  * @param {() => T | Promise<T>} condition
  * @returns {Promise<T>} the first true value */
-export async function eventually(condition, what = "the condition", ms = 15_000, every = 10) {
+export async function eventually(condition, what = "the condition", ms = 30_000, every = 10) {
   const deadline = Date.now() + ms;
   for (;;) {
     const value = await condition();
