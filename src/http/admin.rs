@@ -2,34 +2,47 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::Face;
 use super::call::Call;
 use super::reply::{Refusal, Reply};
+use super::shapes::Name;
 use crate::hub::Status;
 use crate::model::{Device, Transport};
 
-#[derive(Serialize)]
-struct PresenceOut<'a> {
+/// Which requests of a user are held now.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Presence")]
+pub(super) struct PresenceOut<'a> {
+    #[schemars(with = "Name")]
     user: &'a str,
+    /// How many.
     connections: usize,
     devices: Vec<Device>,
 }
 
-#[derive(Serialize)]
-struct HealthOut {
+/// All is well.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Health")]
+pub(super) struct HealthOut {
+    #[schemars(extend("const" = "ok"))]
     status: &'static str,
 }
 
-#[derive(Serialize)]
+/// Open connections, by listener.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Connections")]
 struct ConnectionsOut {
     client: usize,
     admin: usize,
 }
 
-#[derive(Serialize)]
-struct StatusOut {
+/// What the server is doing.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Status")]
+pub(super) struct StatusOut {
     version: &'static str,
     uptime_s: u64,
     connections: ConnectionsOut,

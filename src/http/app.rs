@@ -5,8 +5,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use super::attempts::Attempts;
 use super::host::Strangers;
@@ -144,6 +146,7 @@ pub(super) struct Shared {
     addresses: Addresses,
     delivered: AtomicU64,
     live: Option<Live>,
+    documents: [OnceLock<Bytes>; 2],
 }
 
 impl App {
@@ -155,6 +158,7 @@ impl App {
             strangers: Strangers::default(),
             parts,
             live,
+            documents: Default::default(),
             rendered: Rendered::default(),
             in_work: InWork::default(),
             open: Default::default(),
@@ -171,6 +175,15 @@ impl App {
     /// Messages that were written to clients, each counted for every device.
     pub fn deliveries(&self) -> u64 {
         self.0.delivered.load(Ordering::Relaxed)
+    }
+
+    /// The `OpenAPI` document of a listener, once it is made.
+    pub(super) fn document(&self, face: Face) -> &OnceLock<Bytes> {
+        let [client, admin] = &self.0.documents;
+        match face {
+            Face::Client => client,
+            Face::Admin => admin,
+        }
     }
 
     /// icomet's channels in use, where its protocol is spoken.

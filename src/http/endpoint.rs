@@ -60,6 +60,8 @@ pub(super) struct Endpoint {
     pub(super) auth: Auth,
     pub(super) handler: fn(Call) -> Handling,
     pub(super) summary: &'static str,
+    /// What generated clients call it; unique on its listener, where it is in the document.
+    pub(super) name: &'static str,
     pub(super) query: &'static [Param],
     /// The schema of the request's body.
     pub(super) takes: Option<&'static str>,
@@ -84,12 +86,18 @@ impl Endpoint {
             auth: Auth::Nobody,
             handler,
             summary,
+            name: "",
             query: &[],
             takes: None,
             gives: &[],
             events: false,
             refuses: &[],
         }
+    }
+
+    pub(super) const fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
     }
 
     pub(super) const fn by(mut self, auth: Auth) -> Self {

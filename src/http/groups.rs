@@ -1,5 +1,6 @@
 //! Groups and their members: the backend's side.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use warp::http::StatusCode;
 
@@ -7,18 +8,23 @@ use super::app::App;
 use super::call::Call;
 use super::push::parse;
 use super::reply::{Refusal, Reply};
+use super::shapes::Name;
 use crate::hub::{GroupChange, GroupReceipt, HistoryMode};
 use crate::model::{GroupName, UserName};
 
 /// Most names of one request.
 pub(super) const NAMES_MAX: usize = 10_000;
 
-#[derive(Deserialize)]
+/// A group as it is to be.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SetIn {
+#[schemars(rename = "GroupSet")]
+pub(super) struct SetIn {
     /// Absent, the members stay; `null` is neither.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Vec<Name>", length(max = NAMES_MAX))]
     members: Option<Vec<String>>,
+    /// Absent, it stays as it is; of a new group `member`.
     history: Option<HistoryMode>,
 }
 
@@ -26,35 +32,51 @@ fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::E
     Deserialize::deserialize(from).map(Some)
 }
 
-#[derive(Deserialize)]
+/// Who joins and who leaves: at most 10,000 names together. Whoever is in both leaves.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct MembersIn {
+#[schemars(rename = "MembersChange")]
+pub(super) struct MembersIn {
     #[serde(default)]
+    #[schemars(with = "Vec<Name>", length(max = NAMES_MAX))]
     add: Vec<String>,
     #[serde(default)]
+    #[schemars(with = "Vec<Name>", length(max = NAMES_MAX))]
     remove: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct ReceiptOut<'a> {
+/// What a change of a group did.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GroupReceipt")]
+pub(super) struct ReceiptOut<'a> {
+    #[schemars(with = "Name")]
     group: &'a str,
     history: HistoryMode,
+    /// How many there are now.
     members: u64,
     added: u64,
     removed: u64,
 }
 
-#[derive(Serialize)]
-struct RemovedOut<'a> {
+/// A group that was deleted.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GroupRemoved")]
+pub(super) struct RemovedOut<'a> {
+    #[schemars(with = "Name")]
     group: &'a str,
     removed: u64,
 }
 
-#[derive(Serialize)]
-struct GroupOut<'a> {
+/// A group and its members.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Group")]
+pub(super) struct GroupOut<'a> {
+    #[schemars(with = "Name")]
     group: &'a str,
     history: HistoryMode,
+    #[schemars(with = "Vec<Name>")]
     members: Vec<&'a str>,
+    /// The id of its last message; 0 without one.
     last: u64,
 }
 

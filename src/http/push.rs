@@ -1,5 +1,6 @@
 //! Pushing: one message, or many at once.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use warp::http::StatusCode;
@@ -8,6 +9,7 @@ use super::app::App;
 use super::call::{Call, Caller};
 use super::query::beginning;
 use super::reply::{Refusal, Reply};
+use super::shapes::{self, AnyJson, Name, Problem};
 use crate::model::{Body, Draft, GroupName, IdempotencyKey, Receipt, Receiver, Sequence, UserName};
 
 /// What a request may hold around one message's body.
@@ -18,33 +20,47 @@ const ERROR_BYTES_MAX: usize = 200;
 pub(super) const BATCH_MAX: usize = 1000;
 
 /// One message, whose receiver is in the path.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct OneIn<'a> {
+pub(super) struct OneIn<'a> {
     #[serde(borrow)]
+    #[schemars(with = "AnyJson")]
     body: &'a RawValue,
+    #[schemars(with = "Name")]
     from: Option<String>,
+    #[schemars(with = "Option<shapes::IdempotencyKey>")]
     idempotency_key: Option<String>,
 }
 
 /// One of many messages, or what a user sends on a socket.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ItemIn<'a> {
+    #[schemars(with = "Name")]
     to: Option<String>,
+    #[schemars(with = "Name")]
     group: Option<String>,
+    #[schemars(with = "Name")]
     from: Option<String>,
     #[serde(borrow)]
+    #[schemars(with = "AnyJson")]
     body: &'a RawValue,
+    #[schemars(with = "Option<shapes::IdempotencyKey>")]
     idempotency_key: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What became of a push.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Receipt")]
 pub(super) struct ReceiptOut {
     sequence: Sequence,
+    #[schemars(range(min = 1))]
     id: u64,
+    /// The id before it in the same conversation or group; 0 for the first.
     prev: u64,
+    /// Commit time, Unix milliseconds.
     at: u64,
+    /// Whether it was stored before, under the same idempotency key.
     duplicate: bool,
 }
 
@@ -67,15 +83,27 @@ impl From<Receipt> for ReceiptOut {
     }
 }
 
-#[derive(Serialize)]
+/// What became of one of many messages.
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "PushResult")]
 enum ResultOut {
     Stored(ReceiptOut),
-    Refused { error: serde_json::Value },
+    Refused(RefusedOut),
 }
 
-#[derive(Serialize)]
-struct ResultsOut {
+/// Why it was refused.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PushRefusal")]
+struct RefusedOut {
+    #[schemars(with = "Problem")]
+    error: serde_json::Value,
+}
+
+/// What became of each of many messages, in their order.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PushResults")]
+pub(super) struct ResultsOut {
     results: Vec<ResultOut>,
 }
 
@@ -182,9 +210,9 @@ pub(super) async fn batch(mut call: Call) -> Result<Reply, Refusal> {
         .into_iter()
         .map(|outcome| match outcome {
             Ok(receipt) => ResultOut::Stored(receipt.into()),
-            Err(refusal) => ResultOut::Refused {
+            Err(refusal) => ResultOut::Refused(RefusedOut {
                 error: refusal.problem(log),
-            },
+            }),
         })
         .collect();
     Ok(Reply::ok(&ResultsOut { results }))

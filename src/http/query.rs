@@ -14,8 +14,8 @@ use crate::model::{After, Bound, Message, PageLimit};
 const ECHO_BYTES_MAX: usize = 64;
 
 /// What `page_bytes` may be: a page without messages is shorter.
-const PAGE_BYTES_MIN: u64 = 256;
-const PAGE_BYTES_MAX: u64 = 1 << 20;
+pub(super) const PAGE_BYTES_MIN: u64 = 256;
+pub(super) const PAGE_BYTES_MAX: u64 = 1 << 20;
 /// A page of a reply, when the client does not say.
 const REPLY_BYTES: usize = 1 << 20;
 /// A line or a frame, when the client does not say: many libraries read neither beyond 32 or 64 KiB.

@@ -268,7 +268,6 @@ macro_rules! codes {
 
         impl Code {
             /// All of them, in the order of their status.
-            #[cfg(test)]
             pub(super) const ALL: &[Self] = &[$(Self::$name),*];
 
             /// Status, code and title.

@@ -180,9 +180,14 @@ fn answer_early(
                 Ok(Reply::options(allow))
             })
         }
-        Method::GET | Method::HEAD if !request.body().is_end_stream() => Some(Err(
-            Refusal::BadRequest("a GET or HEAD request has no body".to_owned()),
-        )),
+        Method::GET | Method::HEAD if !request.body().is_end_stream() => {
+            let allow = routes::methods_of(&listener.app, listener.face, path);
+            Some(Err(match allow {
+                None => Refusal::NoRoute,
+                Some(allow) if !allow.contains("GET") => Refusal::WrongMethod { allow },
+                Some(_) => Refusal::BadRequest("a GET or HEAD request has no body".to_owned()),
+            }))
+        }
         _ => None,
     }
 }

@@ -31,7 +31,7 @@ use crate::model::{After, Batch, Cursor, LogId, PageLimit, Transport};
 /// Seconds between heartbeats when the client does not say.
 const HEARTBEAT_USUAL_S: u64 = 30;
 /// The longest heartbeat that a client may ask for.
-const HEARTBEAT_S_MAX: u64 = 300;
+pub(super) const HEARTBEAT_S_MAX: u64 = 300;
 /// The browser's pause before it connects again, milliseconds.
 const RETRY_MS: std::ops::RangeInclusive<u32> = 1000..=5000;
 

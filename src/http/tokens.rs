@@ -1,12 +1,17 @@
 //! User tokens, made for the backend.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use warp::http::StatusCode;
 
 use super::app::App;
 use super::call::Call;
 use super::push::parse;
 use super::reply::{Refusal, Reply};
+use super::shapes::Name;
 use crate::clock;
 use crate::model::UserName;
 use crate::token::{self, Claims};
@@ -18,12 +23,18 @@ const TTL_MAX_S: u64 = 31_536_000;
 /// More than a name and two numbers need.
 const REQUEST_BYTES_MAX: usize = 4096;
 
-#[derive(Deserialize)]
+/// A token to be made.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TokenIn {
+#[schemars(rename = "TokenRequest")]
+pub(super) struct TokenIn {
+    #[schemars(with = "Name")]
     user: String,
-    #[serde(default = "ttl_usual_s")]
+    /// For how long it is good.
+    #[serde(default = "ttl_usual_s", deserialize_with = "whole")]
+    #[schemars(range(min = 1, max = TTL_MAX_S))]
     ttl_s: u64,
+    /// Whether its user may send.
     #[serde(default)]
     send: bool,
 }
@@ -32,10 +43,42 @@ fn ttl_usual_s() -> u64 {
     TTL_USUAL_S
 }
 
-#[derive(Serialize)]
-struct TokenOut<'a> {
+/// A whole number, also as `3600.0` or `3.6e3`: JSON has one kind of numbers, and some languages write all of them
+/// that way.
+fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number")
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<u64, E> {
+            // Without a fraction it is written as digits alone.
+            let digits = number.to_string();
+            let refused = || E::invalid_value(de::Unexpected::Float(number), &self);
+            digits.parse().map_err(|_| refused())
+        }
+    }
+
+    from.deserialize_any(Whole)
+}
+
+/// A token for an app's client.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Token")]
+pub(super) struct TokenOut<'a> {
+    /// A JWT, for `Authorization: Bearer`.
     token: &'a str,
+    #[schemars(with = "Name")]
     user: &'a str,
+    /// Unix seconds.
     expires_at: u64,
 }
 
@@ -73,4 +116,26 @@ pub(super) async fn make(mut call: Call) -> Result<Reply, Refusal> {
         expires_at,
     };
     Ok(Reply::json(StatusCode::CREATED, &out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_taken_however_they_are_written() {
+        let ttl_s = |text: &str| {
+            let body = format!("{{\"user\":\"bob\",\"ttl_s\":{text}}}");
+            parse::<TokenIn>(body.as_bytes()).map(|given| given.ttl_s)
+        };
+        for text in ["3600", "3600.0", "3.6e3", "36E+2", "3600.000"] {
+            assert_eq!(ttl_s(text), Ok(3600), "{text}");
+        }
+        for text in [
+            "3600.5", "-1", "-1.0", "1e30", "\"3600\"", "null", "true", "[1]",
+        ] {
+            let refused = ttl_s(text).unwrap_err().to_string();
+            assert!(refused.contains("ttl_s"), "{text}: {refused}");
+        }
+    }
 }

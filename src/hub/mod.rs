@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::error;
 
@@ -101,9 +102,10 @@ pub struct GroupInfo {
 }
 
 /// Figures for operators.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Status {
     /// The log that is written.
+    #[schemars(regex(pattern = r"^[0-9a-f]{32}$"))]
     pub log: String,
     /// The last ids that readers may see.
     pub watermark: Position,
@@ -126,7 +128,7 @@ pub struct Status {
 }
 
 /// How large the journal is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct JournalStatus {
     /// Offset of the last entry.
     pub offset: u64,
@@ -136,6 +138,7 @@ pub struct JournalStatus {
     pub bytes: u64,
     /// What is wrong in a segment that no longer changes; such damage harms nothing until sled must be rebuilt.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub damage: Option<String>,
 }
 

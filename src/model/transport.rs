@@ -1,9 +1,10 @@
 //! By what a feed reaches its reader: known to the domain only to count and to show it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A way to hold a request open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Long poll: one reply, then the request ends.
@@ -41,7 +42,7 @@ impl Transport {
 }
 
 /// One open feed of a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Device {
     /// By what it is connected.
     pub transport: Transport,

@@ -1,11 +1,12 @@
 //! What the journal records: entries of commands. Applying them is the only way state changes.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Draft, GroupName, UserName};
 
 /// Whether those who join a group may page back to before they joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HistoryMode {
     /// A member sees what was sent while being a member.

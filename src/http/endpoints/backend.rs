@@ -17,6 +17,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(push::direct(call)),
         "Push a message to a user",
     )
+    .named("pushDirect")
     .by(Auth::Key)
     .takes("Push")
     .gives(RECEIPT)
@@ -27,6 +28,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(push::group(call)),
         "Push a message to a group",
     )
+    .named("pushToGroup")
     .by(Auth::Key)
     .takes("Push")
     .gives(RECEIPT)
@@ -37,9 +39,10 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(push::batch(call)),
         "Push up to 1000 messages, each with its own outcome, in order",
     )
+    .named("pushMany")
     .by(Auth::Key)
     .takes("PushMany")
-    .gives(&[(200, "Results")])
+    .gives(&[(200, "PushResults")])
     .refuses(&[
         Code::Busy,
         Code::Closing,
@@ -52,6 +55,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(groups::set(call)),
         "Make a group, or set its members",
     )
+    .named("setGroup")
     .by(Auth::Key)
     .takes("GroupSet")
     .gives(&[(201, "GroupReceipt"), (200, "GroupReceipt")])
@@ -68,6 +72,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(groups::get(call)),
         "A group and its members",
     )
+    .named("getGroup")
     .by(Auth::Key)
     .gives(&[(200, "Group")])
     .refuses(READ_GROUP_NOW),
@@ -77,6 +82,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(groups::delete(call)),
         "Let everybody leave; what was sent stays readable to those who could read it",
     )
+    .named("deleteGroup")
     .by(Auth::Key)
     .gives(&[(200, "GroupRemoved")])
     .refuses(CHANGE),
@@ -86,8 +92,9 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(groups::change_members(call)),
         "Add and remove members",
     )
+    .named("changeMembers")
     .by(Auth::Key)
-    .takes("Members")
+    .takes("MembersChange")
     .gives(GROUP_CHANGED)
     .refuses(CHANGE),
     Endpoint::new(
@@ -96,6 +103,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(groups::add_member(call)),
         "Add one member",
     )
+    .named("addMember")
     .by(Auth::Key)
     .gives(GROUP_CHANGED)
     .refuses(CHANGE),
@@ -105,6 +113,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(groups::remove_member(call)),
         "Remove one member",
     )
+    .named("removeMember")
     .by(Auth::Key)
     .gives(GROUP_CHANGED)
     .refuses(CHANGE),
@@ -114,8 +123,9 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(tokens::make(call)),
         "Make a user token",
     )
+    .named("createToken")
     .by(Auth::Key)
-    .takes("TokenAsk")
+    .takes("TokenRequest")
     .gives(&[(201, "Token")])
     .refuses(&[Code::BadName, Code::Forbidden]),
     Endpoint::new(
@@ -124,6 +134,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| Box::pin(inbox::poll(call)),
         "A user's inbox, for the backend",
     )
+    .named("pollUserInbox")
     .by(Auth::Key)
     .query(INBOX_QUERY)
     .gives(&[(200, "InboxPage")])
@@ -134,6 +145,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(history::direct(call)),
         "The history of two users, for the backend",
     )
+    .named("userDirectHistory")
     .by(Auth::Key)
     .query(HISTORY_QUERY)
     .gives(&[(200, "HistoryPage")])
@@ -144,6 +156,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(history::group(call)),
         "The history of a group as a user may see it, for the backend",
     )
+    .named("userGroupHistory")
     .by(Auth::Key)
     .query(HISTORY_QUERY)
     .gives(&[(200, "HistoryPage")])
@@ -154,6 +167,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| Box::pin(conversations::list(call)),
         "A user's conversations and groups, for the backend",
     )
+    .named("listUserConversations")
     .by(Auth::Key)
     .query(CONVERSATIONS_QUERY)
     .gives(&[(200, "ConversationPage")])
@@ -164,6 +178,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| now(admin::presence(&call)),
         "How many requests of a user are held now",
     )
+    .named("userPresence")
     .by(Auth::Key)
     .gives(&[(200, "Presence")]),
     Endpoint::new(
@@ -172,6 +187,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| later(history::message(call)),
         "One message",
     )
+    .named("getMessage")
     .by(Auth::Key)
     .gives(&[(200, "Message")])
     .refuses(READ_MESSAGE),
@@ -181,6 +197,7 @@ pub(super) const ADMIN: &[Endpoint] = &[
         |call| now(Ok(admin::status(&call))),
         "What the server is doing",
     )
+    .named("getStatus")
     .by(Auth::Key)
     .gives(&[(200, "Status")]),
 ];

@@ -55,6 +55,7 @@ const BOTH: &[Endpoint] = &[
         |_| now(Ok(admin::health())),
         "The process answers",
     )
+    .named("getHealth")
     .gives(&[(200, "Health")]),
     Endpoint::new(
         Verb::Get,
@@ -62,6 +63,7 @@ const BOTH: &[Endpoint] = &[
         |call| now(admin::ready(&call)),
         "The server can do all its work",
     )
+    .named("getReadiness")
     .gives(&[(200, "Health")])
     .refuses(&[
         Code::WritesRefused,
@@ -73,8 +75,9 @@ const BOTH: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/openapi.json",
-        |call| now(Ok(openapi::reply(call.face))),
+        |call| now(Ok(openapi::reply(&call.app, call.face))),
         "This document",
     )
-    .gives(&[(200, "Document")]),
+    .named("getOpenApi")
+    .gives(&[(200, "OpenApiDocument")]),
 ];

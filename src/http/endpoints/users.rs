@@ -16,6 +16,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| Box::pin(inbox::poll(call)),
         "What came for the user after a cursor; waits for it if there is nothing",
     )
+    .named("pollInbox")
     .by(Auth::User)
     .query(INBOX_QUERY)
     .gives(&[(200, "InboxPage")])
@@ -26,6 +27,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| held(stream::events(&call)),
         "The same as events, for an `EventSource`; the header `Last-Event-ID` wins over `after`",
     )
+    .named("inboxEvents")
     .by(Auth::User)
     .query(EVENTS_QUERY)
     .gives(&[(200, "Events")])
@@ -37,6 +39,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| held(stream::lines(&call)),
         "The same as lines of JSON in one reply: a page a line",
     )
+    .named("inboxLines")
     .by(Auth::User)
     .query(STREAM_QUERY)
     .gives(&[(200, "Lines")])
@@ -47,6 +50,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| held(socket::open(&call)),
         "The same as frames of a WebSocket, by which the user may send, too",
     )
+    .named("inboxSocket")
     .by(Auth::User)
     .query(STREAM_QUERY)
     .gives(&[(101, openapi::SOCKET)])
@@ -57,6 +61,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| later(push::direct(call)),
         "Send a message to another user",
     )
+    .named("sendDirect")
     .by(Auth::User)
     .takes("Send")
     .gives(RECEIPT)
@@ -67,6 +72,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| later(push::group(call)),
         "Send a message to a group",
     )
+    .named("sendToGroup")
     .by(Auth::User)
     .takes("Send")
     .gives(RECEIPT)
@@ -77,6 +83,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| later(history::direct(call)),
         "The history with another user, in id order",
     )
+    .named("directHistory")
     .by(Auth::User)
     .query(HISTORY_QUERY)
     .gives(&[(200, "HistoryPage")])
@@ -87,6 +94,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| later(history::group(call)),
         "The history of a group, as far as the user may see it",
     )
+    .named("groupHistory")
     .by(Auth::User)
     .query(HISTORY_QUERY)
     .gives(&[(200, "HistoryPage")])
@@ -97,6 +105,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
         |call| Box::pin(conversations::list(call)),
         "Every conversation and group of the user with its last message, newest first",
     )
+    .named("listConversations")
     .by(Auth::User)
     .query(CONVERSATIONS_QUERY)
     .gives(&[(200, "ConversationPage")])
