@@ -61,6 +61,7 @@ files! {
     DEMO_STYLE CSS "demo/demo.css";
     DEMO_SCRIPT SCRIPT "demo/demo.js";
     DEMO_CHATS SCRIPT "demo/demo-chats.js";
+    DEMO_NODES SCRIPT "demo/demo-nodes.js";
     DEMO_TIMES SCRIPT "demo/demo-times.js";
 }
 
@@ -93,6 +94,7 @@ const DEMO: &[Endpoint] = &[
     page("/demo.css", |call| give(&call, &DEMO_STYLE)),
     page("/demo.js", |call| give(&call, &DEMO_SCRIPT)),
     page("/demo-chats.js", |call| give(&call, &DEMO_CHATS)),
+    page("/demo-nodes.js", |call| give(&call, &DEMO_NODES)),
     page("/demo-times.js", |call| give(&call, &DEMO_TIMES)),
     Endpoint::new(
         Verb::Post,

@@ -23,6 +23,7 @@ const DEMO: &[(&str, &str)] = &[
     ("/demo.css", CSS),
     ("/demo.js", SCRIPT),
     ("/demo-chats.js", SCRIPT),
+    ("/demo-nodes.js", SCRIPT),
     ("/demo-times.js", SCRIPT),
 ];
 
@@ -77,9 +78,13 @@ async fn pages_load_only_what_is_there() {
                 !text.contains("style=\""),
                 "{path} has a style that the policy forbids"
             );
-            for before in ["src=\"", "href=\"/", "from \"./"] {
+            for before in ["src=\"", "rel=\"stylesheet\" href=\"", "from \"./"] {
                 for rest in text.split(before).skip(1) {
-                    let name = rest.split('"').next().unwrap().trim_start_matches('/');
+                    let name = rest.split('"').next().unwrap();
+                    assert!(
+                        !name.starts_with('/'),
+                        "{path}: {name} fails below a prefix"
+                    );
                     let reply = get(address, &format!("/{name}")).await;
                     assert_eq!(reply.status, 200, "{path} loads {name}");
                 }

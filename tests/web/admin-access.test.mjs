@@ -31,14 +31,14 @@ for (const [screen, colorScheme, viewport] of /** @type {const} */ ([
     await look("sign in");
     await page.getByLabel("Admin key").fill(server.key);
     await page.keyboard.press("Enter");
-    await page.getByText("The server takes pushes.").waitFor();
+    await page.getByText("The server accepts messages.").waitFor();
     for (const section of SECTIONS) {
       await page.getByRole("navigation").getByRole("link", { name: section }).click();
       await page.getByRole("heading", { level: 2 }).waitFor();
       await look(section);
     }
     await page.goto(`${server.admin}/#users/bob`);
-    await page.getByRole("button", { name: "ann", exact: true }).click();
+    await page.getByRole("link", { name: "ann", exact: true }).click();
     await page.getByText("Messages of ann").waitFor();
     await page.getByRole("button", { name: "Read a page" }).click();
     await page.getByText("next ").waitFor();

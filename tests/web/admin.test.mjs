@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { openPage } from "./pages.mjs";
+import { openPage, placeholderContrast, startPrefixProxy } from "./pages.mjs";
 import { eventually, openBrowser, startServer } from "./support.mjs";
 
 /** What a browser writes when the server refuses, by intent. */
@@ -14,10 +14,15 @@ const REFUSED = /the server responded with a status of 4\d\d/;
 async function signIn(t, browser, server, options = {}) {
   const page = await openPage(t, browser, options);
   await page.goto(server.admin);
+  await enter(page, server);
+  return page;
+}
+
+/** @param {Page} page @param {{ key: string }} server */
+async function enter(page, server) {
   await page.getByLabel("Admin key").fill(server.key);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.getByText("The server takes pushes.").waitFor();
-  return page;
+  await page.getByText("The server accepts messages.").waitFor();
 }
 
 /** @param {Page} page @param {string} section */
@@ -44,12 +49,12 @@ test("a wrong key is refused, the right one is kept by the tab until one signs o
   }
   await page.getByLabel("Admin key").fill(server.key);
   await page.keyboard.press("Enter");
-  await page.getByText("The server takes pushes.").waitFor();
+  await page.getByText("The server accepts messages.").waitFor();
   assert.equal(await page.getByLabel("Admin key").isVisible(), false);
   assert.ok(!page.url().includes(server.key));
 
   await page.reload();
-  await page.getByText("The server takes pushes.").waitFor();
+  await page.getByText("The server accepts messages.").waitFor();
   const other = await openPage(t, browser);
   await other.goto(server.admin);
   await other.getByLabel("Admin key").waitFor();
@@ -89,7 +94,7 @@ test("the overview tells what goes on", async (t) => {
   await server.stop("SIGKILL");
   await page.getByText(/^No answer since/).waitFor();
   await server.start();
-  await page.getByText("The server takes pushes.").waitFor();
+  await page.getByText("The server accepts messages.").waitFor();
 });
 
 test("a server that counts anew has no rate below nothing", async (t) => {
@@ -122,7 +127,7 @@ test("a user is looked up: devices, conversations, history, inbox", async (t) =>
   await lookUp(page, "Users", "User name", "bob");
   await page.getByText("Not connected.").waitFor();
   await page.getByRole("row", { name: "team/1 group to the team" }).waitFor();
-  await page.getByRole("button", { name: "ann", exact: true }).click();
+  await page.getByRole("link", { name: "ann", exact: true }).click();
   const history = page.getByRole("region", { name: "Messages of ann" }).getByRole("row");
   await eventually(async () => (await history.count()) === 51, "the newest page and a head");
   await page.getByRole("button", { name: "Older messages" }).click();
@@ -191,7 +196,7 @@ test("a group and a message are looked up, and refusals are told as the server t
   await page.keyboard.press("Enter");
   await page.getByText('{"n":12345678901234567890, "x":1.0}').waitFor();
 
-  for (const [id, told] of [["99", "404 message_not_found"], ["no", "An id is a whole number from 1"]]) {
+  for (const [id, told] of [["99", "404 message_not_found"], ["no", "An id is a whole number of at least 1"]]) {
     await page.getByLabel("Id", { exact: true }).fill(id);
     await page.keyboard.press("Enter");
     await page.getByRole("alert").getByText(told).waitFor();
@@ -224,7 +229,7 @@ test("a message is pushed to a user or a group, as text or JSON, and a repeat is
   await push.click();
   await page.getByText("Stored as direct 1.").waitFor();
   await push.click();
-  await page.getByText("It was stored before, as direct 1.").waitFor();
+  await page.getByText("Already stored as direct 1.").waitFor();
   await body.fill("another");
   await push.click();
   await page.getByRole("alert").getByText("422 idempotency_conflict").waitFor();
@@ -266,12 +271,12 @@ test("what is no longer kept of a group hides nothing else of it, and a refusal 
   await eventually(async () => (await rows.count()) === 21, "two pages and a head");
   await older.click();
   await eventually(async () => (await rows.count()) === 23, "down to the last that is kept");
-  await page.getByText("What was before is no longer kept.").waitFor();
+  await page.getByText("Older messages are no longer kept.").waitFor();
   await older.waitFor({ state: "hidden" });
 
   await gone(/\/v1\/messages\/group\/\d+$/);
   await page.getByRole("button", { name: "Look up" }).click();
-  await page.getByText("What was before is no longer kept.").waitFor();
+  await page.getByText("Older messages are no longer kept.").waitFor();
   await page.getByRole("link", { name: "bob", exact: true }).waitFor();
 
   let refusals = 2;
@@ -280,7 +285,7 @@ test("what is no longer kept of a group hides nothing else of it, and a refusal 
   );
   for (let round = 0; round < 3; round++) await server.push(...Array.from({ length: 25 }, () => ({ group: "team", from: "ann", body: "more" })));
   await page.getByRole("link", { name: "bob", exact: true }).click();
-  await page.getByRole("button", { name: "team", exact: true }).click();
+  await page.getByRole("link", { name: "team", exact: true }).click();
   for (let round = 0; round < 2; round++) {
     await older.click();
     await eventually(() => refusals === 1 - round);
@@ -301,7 +306,7 @@ test("a key that is no longer good is asked for again, and nothing that was show
   await page.getByText("secret").waitFor();
   await page.route("**/v1/status", (route) => route.fulfill({ status: 401, contentType: "application/problem+json", body: "{}" }));
   await go(page, "Overview");
-  await page.getByRole("alert").getByText("The key is not valid any more.").waitFor();
+  await page.getByRole("alert").getByText("The key is no longer valid.").waitFor();
   assert.ok(!(await page.content()).includes("secret"));
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
 });
@@ -325,3 +330,169 @@ test("what is answered after signing out is not shown", async (t) => {
   await page.evaluate(() => new Promise((done) => setTimeout(done)));
   assert.ok(!(await page.content()).includes("secret"));
 });
+
+test("the page works below a prefix of a proxy", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const url = await startPrefixProxy(t, "/push/admin/", server.admin);
+  const page = await openPage(t, browser);
+  await page.goto(url);
+  await enter(page, server);
+  await go(page, "Push");
+  await page.getByLabel("User", { exact: true }).fill("bob");
+  await page.getByLabel("From").fill("ann");
+  await page.getByLabel("Body", { exact: true }).fill("below a prefix");
+  await page.getByRole("button", { name: "Push", exact: true }).click();
+  await page.getByRole("link", { name: "direct 1" }).click();
+  await page.getByText('"below a prefix"').waitFor();
+  await lookUp(page, "Users", "User name", "bob");
+  await page.getByRole("link", { name: "ann", exact: true }).click();
+  await page.getByRole("region", { name: "Messages of ann" }).waitFor();
+  await page.getByRole("button", { name: "Read a page" }).click();
+  await page.getByRole("region", { name: "Messages of the inbox" }).waitFor();
+  assert.ok(page.url().startsWith(url));
+});
+
+test("a conversation opens in sight, also the last of a long list, and has an address", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const many = Array.from({ length: 50 }, (_, index) => ({ to: "bob", from: `user/${index}`, body: `from ${index}` }));
+  await server.push(...many);
+  const page = await signIn(t, browser, server);
+  await lookUp(page, "Users", "User name", "bob");
+  const opened = async (/** @type {number} */ index) => {
+    const heading = page.getByRole("heading", { name: `Messages of user/${index}, newest first` });
+    await heading.waitFor();
+    await eventually(
+      () => heading.evaluate((node) => node === document.activeElement && node.getBoundingClientRect().top >= 0 && node.getBoundingClientRect().bottom <= innerHeight),
+      "it has the focus and is in the window",
+    );
+  };
+  await page.getByRole("link", { name: "user/49", exact: true }).click();
+  await opened(49);
+  await page.getByRole("link", { name: "user/0", exact: true }).click();
+  await opened(0);
+  // Back and forward, by way of a message and of another section.
+  const address = page.url();
+  await page.getByRole("region", { name: "Messages of user/0" }).getByRole("link", { name: "direct 1" }).click();
+  await page.getByLabel("Body as JSON").waitFor();
+  await page.goBack();
+  await opened(0);
+  assert.equal(page.url(), address);
+  await go(page, "Overview");
+  await go(page, "Users");
+  await opened(0);
+  assert.equal(page.url(), address, "the section is where it was left");
+  await page.goBack();
+  await page.goBack();
+  await page.goBack();
+  await opened(49);
+  await page.reload();
+  await opened(49);
+  // An address without a name shows nobody.
+  await page.goto(`${server.admin}/#users`);
+  await eventually(async () => (await page.locator("#user-found").innerText()) === "", "nobody");
+  assert.equal(await page.getByLabel("User name").inputValue(), "");
+});
+
+test("a group without a message is a conversation like others", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  await server.group("silent", ["bob"]);
+  await server.push({ to: "bob", from: "ann", body: "beside it" });
+  const page = await signIn(t, browser, server);
+  await lookUp(page, "Users", "User name", "bob");
+  await page.getByRole("row", { name: "silent group no message yet" }).waitFor();
+  await page.getByRole("row", { name: "ann user beside it" }).waitFor();
+  await page.getByRole("link", { name: "silent", exact: true }).click();
+  await page.getByText("No messages.").waitFor();
+});
+
+test("what is no longer known of a server is not shown as its present state", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const page = await signIn(t, browser, server, { allowed: /ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/ });
+  await eventually(async () => (await tile(page, "Connections").innerText()) !== "–", "known");
+  const values = page.locator(".tile .value");
+  const unknown = async () => (await values.allInnerTexts()).every((text) => text === "–");
+  const known = async () => /^\d/.test(await tile(page, "Connections").innerText());
+  await server.stop("SIGKILL");
+  await eventually(unknown, "all are unknown");
+  assert.match(await page.locator(".tile", { hasText: "Disk free" }).locator(".note").innerText(), /^[\d.,]+ [KMGT]?B at .*\d/);
+  assert.match(await page.locator("#held").innerText(), /^Unknown since .*\d/);
+  assert.match(await page.locator("#facts").innerText(), /Unknown since .*\d/);
+  assert.match(await page.locator("#asked").innerText(), /^last answer .*\d/);
+  await server.start();
+  await eventually(known, "known again");
+
+  // A server that takes the request and says nothing is no different.
+  await page.route("**/v1/status", () => {});
+  await eventually(unknown, "all are unknown", 15_000);
+  await page.getByText(/^No answer since .*slow to answer/).waitFor();
+});
+
+test("a nested body is shown without an indentation of megabytes, and breaks no list", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const nested = (/** @type {number} */ depth, content = "") => "[".repeat(depth) + content + "]".repeat(depth);
+  const small = { flat: [1, { x: '[[["\\"[[[' }, []] };
+  const bodies = [nested(60, `${"1,".repeat(15_000)}1`), nested(3000), `{"a":${nested(30_000)}}`, JSON.stringify(small)];
+  await server.push(...bodies.map(() => ({ to: "bob", from: "ann", body: "x" })));
+  const page = await signIn(t, browser, server);
+  // A log may hold what the server no longer takes.
+  const answer = async (/** @type {import("playwright-core").Route} */ route) => {
+    const text = await (await route.fetch()).text();
+    const body = text.replaceAll(/"id":(\d+)(.*?)"body":"x"/g, (_, id, between) => `"id":${id}${between}"body":${bodies[id - 1]}`);
+    await route.fulfill({ contentType: "application/json", body });
+  };
+  await page.route(/\/(messages|conversations|inbox)[/?]/, answer);
+  await lookUp(page, "Users", "User name", "bob");
+  await page.getByRole("link", { name: "ann", exact: true }).click();
+  await eventually(async () => (await page.getByRole("region", { name: "Messages of ann" }).getByRole("row").count()) === 5, "the list");
+  for (const [index, body] of bodies.entries()) {
+    await page.goto(`${server.admin}/#messages/direct/${index + 1}`);
+    await page.getByRole("heading", { name: `direct ${index + 1}` }).waitFor();
+    const shown = await page.getByLabel("Body as JSON").evaluate((node) => node.textContent);
+    assert.ok(shown === (index === 3 ? JSON.stringify(small, null, 2) : body), `body ${index + 1} has ${shown?.length} characters`);
+  }
+});
+
+test("eight tiles fill their rows on every screen", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const page = await signIn(t, browser, server);
+  for (const width of [360, 700, 900, 1024, 1280, 1600, 2560]) {
+    await page.setViewportSize({ width, height: 800 });
+    const tops = await page.locator(".tile").evaluateAll((tiles) => tiles.map((tile) => Math.round(tile.getBoundingClientRect().top)));
+    const lengths = new Set(tops.map((top) => tops.filter((other) => other === top).length));
+    assert.equal(lengths.size, 1, `${width} px: ${tops}`);
+  }
+});
+
+test("names and texts from right to left do not turn what stands beside them", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const [name, text] = ["דניאל", "שלום, world!"];
+  await server.push({ to: "bob", from: name, body: text });
+  const page = await signIn(t, browser, server);
+  await lookUp(page, "Users", "User name", "bob");
+  await page.getByRole("link", { name, exact: true }).click();
+  await page.getByRole("region", { name: `Messages of ${name}` }).waitFor();
+  const direction = (/** @type {import("playwright-core").Locator} */ place) => place.evaluate((node) => getComputedStyle(node).direction);
+  assert.equal(await direction(page.locator("td .preview").last()), "rtl");
+  assert.equal(await direction(page.locator("h4 bdi")), "rtl");
+  assert.equal(await direction(page.locator("h4")), "ltr");
+  await page.getByLabel("User name").fill(name);
+  assert.equal(await direction(page.getByLabel("User name")), "rtl");
+});
+
+for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
+  test(`what stands in empty fields can be read, ${colorScheme}`, async (t) => {
+    const browser = await openBrowser(t);
+    const server = await startServer(t);
+    const page = await signIn(t, browser, server, { colorScheme });
+    await lookUp(page, "Users", "User name", "bob");
+    const contrast = await placeholderContrast(page.getByLabel("After the cursor"));
+    assert.ok(contrast >= 4.5, `${contrast}:1`);
+  });
+}

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DESKTOP, PHONE, chat, checkAccess, checkWidth, join, message, openPage, startDemo, texts, write } from "./pages.mjs";
+import { DESKTOP, PHONE, chat, checkAccess, checkWidth, join, message, openPage, placeholderContrast, startDemo, texts, write } from "./pages.mjs";
 import { eventually, openBrowser } from "./support.mjs";
 
 /** What a browser writes when it is offline, by intent. */
@@ -14,7 +14,7 @@ test("it is used by the keyboard alone", async (t) => {
   const page = await openPage(t, browser);
   await page.goto(demo.url);
   await page.keyboard.press("Enter");
-  await page.getByText("Write a name.").waitFor();
+  await page.getByText("Enter a name.").waitFor();
   await page.keyboard.type("ann");
   await page.keyboard.press("Enter");
   await page.locator("#state[data-state=live]").waitFor();
@@ -37,6 +37,8 @@ test("it is used by the keyboard alone", async (t) => {
   await page.getByRole("dialog").waitFor({ state: "hidden" });
   assert.equal(await page.evaluate(() => document.activeElement?.id), "new-chat", "the focus is where it was");
 
+  await page.getByRole("button", { name: "Timing" }).focus();
+  await page.keyboard.press("Enter");
   await page.getByRole("region", { name: "From push to screen" }).waitFor();
   await page.keyboard.press("Escape");
   await page.getByRole("region", { name: "From push to screen" }).waitFor({ state: "hidden" });
@@ -155,5 +157,70 @@ for (const [where, colorScheme, viewport] of /** @type {const} */ ([
     await page.locator("#new-name").press("Enter");
     await page.getByText("Nothing here yet").waitFor();
     await checkAccess(page, `empty chat, ${where}`);
+  });
+}
+
+test("the longest name fits into a chat without a message", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await join(t, browser, demo, "ann", { viewport: PHONE, hasTouch: true, isMobile: true });
+  for (const name of ["W".repeat(128), "ק".repeat(64)]) {
+    await page.locator("#new-chat").tap();
+    await page.locator("#new-name").fill(name);
+    await page.locator("#new-name").press("Enter");
+    await page.getByText("Nothing here yet").waitFor();
+    for (const part of ["#empty", "#empty-text", "#scroll", "#composer"]) {
+      const [needed, there, left, right] = await page.locator(part).evaluate((node) => {
+        const { left, right } = node.getBoundingClientRect();
+        return [node.scrollWidth, node.clientWidth, left, right];
+      });
+      assert.ok(needed <= there && left >= 0 && right <= PHONE.width, `${part}: ${needed} px in ${there}, from ${left} to ${right}`);
+    }
+    await checkWidth(page, "an empty chat");
+    await page.locator("#back").tap();
+  }
+});
+
+test("a long list is one stop of the Tab key", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const many = Array.from({ length: 50 }, (_, index) => index);
+  await demo.push(many.map((index) => ({ to: "ann", from: `user ${index}`, body: "Hello" })));
+  await demo.push(many.map((index) => ({ group: "everyone", from: "bob", body: `http://a.example/${index}` })));
+  const page = await join(t, browser, demo, "ann");
+  await eventually(async () => (await page.locator(".chat").count()) === 51, "all chats");
+  const focused = () => page.evaluate(() => document.activeElement?.id || document.activeElement?.getAttribute("href") || document.activeElement?.querySelector(".chat-name")?.textContent);
+  await page.locator("#leave").focus();
+  const stops = [];
+  for (let stop = ""; stop !== "text" && stops.length < 30; stops.push(stop)) {
+    await page.keyboard.press("Tab");
+    stop = String(await focused());
+  }
+  assert.deepEqual(stops, ["new-chat", "everyone", "transport", "line", "timing-open", "scroll", "http://a.example/49", "text"]);
+
+  // Within the lists, arrows move; a list that changes keeps one stop.
+  await page.keyboard.press("Shift+Tab");
+  await page.keyboard.press("ArrowUp");
+  assert.equal(await focused(), "http://a.example/48");
+  await page.locator(".chat[aria-current]").focus();
+  await page.keyboard.press("End");
+  assert.equal(await focused(), "user 0");
+  await demo.push([{ to: "ann", from: "user 50", body: "Hello" }]);
+  await chat(page, "user 50").waitFor();
+  assert.equal(await focused(), "user 0");
+  assert.equal(await page.locator(".chat[tabindex='0']").count(), 1);
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "transport");
+  await page.locator("#new-chat").click();
+  assert.equal(await page.locator("#new-people button[tabindex='0']").count(), 1);
+});
+
+for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
+  test(`what stands in empty fields can be read, ${colorScheme}`, async (t) => {
+    const browser = await openBrowser(t);
+    const demo = await startDemo(t);
+    const page = await join(t, browser, demo, "ann", { colorScheme });
+    const contrast = await placeholderContrast(page.locator("#text"));
+    assert.ok(contrast >= 4.5, `${contrast}:1`);
   });
 }

@@ -79,7 +79,7 @@ test("who was offline gets what they missed, and what they wrote is sent", async
   assert.equal(await message(ann, "once more").count(), 0);
   await write(ann, "held back");
   await write(ann, "and held back");
-  await ann.locator("#pending").getByText("Waits until you are online").nth(1).waitFor();
+  await ann.locator("#pending").getByText("Will be sent when you are online").nth(1).waitFor();
   await write(bob, "still there");
   await message(bob, "still there").waitFor();
   assert.equal(await message(bob, "held back").count(), 0, "offline is offline");
@@ -117,7 +117,7 @@ test("a message on its way when one goes offline waits, and is sent when one is 
   await write(page, "on its way");
   await eventually(() => asked > 0, "it is sent");
   await page.getByRole("button", { name: "Go offline" }).click();
-  await page.locator("#pending").getByText("Waits until you are online").waitFor();
+  await page.locator("#pending").getByText("Will be sent when you are online").waitFor();
   await page.unroute(posts);
   await page.getByRole("button", { name: "Go online" }).click();
   await message(page, "on its way").waitFor();
@@ -148,7 +148,7 @@ test("a page that outlives its server goes on with the next one", async (t) => {
   await message(page, "to the first").waitFor();
   await demo.restart();
   await write(page, "to the second");
-  await page.getByRole("alert").getByText("The server was restarted").waitFor();
+  await page.getByRole("alert").getByText("The server has restarted").waitFor();
   await message(page, "to the second").waitFor();
   assert.equal(await message(page, "to the first").count(), 0, "which does not know it");
   await demo.push([{ group: "everyone", from: "bob", body: "to ann" }]);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chat, join, message, startChat, startDemo, texts, write } from "./pages.mjs";
+import { chat, join, message, openPage, startChat, startDemo, startPrefixProxy, texts, write } from "./pages.mjs";
 import { eventually, openBrowser } from "./support.mjs";
 
 test("two users write to each other, in the group and alone", async (t) => {
@@ -76,6 +76,7 @@ test("every transport can be chosen while messages come", async (t) => {
   const demo = await startDemo(t);
   const page = await join(t, browser, demo, "ann");
   const expected = [];
+  await page.getByRole("button", { name: "Timing" }).click();
   for (const transport of ["poll", "stream", "sse", "socket", "auto"]) {
     await page.getByLabel("Transport").selectOption(transport);
     await demo.push([{ to: "ann", from: "bob", body: `during ${transport}` }]);
@@ -100,4 +101,117 @@ test("a refused message says why, and nothing is lost", async (t) => {
   await page.getByRole("button", { name: "Try again" }).waitFor();
   await write(page, "a short one");
   await message(page, "a short one").waitFor();
+});
+
+test("a chat and its messages work below a prefix of a proxy, over every transport", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const url = await startPrefixProxy(t, "/push/", demo.url);
+  const page = await openPage(t, browser);
+  await page.goto(`${url}?user=ann`);
+  for (const transport of ["socket", "sse", "stream", "poll"]) {
+    await page.getByLabel("Transport").selectOption(transport);
+    await page.locator("#state").getByText(`Live over ${transport}`).waitFor();
+    await write(page, `over ${transport}`);
+    await message(page, `over ${transport}`).waitFor();
+  }
+  await page.getByRole("button", { name: "Leave" }).click();
+  await page.getByLabel("Your name").waitFor();
+  assert.equal(page.url(), url);
+});
+
+test("a group without a message stands in the list, and is written to", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  await demo.call("PUT", "/v1/groups/silent", { members: ["ann"] });
+  await demo.push([{ to: "ann", from: "bob", body: "beside it" }]);
+  const page = await join(t, browser, demo, "ann");
+  await chat(page, "bob").getByText("beside it").waitFor();
+  await chat(page, "silent").getByText("No messages yet").waitFor();
+  assert.ok(await page.locator("#trouble").isHidden());
+  await chat(page, "silent").click();
+  await page.getByText("Nothing here yet").waitFor();
+  await write(page, "The first");
+  await message(page, "The first").waitFor();
+});
+
+test("web addresses are links, and nothing else is", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await join(t, browser, demo, "ann");
+  const cases = /** @type {const} */ ([
+    ["see http://a.example/x?y=1&z=2#top.", ["http://a.example/x?y=1&z=2#top"]],
+    ["(https://a.example/wiki/Halley_(comet)), HTTPS://B.example!", ["https://a.example/wiki/Halley_(comet)", "https://b.example/"]],
+    ["<https://a.example/> \"http://b.example\"", ["https://a.example/", "http://b.example/"]],
+    ["javascript:alert(1) data:text/html,x file:///etc/passwd ftp://a.example mailto:a@b.example www.a.example", []],
+    ["https:// http://[ xhttp://a.example https://bank.example@evil.example/ https://user:password@evil.example", []],
+    ["https://evil.example/\u202egnp.exe", ["https://evil.example/"]],
+    ["https://а.example/", ["https://xn--80a.example/"]],
+    ['https://a.example/"onmouseover="alert(1)', ["https://a.example/"]],
+    [`https://a.example/${")".repeat(60_000)}`, ["https://a.example/"]],
+    ["first https://a.example\nthen https://b.example", ["https://a.example/", "https://b.example/"]],
+  ]);
+  await demo.push(cases.map(([text]) => ({ group: "everyone", from: "bob", body: { text } })));
+  const shown = page.locator("#messages .text");
+  await eventually(async () => (await shown.count()) >= cases.length, "all are shown");
+  const found = (await shown.all()).slice(-cases.length);
+  for (const [index, [text, links]] of cases.entries()) {
+    assert.equal(await found[index].textContent(), text);
+    const hrefs = await found[index].locator("a").evaluateAll((all) => all.map((link) => /** @type {HTMLAnchorElement} */ (link).href));
+    assert.deepEqual(hrefs, links, text.slice(0, 100));
+  }
+  const link = page.locator("#messages .text a").first();
+  assert.equal(await link.getAttribute("target"), "_blank");
+  assert.match((await link.getAttribute("rel")) ?? "", /\bnoopener\b/);
+  // The page that is opened has no way back to this one.
+  await page.context().route("http://a.example/**", (route) => route.fulfill({ contentType: "text/html", body: "<p>there</p>" }));
+  const opened = page.context().waitForEvent("page");
+  await link.click();
+  const other = await opened;
+  await other.getByText("there").waitFor();
+  assert.equal(await other.evaluate(() => opener === null && document.referrer === ""), true);
+});
+
+test("texts and names from right to left are shown so, and what is beside them is not", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const [name, text] = ["דניאל", "שלום, world!"];
+  await demo.push([{ to: "ann", from: name, body: text }, { group: "everyone", from: name, body: text }, { group: "everyone", from: name, body: "left to right" }]);
+  const page = await join(t, browser, demo, "ann");
+  const direction = (/** @type {import("playwright-core").Locator} */ place) => place.evaluate((node) => getComputedStyle(node).direction);
+  await page.locator(".from").first().waitFor();
+  assert.equal(await direction(page.locator("#messages .from").last()), "rtl");
+  assert.equal(await direction(message(page, text)), "rtl");
+  assert.equal(await direction(message(page, "left to right")), "ltr");
+  await chat(page, name).click();
+  await message(page, text).waitFor();
+  assert.equal(await direction(page.locator("#talk-title")), "rtl");
+  assert.equal(await direction(page.locator("#talk-about")), "ltr");
+  assert.equal(await direction(chat(page, name).locator(".chat-name")), "rtl");
+  assert.equal(await direction(chat(page, name).locator(".chat-last")), "rtl");
+  for (const field of ["#text", "#join-name", "#new-name"]) {
+    await page.locator(field).evaluate((node, value) => (/** @type {HTMLInputElement} */ (node).value = value), text);
+    assert.equal(await direction(page.locator(field)), "rtl", field);
+    await page.locator(field).evaluate((node) => (/** @type {HTMLInputElement} */ (node).value = "left"));
+    assert.equal(await direction(page.locator(field)), "ltr", field);
+  }
+  await write(page, text);
+  await chat(page, name).getByText("You:").waitFor();
+  const [who, what] = await chat(page, name).locator(".chat-last").evaluate((last) => [...last.childNodes].map((node) => {
+    const range = document.createRange();
+    range.selectNode(node);
+    return range.getBoundingClientRect().left;
+  }).filter((_, index) => index !== 1));
+  assert.ok(who > what, "the line is read from the right");
+});
+
+test("the timing panel is closed until it is asked for", async (t) => {
+  const browser = await openBrowser(t);
+  const demo = await startDemo(t);
+  const page = await join(t, browser, demo, "ann", { viewport: { width: 1600, height: 900 } });
+  assert.ok(await page.locator("#timing").isHidden());
+  await write(page, "measured");
+  await message(page, "measured").waitFor();
+  await page.getByRole("button", { name: "Timing" }).click();
+  await page.locator("#times li").first().waitFor();
 });

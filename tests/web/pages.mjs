@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { createServer, request as httpRequest } from "node:http";
 import { createRequire } from "node:module";
 import { BINARY, eventually, freePort, own } from "./support.mjs";
 
@@ -40,6 +41,8 @@ export async function startDemo(t) {
   let [, url, admin, key] = await start();
   return {
     url,
+    admin,
+    key,
     /** Ends it, and starts another one at the same addresses. */
     async restart() {
       await stop();
@@ -141,4 +144,61 @@ export async function startChat(page, name) {
   await page.locator("#new-chat").click();
   await page.locator("#new-name").fill(name);
   await page.locator("#new-name").press("Enter");
+}
+
+/** The color and the background of a placeholder, as a ratio of contrast. @param {import("playwright-core").Locator} field */
+export const placeholderContrast = (field) =>
+  field.evaluate((node) => {
+    const luminance = (/** @type {string} */ color) => {
+      const [red, green, blue] = (color.match(/[\d.]+/g) ?? []).map((part) => {
+        const value = Number(part) / 255;
+        return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+      });
+      return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+    };
+    const both = [getComputedStyle(node, "::placeholder").color, getComputedStyle(node).backgroundColor].map(luminance);
+    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+  });
+
+/** A reverse proxy that has a server below a prefix, as nginx does with `location /push/ { proxy_pass http://server/; }`.
+ * @param {import("node:test").TestContext} t @param {string} prefix @param {string} target
+ * @returns {Promise<string>} the address of the server below the prefix */
+export async function startPrefixProxy(t, prefix, target) {
+  const { port, hostname } = new URL(target);
+  /** @param {import("node:http").IncomingMessage} asked */
+  const forward = (asked) =>
+    httpRequest({ port, hostname, method: asked.method, path: `/${asked.url?.slice(prefix.length)}`, headers: asked.headers });
+  const server = createServer((asked, reply) => {
+    if (!asked.url?.startsWith(prefix)) return void reply.writeHead(404).end();
+    const request = forward(asked);
+    request.on("response", (answer) => {
+      reply.writeHead(answer.statusCode ?? 502, answer.headers);
+      answer.pipe(reply);
+    });
+    request.on("error", () => reply.destroy());
+    reply.on("close", () => request.destroy());
+    asked.pipe(request);
+  });
+  server.on("upgrade", (asked, socket) => {
+    if (!asked.url?.startsWith(prefix)) return void socket.destroy();
+    const request = forward(asked);
+    request.on("upgrade", (answer, other, first) => {
+      const lines = Object.entries(answer.headers).map(([name, value]) => `${name}: ${value}\r\n`);
+      socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join("")}\r\n`);
+      socket.write(first);
+      socket.pipe(other).pipe(socket);
+      socket.on("error", () => other.destroy());
+      other.on("error", () => socket.destroy());
+    });
+    request.on("response", () => socket.destroy());
+    request.on("error", () => socket.destroy());
+    request.end();
+  });
+  const own = await freePort();
+  await new Promise((done) => server.listen(own, "127.0.0.1", () => done(undefined)));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${own}${prefix}`;
 }

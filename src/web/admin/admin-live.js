@@ -1,8 +1,10 @@
 // The overview: what /v1/status says, every two seconds, with the last minutes as small curves.
 
-import { bytes, duration, element, number } from "./admin-nodes.js";
+import { bytes, duration, element, number, stamp } from "./admin-nodes.js";
 
 const ASK_MS = 2000;
+/** A status older than this is not shown as the present one. */
+const STALE_MS = 5000;
 /** Five minutes. */
 const KEPT = 150;
 /** A curve begins at this width, so that the first minute is not a sliver. */
@@ -65,7 +67,12 @@ export class Live {
   }
 
   start() {
-    if (this.#timer === undefined) void this.#round();
+    if (this.#timer !== undefined) return;
+    if (this.#answeredAt && Date.now() - this.#answeredAt > STALE_MS) {
+      this.#forget();
+      health("", "Loading…");
+    }
+    void this.#round();
   }
 
   stop() {
@@ -77,13 +84,17 @@ export class Live {
   async #round() {
     // Set at once, so that a second start does not make a second round.
     const mine = (this.#timer = setTimeout(() => {}, 0));
+    // A server that hangs gives no error for a long time.
+    const late = setTimeout(() => mine === this.#timer && this.#silent("the server is slow to answer"), STALE_MS - ASK_MS);
     try {
       const status = await this.#ask();
       if (mine !== this.#timer) return;
       this.#show(status);
     } catch (error) {
       if (mine !== this.#timer) return;
-      this.#silent(error);
+      this.#silent(error.message);
+    } finally {
+      clearTimeout(late);
     }
     this.#timer = setTimeout(() => this.#round(), ASK_MS);
   }
@@ -93,10 +104,9 @@ export class Live {
     const seconds = (ms - this.#beforeMs) / 1000;
     for (const [tile, shown] of this.#tiles) {
       const value = tile.of({ now, before: this.#before, seconds });
-      shown.values.push(value);
-      if (shown.values.length > KEPT) shown.values.shift();
-      const text = value === null ? "–" : (tile.show ?? number)(value);
-      shown.value.replaceChildren(text);
+      keep(shown.values, value);
+      shown.text = value === null ? "–" : (tile.show ?? number)(value);
+      shown.value.replaceChildren(shown.text);
       if (tile.unit) shown.value.append(element("span", "unit", ` ${tile.unit}`));
       shown.about.textContent = tile.about?.(now) ?? range(shown.values, tile.show ?? number);
       shown.curve.draw(shown.values);
@@ -105,16 +115,37 @@ export class Live {
     showHeld(now);
     showFacts(now);
     const well = now.writes === "ok";
-    health(well ? "good" : "bad", well ? "The server takes pushes." : `Pushes are refused: ${now.writes}`);
-    document.getElementById("asked").textContent = "asked every 2 s";
+    health(well ? "good" : "bad", well ? "The server accepts messages." : `The server refuses messages: ${now.writes}`);
+    document.getElementById("asked").textContent = "updated every 2 s";
     document.getElementById("version").textContent = `version ${now.version}`;
   }
 
-  #silent(error) {
-    this.#before = undefined;
-    const since = this.#answeredAt ? ` since ${new Date(this.#answeredAt).toLocaleTimeString()}` : "";
-    health("bad", `No answer${since}: ${error.message}`);
+  #silent(reason) {
+    this.#forget();
+    const since = this.#answeredAt ? ` since ${stamp(this.#answeredAt)}` : "";
+    health("bad", `No answer${since}: ${reason}`);
   }
+
+  /** The present state is unknown: the last values are shown with their time. */
+  #forget() {
+    this.#before = undefined;
+    const at = this.#answeredAt ? stamp(this.#answeredAt) : "";
+    for (const shown of this.#tiles.values()) {
+      keep(shown.values, null);
+      shown.curve.draw(shown.values);
+      shown.value.replaceChildren("–");
+      shown.about.textContent = at && shown.text !== "–" ? `${shown.text} at ${at}` : "";
+    }
+    document.getElementById("asked").textContent = at && `last answer ${at}`;
+    const unknown = at ? `Unknown since ${at}` : "Unknown";
+    document.getElementById("held").replaceChildren(element("p", "note", unknown));
+    document.getElementById("facts").replaceChildren(element("dt", "", "State"), element("dd", "", unknown));
+  }
+}
+
+function keep(values, value) {
+  values.push(value);
+  if (values.length > KEPT) values.shift();
 }
 
 function health(kind, text) {
@@ -201,9 +232,18 @@ function draw(values, area, line) {
   const high = most + margin;
   const x = (index) => WIDTH - (values.length - 1 - index) * (WIDTH / (Math.max(WIDE, values.length) - 1));
   const y = (value) => HEIGHT - 2 - ((value - low) / (high - low || 1)) * (HEIGHT - 4);
-  const points = values.flatMap((value, index) => (value === null ? [] : [`${x(index).toFixed(1)} ${y(value).toFixed(1)}`]));
-  line.setAttribute("d", `M${points.join("L")}`);
-  const [first] = points.at(0).split(" ");
-  const [last] = points.at(-1).split(" ");
-  area.setAttribute("d", `M${first} ${HEIGHT}L${points.join("L")}L${last} ${HEIGHT}Z`);
+  // What is not known is a gap.
+  const pieces = [[]];
+  for (const [index, value] of values.entries()) {
+    if (value === null) pieces.push([]);
+    else pieces.at(-1).push([x(index).toFixed(1), y(value).toFixed(1)].join(" "));
+  }
+  const lines = pieces.filter((points) => points.length > 1);
+  line.setAttribute("d", lines.map((points) => `M${points.join("L")}`).join(""));
+  area.setAttribute("d", lines.map((points) => `M${foot(points.at(0))}L${points.join("L")}L${foot(points.at(-1))}Z`).join(""));
+}
+
+/** The place at the bottom below a point. */
+function foot(point) {
+  return `${point.split(" ")[0]} ${HEIGHT}`;
 }

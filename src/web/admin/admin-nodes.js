@@ -7,12 +7,17 @@ export function element(name, className, text) {
   return made;
 }
 
+/** A name or text of a user within other text: written from right to left it does not turn what stands around it. */
+export function bdi(text) {
+  return element("bdi", "", text);
+}
+
 /** A refusal as the server said it: title, detail, code. */
 export function trouble(error) {
   const box = element("div", "problem");
   box.setAttribute("role", "alert");
   const { problem } = error;
-  const title = problem?.title ?? "It did not work";
+  const title = problem?.title ?? "The request failed";
   box.append(element("p", "problem-title", title));
   const detail = error.message.charAt(0).toUpperCase() + error.message.slice(1);
   if (detail !== title) box.append(element("p", "", detail));
@@ -20,14 +25,16 @@ export function trouble(error) {
   return box;
 }
 
+/** @param title a text, or a list of texts and nodes */
 export function card(title, nodes) {
   const box = element("section", "card");
-  const heading = element("h3", "", title);
+  const heading = element("h3");
+  heading.append(...[title].flat());
   box.append(heading, ...nodes);
   return box;
 }
 
-/** A table that scrolls sideways if need be. The label is what it is called by those who do not see it. */
+/** A table that scrolls sideways if need be. The label is for screen readers. */
 export function table(label, heads, rows) {
   const frame = element("div", "table-frame");
   frame.tabIndex = 0;
@@ -67,12 +74,23 @@ export function messageTable(label, messages) {
 export function messageRow(message) {
   const link = element("a", "nowrap", `${message.sequence} ${message.id}`);
   link.href = `#messages/${message.sequence}/${message.id}`;
-  return [link, message.from, message.group ?? message.to, element("span", "nowrap", stamp(message.at)), preview(message)];
+  return [link, bdi(message.from), bdi(message.group ?? message.to), element("span", "nowrap", stamp(message.at)), preview(message)];
 }
 
 export function preview({ body }) {
-  const text = typeof body === "string" ? body : typeof body?.text === "string" ? body.text : JSON.stringify(body);
-  return element("span", "preview", text.slice(0, 300));
+  const text = typeof body === "string" ? body : typeof body?.text === "string" ? body.text : jsonText(body);
+  const shown = element("span", "preview", text.slice(0, 300));
+  shown.dir = "auto";
+  return shown;
+}
+
+/** JSON of a value. A body may be nested deeper than the browser's stack is. */
+export function jsonText(value) {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return "(JSON nested too deeply to show here)";
+  }
 }
 
 /** A button that is there as long as there is more. */

@@ -128,7 +128,12 @@ export function textOf(message) {
   const { body } = message;
   if (typeof body === "string") return body;
   if (typeof body?.text === "string") return body.text;
-  return JSON.stringify(body);
+  try {
+    return JSON.stringify(body);
+  } catch {
+    // A body may be nested deeper than the browser's stack is.
+    return "(JSON nested too deeply to show here)";
+  }
 }
 
 /** Whether a message stands under the one before it without its own name. */
@@ -177,9 +182,9 @@ export function initialsOf(name) {
 
 /** Why a name cannot be used; nothing if it can. */
 export function nameTrouble(name) {
-  if (name === "") return "Write a name.";
+  if (name === "") return "Enter a name.";
   if (new TextEncoder().encode(name).length > 128) return "A name has at most 128 bytes.";
-  if (name === "." || name === "..") return "A name is not . or .. alone.";
-  if (/\p{Cc}/u.test(name)) return "A name has no control characters.";
+  if (name === "." || name === "..") return "A name cannot be . or .. alone.";
+  if (/\p{Cc}/u.test(name)) return "A name cannot contain control characters.";
   return "";
 }

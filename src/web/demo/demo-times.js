@@ -83,6 +83,8 @@ function rowOf(sample) {
   const who = element("span", "times-who", sample.message.from);
   const what = element("span", "times-what", sample.text);
   const total = element("span", "times-total", sample.total === null ? "" : `${millis(sample.total)} ms`);
+  who.dir = "auto";
+  what.dir = "auto";
   const head = element("div", "times-head");
   head.append(who, what, total);
   const bar = element("div", "bar");

@@ -1,8 +1,9 @@
-// The chat page of `halley demo`. But for joining, all that it knows of the server it knows through /halley.js.
+// The chat page of `halley demo`. Except for joining, it talks to the server only through halley.js.
 // Texts of users become text nodes, never markup.
 
 import { Halley } from "./halley.js";
 import { Chats, PAGE, dayText, initialsOf, nameTrouble, sameDay, standsTogether, textOf, timeText, toneOf, whenText } from "./demo-chats.js";
+import { linked, oneStop } from "./demo-nodes.js";
 import { Times, millis } from "./demo-times.js";
 
 const $ = (id) => document.getElementById(id);
@@ -10,6 +11,8 @@ const page = {
   app: $("app"), join: $("join"), chats: $("chats"), scroll: $("scroll"), messages: $("messages"),
   pending: $("pending"), text: $("text"), timing: $("timing"), jump: $("jump"),
 };
+/** The server, which may be below a prefix of a proxy, as this page is. */
+const SERVER = new URL(".", location.href);
 /** Where a tab keeps its user and what they have read. */
 const KEPT = "halley-demo";
 /** How near to the end of the list a reader is at its end, and how near to the beginning they want more. */
@@ -32,7 +35,7 @@ let loadingOlder = false;
 // ---- Who one is
 
 async function join(user) {
-  const reply = await fetch("/demo/join", {
+  const reply = await fetch(new URL("demo/join", SERVER), {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ user }),
@@ -94,7 +97,7 @@ async function enter(user) {
     const [kind, ...name] = key.split(":");
     chats.of(kind, name.join(":")).read = id;
   }
-  halley = new Halley({ url: location.origin, token: freshToken, transport: $("transport").value, after: await here() });
+  halley = new Halley({ url: SERVER, token: freshToken, transport: $("transport").value, after: await here() });
   halley.on("message", receive);
   halley.on("state", () => {
     showState();
@@ -120,7 +123,7 @@ async function freshToken() {
 /** The cursor of now: what comes after it is listened for, what is before it is listed. */
 async function here() {
   try {
-    const reply = await fetch("/v1/inbox?after=now&wait=0", { headers: { authorization: `Bearer ${token}` } });
+    const reply = await fetch(new URL("v1/inbox?after=now&wait=0", SERVER), { headers: { authorization: `Bearer ${token}` } });
     return reply.ok ? (await reply.json()).next : "now";
   } catch {
     // The network went just now: the client tells of it, and finds out itself.
@@ -136,7 +139,8 @@ async function list(group) {
       const found = await halley.conversations({ limit: 200, before });
       for (const { user, group: name, last } of found.conversations) {
         const chat = name === undefined ? chats.of("direct", user) : chats.of("group", name);
-        if ((chat.last?.id ?? 0) < last.id) chat.last = last;
+        // A group may have no message that this user may see.
+        if (last && (chat.last?.id ?? 0) < last.id) chat.last = last;
       }
       before = found.more ? found.next : undefined;
     } while (before);
@@ -170,7 +174,7 @@ async function startOver() {
     // What was not sent yet is still to be sent.
     if (pending.length > 0 || draft) Object.assign(chats.of(kind, name), { pending, line, draft });
   }
-  complain("The server was restarted: this is what it has now.");
+  complain("The server has restarted with new data. Earlier messages are gone.");
   await list(group);
 }
 
@@ -195,8 +199,8 @@ function showState() {
   banner.hidden = live || state === "connecting" || state === "idle";
   banner.textContent =
     state === "stopped"
-      ? "You are offline. What is written, by others and by you, waits until you go online."
-      : "There is no connection. Messages come as soon as it is back.";
+      ? "You are offline. Messages are sent and received when you go online."
+      : "There is no connection. Messages arrive when it is back.";
 }
 
 $("transport").addEventListener("change", (event) => {
@@ -406,11 +410,13 @@ function chatRow(chat) {
   if (chat === shown) button.setAttribute("aria-current", "true");
   button.append(face(chat));
   const middle = make("span", "chat-middle");
-  middle.append(make("span", "chat-name", chat.name));
-  const last = make("span", "chat-last");
+  middle.append(written("span", "chat-name", chat.name));
+  const last = written("span", "chat-last", "");
   if (chat.last) {
-    const who = chat.last.from === chats.user ? "You: " : chat.isGroup ? `${chat.last.from}: ` : "";
-    last.textContent = who + textOf(chat.last).slice(0, 120);
+    // The text alone decides the direction of the line.
+    if (chat.last.from === chats.user) last.append(make("bdi", "", "You:"), " ");
+    else if (chat.isGroup) last.append(make("bdi", "", `${chat.last.from}:`), " ");
+    last.append(textOf(chat.last).slice(0, 120));
   } else {
     last.textContent = "No messages yet";
   }
@@ -429,15 +435,10 @@ function chatRow(chat) {
   return item;
 }
 
-page.chats.addEventListener("keydown", (event) => {
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  const buttons = [...page.chats.querySelectorAll("button")];
-  const next = buttons[buttons.indexOf(document.activeElement) + step];
-  if (!next) return;
-  event.preventDefault();
-  next.focus();
-});
+oneStop(page.chats, "button");
+oneStop($("new-people"), "button");
+// The newest link is the nearest to the message box.
+oneStop(page.messages, "a", -1);
 
 function face(chat) {
   const made = make("span", `face ${toneOf(chat.name)}${chat.isGroup ? " group" : ""}`, initialsOf(chat.name));
@@ -457,7 +458,8 @@ async function open(chat, view = "talk") {
   $("talk-title").textContent = chat.name;
   $("talk-about").textContent = chat.isGroup ? "Group" : chat.name === chats.user ? "Notes to yourself" : "Direct messages";
   page.scroll.setAttribute("aria-label", `Messages ${chat.isGroup ? "in" : "with"} ${chat.name}`);
-  page.text.placeholder = `Write to ${chat.name}`;
+  // Isolated, so that a name written from right to left stays at its place.
+  page.text.placeholder = `Write to \u2068${chat.name}\u2069`;
   if (changed) {
     page.text.value = chat.draft;
     grow();
@@ -525,9 +527,11 @@ function showOlder(text) {
 function showEmpty() {
   const empty = shown.messages.length === 0 && shown.pending.length === 0 && shown.opened;
   $("empty").hidden = !empty;
-  $("empty-text").textContent = shown.isGroup
-    ? "What you write here goes to every member."
-    : `Write the first message to ${shown.name}. It waits for ${shown.name} if nobody of that name is here.`;
+  $("empty-text").replaceChildren(
+    ...(shown.isGroup
+      ? ["Messages here go to every member."]
+      : ["Write the first message to ", make("bdi", "", shown.name), ". It is kept until they join."]),
+  );
   $("older").hidden = empty;
 }
 
@@ -566,9 +570,11 @@ function nodesOf(message, previous) {
   const together = nodes.length === 0 && standsTogether(message, previous);
   item.classList.toggle("together", together);
   const bubble = make("div", "bubble");
-  if (!mine && shown.isGroup && !together) bubble.append(make("p", "from", message.from));
+  if (!mine && shown.isGroup && !together) bubble.append(written("p", "from", message.from));
   else bubble.append(hidden(mine ? "You: " : `${message.from}: `));
-  bubble.append(make("p", "text", textOf(message)));
+  const text = written("p", "text");
+  text.append(linked(textOf(message)));
+  bubble.append(text);
   const meta = make("p", "meta");
   const time = make("time", "", timeText(message.at));
   time.dateTime = new Date(message.at).toISOString();
@@ -587,8 +593,8 @@ function pendingNode(waiting) {
   const chat = shown;
   const item = make("li", "message mine waiting");
   const bubble = make("div", "bubble");
-  bubble.append(make("p", "text", waiting.body.text));
-  const meta = make("p", "meta", waiting.failed ? `Not sent: ${waiting.failed}` : waiting.held ? "Waits until you are online" : "Sending…");
+  bubble.append(written("p", "text", waiting.body.text));
+  const meta = make("p", "meta", waiting.failed ? `Not sent: ${waiting.failed}` : waiting.held ? "Will be sent when you are online" : "Sending…");
   if (waiting.failed) {
     item.classList.add("failed");
     const again = make("button", "small", "Try again");
@@ -686,7 +692,7 @@ $("new-chat").addEventListener("click", () => {
   $("new-people-box").hidden = people.length === 0;
   $("new-people").replaceChildren(...people.slice(0, 30).map((name) => {
     const item = make("li");
-    const button = make("button", "small", name);
+    const button = written("button", "small", name);
     button.type = "button";
     button.addEventListener("click", () => startChat(name));
     item.append(button);
@@ -722,7 +728,7 @@ $("trouble-close").addEventListener("click", () => ($("trouble").hidden = true))
 
 /** Why something failed, as a sentence. */
 function reason(error) {
-  return error.detail || error.message || "for a reason unknown";
+  return error.detail || error.message || "unknown reason";
 }
 
 function make(name, className, text) {
@@ -732,7 +738,14 @@ function make(name, className, text) {
   return made;
 }
 
-/** For those who listen to the page. */
+/** A node for what a user wrote: its first letters decide its direction. */
+function written(name, className, text) {
+  const made = make(name, className, text);
+  made.dir = "auto";
+  return made;
+}
+
+/** For screen readers. */
 function hidden(text) {
   return make("span", "hidden", text);
 }
@@ -740,9 +753,5 @@ function hidden(text) {
 // ---- The beginning
 
 const asked = new URLSearchParams(location.search).get("user") ?? kept().user;
-if (matchMedia("(min-width: 1180px)").matches) {
-  page.timing.hidden = false;
-  $("timing-open").setAttribute("aria-expanded", "true");
-}
 if (asked && !nameTrouble(asked.trim())) void enter(asked.trim());
 else askName();
