@@ -75,3 +75,26 @@ test("huge numbers are shown whole on a phone", async (t) => {
   assert.deepEqual(cut, []);
   await checkWidth(page, "the overview");
 });
+
+test("the longest names break nothing on a phone", async (t) => {
+  const browser = await openBrowser(t);
+  const server = await startServer(t);
+  const [user, group] = ["W".repeat(128), "ק".repeat(64)];
+  await server.group(group, [user]);
+  await server.push({ to: user, from: user, body: "x" }, { group, from: user, body: "W".repeat(1000) });
+  const page = await openPage(t, browser, { allowed: REFUSED, viewport: PHONE });
+  await page.goto(`${server.admin}/#users/${user}/direct/${user}`);
+  await page.getByLabel("Admin key").fill(server.key);
+  await page.keyboard.press("Enter");
+  await page.getByRole("region", { name: "Messages of W" }).waitFor();
+  await checkWidth(page, "a user");
+  await page.goto(`${server.admin}/#groups/${encodeURIComponent(group)}`);
+  await page.getByRole("region", { name: "Messages of the group" }).waitFor();
+  await checkWidth(page, "a group");
+  await page.goto(`${server.admin}/#messages/group/1`);
+  await page.getByLabel("Body as JSON").waitFor();
+  await checkWidth(page, "a message");
+  await page.goto(`${server.admin}/#groups/${user}`);
+  await page.getByRole("alert").getByText("group_not_found").waitFor();
+  await checkWidth(page, "a refusal");
+});

@@ -64,7 +64,7 @@ export function oneStop(list, selector, start = 0) {
   const items = () => [...list.querySelectorAll(selector)];
   const mark = () => {
     const all = items();
-    const stop = all.find((item) => item === document.activeElement) ?? all.find((item) => item.ariaCurrent) ?? all.at(start);
+    const stop = all.find((item) => item === document.activeElement) ?? all.find((item) => item.hasAttribute("aria-current")) ?? all.at(start);
     for (const item of all) item.tabIndex = item === stop ? 0 : -1;
   };
   new MutationObserver(mark).observe(list, { childList: true, subtree: true });
