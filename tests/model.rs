@@ -386,7 +386,7 @@ impl World {
             by_user,
         };
         let got = self.hub.push(vec![draft]).await.unwrap().remove(0);
-        if sequence == Sequence::Direct {
+        if sequence == Sequence::Direct && !by_user {
             self.model.open(to_number);
         }
         let whose = if by_user {
