@@ -4,6 +4,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "what tests share stands outside test functions"
 )]
 
@@ -16,7 +17,6 @@ use halley::model::{Body, Draft, GroupName, IdempotencyKey, Receiver, UserName};
 use halley::store::{Command, Directory, Entry, HistoryMode, Journal};
 use random::{Random, rounds};
 
-#[path = "it/support/random.rs"]
 mod random;
 
 const CACHE: u64 = 8 << 20;
@@ -146,7 +146,7 @@ fn assert_same(found: &Rows, expected: &Rows) {
 
 #[test]
 fn a_journal_cut_at_every_entry_gives_the_same_rows_as_in_one_go() {
-    let random = Random::from_environment();
+    let random = Random::from_environment("replay");
     for round in 0..rounds(1) {
         let mut random = random.fork(round);
         let folder = tempfile::tempdir().unwrap();
@@ -171,7 +171,7 @@ fn a_journal_cut_at_every_entry_gives_the_same_rows_as_in_one_go() {
 /// sled may come up whole and yet lack something: after a stop that was not clean it is looked through.
 #[test]
 fn a_row_that_is_missing_after_an_unclean_stop_comes_back() {
-    let mut random = Random::from_environment();
+    let mut random = Random::from_environment("replay");
     let folder = tempfile::tempdir().unwrap();
     let data = &folder.path().join("data");
     for n in 1..=ENTRIES {

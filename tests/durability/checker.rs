@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use crate::client::{Client, Message, Page};
 use crate::ledger::{Ledger, Position};
 use crate::load::{ANCHORS, GROUPS, everybody};
+use crate::random::Random;
 use crate::reader::Reader;
-use crate::support::Rng;
 
 /// All messages, by id.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(crate) fn check_new(client: &mut Client, ledger: &mut Ledger, from: Position
 pub(crate) fn check_all(
     client: &mut Client,
     ledger: &mut Ledger,
-    rng: &mut Rng,
+    rng: &mut Random,
     at_least: Position,
 ) -> Position {
     let watermark = Position::from_status(&client.status());
@@ -70,7 +70,7 @@ pub(crate) fn check_all(
 
 impl View {
     /// Reads all conversations and groups, both ways.
-    fn read(client: &mut Client, rng: &mut Rng) -> Self {
+    fn read(client: &mut Client, rng: &mut Random) -> Self {
         let mut view = Self::default();
         let names = everybody();
         for (index, one) in names.iter().enumerate() {
@@ -93,7 +93,7 @@ impl View {
 
     /// The inbox holds the user's conversations, and the groups as far as they were a member; a group's
     /// history shows them the same.
-    fn check_inbox(&self, client: &mut Client, ledger: &Ledger, rng: &mut Rng, user: &str) {
+    fn check_inbox(&self, client: &mut Client, ledger: &Ledger, rng: &mut Random, user: &str) {
         let (direct, group) = inbox(client, rng, user, "0");
         let own = |m: &&Message| m.from == user || m.to.as_deref() == Some(user);
         let expected = self.direct.values().filter(own).map(|m| m.id);
@@ -129,7 +129,7 @@ impl View {
     }
 
     /// The list of conversations names every peer once, with the last message.
-    fn check_conversations(&self, client: &mut Client, rng: &mut Rng, user: &str) {
+    fn check_conversations(&self, client: &mut Client, rng: &mut Random, user: &str) {
         let mut expected = BTreeMap::new();
         for message in self.direct.values() {
             let to = message.to.as_deref().unwrap();
@@ -161,7 +161,7 @@ impl View {
 /// All that an inbox has after a cursor: direct messages and group messages.
 pub(crate) fn inbox(
     client: &mut Client,
-    rng: &mut Rng,
+    rng: &mut Random,
     user: &str,
     after: &str,
 ) -> (Vec<Message>, Vec<Message>) {
@@ -182,7 +182,7 @@ pub(crate) fn inbox(
 }
 
 /// A history read from its end and from its beginning: the same, rising.
-fn both_ways(client: &mut Client, rng: &mut Rng, path: &str) -> Vec<Message> {
+fn both_ways(client: &mut Client, rng: &mut Random, path: &str) -> Vec<Message> {
     let (mut back, mut bound, mut more) = (Vec::new(), String::new(), true);
     while more {
         let page = history(client, rng, path, &bound);
@@ -213,7 +213,7 @@ fn both_ways(client: &mut Client, rng: &mut Rng, path: &str) -> Vec<Message> {
     forth
 }
 
-fn history(client: &mut Client, rng: &mut Rng, path: &str, bound: &str) -> Page {
+fn history(client: &mut Client, rng: &mut Random, path: &str, bound: &str) -> Page {
     let limit = limit(rng);
     let page = client.get(&format!("{path}?limit={limit}{bound}"));
     let page = page.unwrap().page();
@@ -227,7 +227,7 @@ fn check_size(page: &Page, limit: u64) {
     assert!(count <= limit, "{count} of at most {limit}");
 }
 
-fn limit(rng: &mut Rng) -> u64 {
+fn limit(rng: &mut Random) -> u64 {
     rng.range(1, 100)
 }
 
@@ -257,7 +257,7 @@ fn by_id(client: &mut Client, sequence: &str, id: u64) -> Message {
 /// Checks a reader's whole life against the inbox: nothing missed, nothing twice.
 pub(crate) fn check_reader(
     client: &mut Client,
-    rng: &mut Rng,
+    rng: &mut Random,
     reader: &mut Reader,
     ledger: &Mutex<Ledger>,
 ) {

@@ -14,21 +14,22 @@ use crate::checker::{check_all, check_reader};
 use crate::client::Client;
 use crate::ledger::{Draft, Ledger, Position, Target, lock};
 use crate::load::Load;
-use crate::support::{Launch, Process, Rng, eventually, halley, rounds};
+use crate::random::{Random, rounds};
+use crate::support::{Launch, Process, eventually, halley};
 
 /// A server under test, its load, and a place for copies of it.
 struct Original {
     process: Process,
     launch: Launch,
     load: Load,
-    rng: Rng,
+    rng: Random,
     // Last, so that it goes after the server in it.
     directory: TempDir,
 }
 
 impl Original {
     fn new(test: &str) -> Self {
-        let mut rng = Rng::from_env(test);
+        let mut rng = Random::from_environment(test);
         let directory = tempfile::tempdir().unwrap();
         let launch = Launch::new(&directory.path().join("data"));
         let process = launch.start();
@@ -255,7 +256,7 @@ fn refused(client: &mut Client, cursor: &str) -> Value {
 }
 
 /// One direct and one group message.
-fn push(client: &mut Client, ledger: &mut Ledger, rng: &mut Rng) {
+fn push(client: &mut Client, ledger: &mut Ledger, rng: &mut Random) {
     let direct = Draft::new(rng, "a0", Target::Direct("u3".to_owned()));
     let group = Draft::new(rng, "a1", Target::Group("g1".to_owned()));
     for draft in [direct, group] {

@@ -5,11 +5,12 @@
 use crate::checker::{check_all, check_new, check_reader};
 use crate::ledger::Position;
 use crate::load::Load;
-use crate::support::{Launch, Rng, pause, rounds};
+use crate::random::{Random, rounds};
+use crate::support::{Launch, pause};
 
 #[test]
 fn a_kill_at_any_moment_loses_nothing_and_repeats_nothing() {
-    let mut rng = Rng::from_env("crash");
+    let mut rng = Random::from_environment("crash");
     let directory = tempfile::tempdir().unwrap();
     let launch = Launch::new(&directory.path().join("data"));
     let mut process = launch.start();

@@ -14,7 +14,8 @@ use crate::checker::check_all;
 use crate::client::{Client, Reply};
 use crate::ledger::{Draft, Ledger, Target};
 use crate::load::{ANCHORS, GROUPS, Load};
-use crate::support::{Launch, Process, Rng, eventually, halley};
+use crate::random::Random;
+use crate::support::{Launch, Process, eventually, halley};
 
 const DISK: &str = "size=128m";
 const BALLAST: u64 = 48 << 20;
@@ -71,7 +72,7 @@ impl Drop for SmallDisk {
 
 /// A server with a ledger of what it has acknowledged.
 struct Filler {
-    rng: Rng,
+    rng: Random,
     process: Process,
     ledger: Ledger,
     client: Client,
@@ -80,7 +81,7 @@ struct Filler {
 
 impl Filler {
     fn new(test: &str, launch: &Launch) -> Self {
-        let mut rng = Rng::from_env(test);
+        let mut rng = Random::from_environment(test);
         let process = launch.start();
         let load = Load::new(&process, &mut rng);
         Self {

@@ -7,7 +7,8 @@ use std::thread;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Launch, Process, Rng, halley, pause, rounds};
+use crate::random::{Random, rounds};
+use crate::support::{Launch, Process, halley, pause};
 
 const CHANNELS: [&str; 2] = ["bob", "cyd"];
 
@@ -50,7 +51,7 @@ fn push(process: &Process, round: u64, writer: u64) -> Vec<(&'static str, String
 
 #[test]
 fn numbers_outlive_kills_stops_and_rebuilds() {
-    let mut rng = Rng::from_env("icomet");
+    let mut rng = Random::from_environment("icomet");
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let launch = Launch::new(&data).env("HALLEY_ICOMET", "true");

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::client::{Client, Message, Receipt, Reply};
 use crate::load::{GROUPS, everybody};
-use crate::support::Rng;
+use crate::random::Random;
 
 /// Where a draft goes.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ pub(crate) struct Ledger {
 
 impl Draft {
     /// A new draft: spaces, fractions and letters that a server which parses bodies would change.
-    pub(crate) fn new(rng: &mut Rng, from: &str, target: Target) -> Self {
+    pub(crate) fn new(rng: &mut Random, from: &str, target: Target) -> Self {
         let most = match rng.range(1, 100) {
             1 => 40_000,
             2..=10 => 2_000,
@@ -85,7 +85,7 @@ impl Draft {
     }
 
     /// A new draft with so many bytes to fill.
-    pub(crate) fn sized(rng: &mut Rng, from: &str, target: Target, size: usize) -> Self {
+    pub(crate) fn sized(rng: &mut Random, from: &str, target: Target, size: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let pad = "-".repeat(size);

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::ledger::{Change, Ledger};
+use crate::random::Random;
 use crate::reader::Reader;
-use crate::support::{Process, Rng};
+use crate::support::Process;
 use crate::writer::Writer;
 
 /// Users whose memberships come and go.
@@ -67,7 +68,7 @@ impl Control {
 
 impl Load {
     /// Makes the groups and the readers' tokens.
-    pub(crate) fn new(process: &Process, rng: &mut Rng) -> Self {
+    pub(crate) fn new(process: &Process, rng: &mut Random) -> Self {
         let mut client = process.admin();
         let mut ledger = Ledger::default();
         for (group, anchor) in GROUPS.into_iter().zip(ANCHORS) {

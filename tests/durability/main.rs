@@ -25,6 +25,8 @@ mod log;
 mod moved;
 mod operator;
 mod power;
+#[path = "../random/mod.rs"]
+mod random;
 mod reader;
 mod restored;
 mod shutdown;

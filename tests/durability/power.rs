@@ -21,7 +21,8 @@ use self::recorder::{assert_complete, recorded};
 use self::world::{Ending, Story, World};
 use crate::image::{Entry, Image, Times, below, inside, look, put, set_times, unmarked};
 use crate::ledger::Position;
-use crate::support::{Launch, Process, Rng, halley, rounds};
+use crate::random::{Random, rounds};
+use crate::support::{Launch, Process, halley};
 
 /// Images that are made of one recorded server.
 const CUTS: u64 = 4;
@@ -65,7 +66,7 @@ impl Room {
     fn record(
         &mut self,
         world: World,
-        rng: &mut Rng,
+        rng: &mut Random,
         options: &[(&str, &str)],
         clean: bool,
     ) -> Recording {
@@ -117,7 +118,7 @@ struct Recording {
 
 impl Recording {
     /// Moments of the power loss, rising, the last one being the end: half of them beside a sync.
-    fn cuts(&self, rng: &mut Rng) -> Vec<usize> {
+    fn cuts(&self, rng: &mut Random) -> Vec<usize> {
         let all = self.log.events.len();
         let syncs: Vec<usize> = (0..all)
             .filter(|index| matches!(self.log.events[*index], Event::SyncEnd { .. }))
@@ -149,7 +150,7 @@ impl Recording {
     }
 }
 
-fn random_fate(rng: &mut Rng) -> Fate {
+fn random_fate(rng: &mut Random) -> Fate {
     Fate {
         pages: [0, 30, 70, 95][rng.index(4)],
         names: rng.percent(60),
@@ -157,7 +158,7 @@ fn random_fate(rng: &mut Rng) -> Fate {
 }
 
 /// Starts a server on what a loss of power at `cut` left, and checks it; gives what is known then.
-fn check(recording: &Recording, launch: &Launch, cut: usize, rng: &mut Rng) -> World {
+fn check(recording: &Recording, launch: &Launch, cut: usize, rng: &mut Random) -> World {
     if recording.story.is_ready_at(recording.length(cut)) {
         let verified = halley(&[
             "verify".as_ref(),
@@ -179,7 +180,7 @@ fn check(recording: &Recording, launch: &Launch, cut: usize, rng: &mut Rng) -> W
 
 #[test]
 fn what_was_acknowledged_survives_a_loss_of_power() {
-    let mut rng = Rng::from_env("power");
+    let mut rng = Random::from_environment("power");
     let mut room = Room::new();
     let mut world = World::default();
     let recordings = rounds(16).div_ceil(CUTS);
@@ -212,7 +213,7 @@ fn what_was_acknowledged_survives_a_loss_of_power() {
 /// above proves nothing. The server starts all the same, and what is left is right.
 #[test]
 fn a_server_that_answers_before_it_syncs_is_found_out() {
-    let mut rng = Rng::from_env("power, interval");
+    let mut rng = Random::from_environment("power, interval");
     let mut lost = 0;
     for pages in [0, 0, 0, 30, 70, 95] {
         let mut room = Room::new();
@@ -243,7 +244,7 @@ fn a_server_that_answers_before_it_syncs_is_found_out() {
 /// which sled itself never syncs, and checks).
 #[test]
 fn a_clean_stop_leaves_no_contents_unsynced() {
-    let mut rng = Rng::from_env("power, clean stop");
+    let mut rng = Random::from_environment("power, clean stop");
     let mut room = Room::new();
     let mut disk = Disk::load(&room.root);
     let path = room.fresh("log");
@@ -272,7 +273,7 @@ fn a_clean_stop_leaves_no_contents_unsynced() {
 /// Killed anywhere while it first opens, also when what it promises of its syncs has changed since.
 #[test]
 fn a_copy_becomes_a_log_of_its_own_though_it_is_killed_while_it_first_opens() {
-    let mut rng = Rng::from_env("power, copy");
+    let mut rng = Random::from_environment("power, copy");
     for [original, copy] in [["always", "interval"], ["interval", "always"]] {
         let mut room = Room::new();
         let durability = |launch: Launch, kind| launch.option("--durability", kind);
@@ -352,7 +353,7 @@ fn assert_header_is_synced_first(log: &Log) {
 /// Who copies files seldom syncs them: what a copy acknowledges is worth nothing without what was before it.
 #[test]
 fn a_copy_is_durable_before_it_acknowledges() {
-    let mut rng = Rng::from_env("power, unsynced copy");
+    let mut rng = Random::from_environment("power, unsynced copy");
     let mut room = Room::new();
     let (mut process, _) = push_one(&Launch::new(&room.data()));
     process.kill9();
@@ -399,7 +400,7 @@ fn a_copy_is_durable_before_it_acknowledges() {
 /// rely on it. And the mark of the stop before is gone for good, for it vouches for a sled that is no more.
 #[test]
 fn what_a_start_finds_is_durable_before_it_is_visible_and_the_mark_does_not_come_back() {
-    let mut rng = Rng::from_env("power, second start");
+    let mut rng = Random::from_environment("power, second start");
     for clean in [false, true] {
         let mut room = Room::new();
         let (mut process, _) = push_one(&Launch::new(&room.data()));

@@ -12,7 +12,8 @@ use crate::checker::{check_all, check_reader};
 use crate::client::Client;
 use crate::ledger::lock;
 use crate::load::Load;
-use crate::support::{ADMIN_KEY, Launch, Process, Rng, eventually};
+use crate::random::Random;
+use crate::support::{ADMIN_KEY, Launch, Process, eventually};
 
 const POLLS_PER_USER: usize = 50;
 const IDLE: [&str; 4] = ["idle0", "idle1", "idle2", "idle3"];
@@ -22,7 +23,7 @@ const SECOND_START_LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn sigterm_answers_held_polls_and_keeps_what_was_acknowledged() {
-    let mut rng = Rng::from_env("shutdown");
+    let mut rng = Random::from_environment("shutdown");
     let directory = tempfile::tempdir().unwrap();
     let launch = Launch::new(&directory.path().join("data"));
     let mut process = launch.start();
@@ -123,7 +124,7 @@ fn held(client: &mut Client, user: &str) -> bool {
     presence["connections"] == POLLS_PER_USER
 }
 
-fn check_whole(process: &Process, load: &mut Load, rng: &mut Rng) {
+fn check_whole(process: &Process, load: &mut Load, rng: &mut Random) {
     load.settle(process);
     let ledger = load.ledger.get_mut().unwrap();
     let last = ledger.last();

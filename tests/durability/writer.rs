@@ -7,13 +7,13 @@ use std::sync::Mutex;
 use crate::client::{Client, Receipt, Reply};
 use crate::ledger::{Change, Draft, Ledger, Target, lock};
 use crate::load::{ANCHORS, Control, GROUPS, everybody};
-use crate::support::Rng;
+use crate::random::Random;
 
 /// One backend worker.
 #[derive(Debug)]
 pub(crate) struct Writer {
     user: &'static str,
-    rng: Rng,
+    rng: Random,
     unanswered: Vec<Draft>,
     unanswered_change: Option<Change>,
     answered: Vec<(Draft, Receipt)>,
@@ -21,7 +21,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer that alone changes the memberships of this user.
-    pub(crate) fn new(user: &'static str, rng: Rng) -> Self {
+    pub(crate) fn new(user: &'static str, rng: Random) -> Self {
         Self {
             user,
             rng,

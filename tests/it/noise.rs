@@ -310,7 +310,7 @@ async fn with_team() -> TestServer {
 
 #[tokio::test]
 async fn noise_at_every_endpoint_is_answered_by_the_rules() {
-    let seed = Random::from_environment();
+    let seed = Random::from_environment("noise");
     let server = with_team().await;
     let mut lines = [server.connect().await, server.connect_admin().await];
     let mut receipts = 0;
@@ -354,7 +354,7 @@ async fn noise_at_every_endpoint_is_answered_by_the_rules() {
 async fn noise_on_a_socket_is_answered_text_by_text() {
     /// Far from the first heartbeat.
     const TEXTS: u64 = 200;
-    let seed = Random::from_environment();
+    let seed = Random::from_environment("noise");
     let server = with_team().await;
     let mut receipts = 0;
     for part in 0..rounds(1000).div_ceil(TEXTS) {
@@ -414,7 +414,7 @@ async fn noise_at_icomets_endpoints_is_answered() {
         "a.b",
         "%3Cb%3E",
     ];
-    let seed = Random::from_environment();
+    let seed = Random::from_environment("noise");
     let server = TestServer::with_hub(
         |options| options.channels_max = 50,
         |parts| {

@@ -35,7 +35,7 @@ fn push_text(to: &str, body: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn push_between_read_and_wait_is_delivered() {
-    let mut random = Random::from_environment();
+    let mut random = Random::from_environment("races");
     let server = TestServer::start().await;
     let mut device = Device::new(&server, "bob", "0");
     let mut pusher = server.connect_admin().await;
@@ -81,7 +81,7 @@ async fn a_push_whose_pusher_left_wakes_held_polls_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pusher_that_leaves_at_any_moment_has_pushed_all_or_nothing() {
-    let mut random = Random::from_environment();
+    let mut random = Random::from_environment("races");
     let server = TestServer::start().await;
     let mut device = Device::new(&server, "bob", "0");
     let mut outcomes = HashSet::new();

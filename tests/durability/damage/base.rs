@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 use crate::client::{Client, Page, Receipt};
 use crate::image::{Image, Times, look, put, set_times};
-use crate::support::{Launch, Process, Rng, halley, pause};
+use crate::random::Random;
+use crate::support::{Launch, Process, halley, pause};
 
 pub(super) const USERS: [&str; 8] = ["ann", "bob", "cem", "dan", "eva", "fay", "gus", "hal"];
 pub(super) const GROUPS: [&str; 3] = ["open", "shut", "gone"];
@@ -56,7 +57,7 @@ pub(super) struct Retry {
 
 impl Base {
     /// Fills a directory with about 2,000 messages.
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    pub(super) fn new(rng: &mut Random) -> Self {
         let temp = TempDir::new().unwrap();
         let data = temp.path().join("data");
         let launch = Launch::new(&data);
@@ -197,7 +198,7 @@ impl Moment {
 }
 
 /// Another directory with the same names in it.
-fn stranger(rng: &mut Rng) -> Image {
+fn stranger(rng: &mut Random) -> Image {
     let temp = TempDir::new().unwrap();
     let data = temp.path().join("data");
     let mut process = Launch::new(&data).start();
@@ -227,7 +228,7 @@ fn make_groups(client: &mut Client) {
 }
 
 /// Pushes arrays, single messages at last; now and then somebody joins or leaves.
-fn fill(client: &mut Client, rng: &mut Rng, count: usize, retries: &mut Vec<Retry>) {
+fn fill(client: &mut Client, rng: &mut Random, count: usize, retries: &mut Vec<Retry>) {
     let mut left = count;
     while left > 0 {
         let many = left.min(rng.index(40) + 1);
@@ -253,7 +254,7 @@ fn fill(client: &mut Client, rng: &mut Rng, count: usize, retries: &mut Vec<Retr
     }
 }
 
-fn push_with_key(client: &mut Client, rng: &mut Rng, number: usize) -> Retry {
+fn push_with_key(client: &mut Client, rng: &mut Random, number: usize) -> Retry {
     let key = format!("key-{number}");
     let user = random_user(rng);
     let path = format!("/v1/direct/{user}/messages");
@@ -270,11 +271,11 @@ fn push_with_key(client: &mut Client, rng: &mut Rng, number: usize) -> Retry {
     }
 }
 
-fn random_user(rng: &mut Rng) -> &'static str {
+fn random_user(rng: &mut Random) -> &'static str {
     USERS[rng.index(USERS.len())]
 }
 
-fn random_target(rng: &mut Rng) -> (&'static str, &'static str) {
+fn random_target(rng: &mut Random) -> (&'static str, &'static str) {
     if rng.percent(60) {
         ("to", random_user(rng))
     } else {
@@ -283,7 +284,7 @@ fn random_target(rng: &mut Rng) -> (&'static str, &'static str) {
 }
 
 /// Text that no other message has, so that a stale byte is seen.
-fn random_text(rng: &mut Rng) -> String {
+fn random_text(rng: &mut Random) -> String {
     let length = if rng.percent(3) { 4_000 } else { 40 };
     let words = (0..=rng.index(length)).map(|_| rng.range(0, 999_999).to_string());
     words.collect::<Vec<_>>().join(" ")

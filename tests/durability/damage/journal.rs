@@ -6,7 +6,8 @@ use std::path::Path;
 use super::base::{Base, FLUSHED, Moment, USERS, refuses};
 use super::sled::remove;
 use crate::image::{Entry, Image, look, put};
-use crate::support::{Launch, Rng, pause};
+use crate::random::Random;
+use crate::support::{Launch, pause};
 
 /// A segment begins with a header of this length.
 const HEADER: usize = 68;
@@ -45,7 +46,7 @@ fn frames(segment: &[u8]) -> Vec<usize> {
 }
 
 /// A few places of the frame from `start` to `end`: all of its head, its first and last bytes.
-fn places(start: usize, end: usize, rng: &mut Rng) -> Vec<usize> {
+fn places(start: usize, end: usize, rng: &mut Random) -> Vec<usize> {
     let length = end - start;
     let mut places = vec![
         1,
@@ -71,7 +72,7 @@ fn places(start: usize, end: usize, rng: &mut Rng) -> Vec<usize> {
     places
 }
 
-fn garbage(rng: &mut Rng) -> Vec<u8> {
+fn garbage(rng: &mut Random) -> Vec<u8> {
     (0..rng.index(300))
         .map(|_| u8::try_from(rng.index(256)).unwrap())
         .collect()
@@ -90,7 +91,7 @@ fn assert_untouched(dir: &Path, image: &Image) {
 
 #[test]
 fn a_torn_tail_is_cut_off_with_a_warning() {
-    let mut rng = Rng::from_env("torn tail");
+    let mut rng = Random::from_environment("torn tail");
     let base = Base::new(&mut rng);
     for (index, moment) in base.ends.iter().enumerate() {
         let mut image = moment.image.clone();
@@ -123,7 +124,7 @@ fn a_torn_tail_is_cut_off_with_a_warning() {
 
 #[test]
 fn a_journal_that_lost_acknowledged_entries_is_refused() {
-    let mut rng = Rng::from_env("journal behind");
+    let mut rng = Random::from_environment("journal behind");
     let base = Base::new(&mut rng);
     let order = either_first(&base, &mut rng);
     for moment in order {
@@ -155,7 +156,7 @@ fn a_journal_that_lost_acknowledged_entries_is_refused() {
 }
 
 /// Both moments; a loss is accepted for the second, which makes the directory another log's.
-fn either_first<'a>(base: &'a Base, rng: &mut Rng) -> [&'a Moment; 2] {
+fn either_first<'a>(base: &'a Base, rng: &mut Random) -> [&'a Moment; 2] {
     let [one, other] = &base.ends;
     if rng.percent(50) {
         [one, other]
@@ -192,7 +193,7 @@ fn accept_loss(base: &Base, moment: &Moment) {
 
 #[test]
 fn damage_in_the_middle_is_refused_and_named_until_its_loss_is_accepted() {
-    let mut rng = Rng::from_env("journal flipped");
+    let mut rng = Random::from_environment("journal flipped");
     let base = Base::new(&mut rng);
     let order = either_first(&base, &mut rng);
     for moment in order {
@@ -227,7 +228,7 @@ fn damage_in_the_middle_is_refused_and_named_until_its_loss_is_accepted() {
 
 #[test]
 fn a_missing_segment_is_refused() {
-    let mut rng = Rng::from_env("segment missing");
+    let mut rng = Random::from_environment("segment missing");
     let base = Base::new(&mut rng);
     let temp = tempfile::TempDir::new().unwrap();
     let (mut dir, mut image) = (base.data.clone(), base.ends[0].image.clone());

@@ -3,9 +3,9 @@
 use super::base::{Base, Moment, difference, get};
 use crate::client::Client;
 use crate::image::{Entry, Image};
-use crate::support::Rng;
+use crate::random::Random;
 
-type Damage = fn(&mut Image, &Base, &mut Rng);
+type Damage = fn(&mut Image, &Base, &mut Random);
 
 /// Each way to damage it, and how often to try.
 const DAMAGES: &[(&str, usize, Damage)] = &[
@@ -164,7 +164,7 @@ fn used(bytes: &[u8]) -> usize {
 }
 
 /// Flips a bit of several bytes that hold something.
-fn flip(bytes: &mut [u8], rng: &mut Rng, count: usize) {
+fn flip(bytes: &mut [u8], rng: &mut Random, count: usize) {
     let used = used(bytes);
     for _ in 0..count {
         let mut at = rng.index(used);
@@ -175,7 +175,7 @@ fn flip(bytes: &mut [u8], rng: &mut Rng, count: usize) {
     }
 }
 
-fn damage_and_start(base: &Base, moment: &Moment, rng: &mut Rng) {
+fn damage_and_start(base: &Base, moment: &Moment, rng: &mut Random) {
     for (name, times, damage) in DAMAGES {
         for _ in 0..*times {
             let mut image = moment.image.clone();
@@ -191,14 +191,14 @@ fn damage_and_start(base: &Base, moment: &Moment, rng: &mut Rng) {
 
 #[test]
 fn damaged_sled_heals_after_a_clean_stop() {
-    let mut rng = Rng::from_env("sled damaged, stopped");
+    let mut rng = Random::from_environment("sled damaged, stopped");
     let base = Base::new(&mut rng);
     damage_and_start(&base, &base.ends[0], &mut rng);
 }
 
 #[test]
 fn damaged_sled_heals_after_a_kill() {
-    let mut rng = Rng::from_env("sled damaged, killed");
+    let mut rng = Random::from_environment("sled damaged, killed");
     let base = Base::new(&mut rng);
     damage_and_start(&base, &base.ends[1], &mut rng);
 }
@@ -207,7 +207,7 @@ fn damaged_sled_heals_after_a_kill() {
 /// it. A read may then fail, and say so; none may be wrong, and the next start heals.
 #[test]
 fn rotten_bytes_of_sled_are_never_served() {
-    let mut rng = Rng::from_env("sled rotten");
+    let mut rng = Random::from_environment("sled rotten");
     let base = Base::new(&mut rng);
     let moment = &base.ends[0];
     // With little in memory the rotten bytes are read again.

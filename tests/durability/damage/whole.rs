@@ -3,11 +3,12 @@
 use super::base::{Base, refuses};
 use super::sled::remove;
 use crate::image::{Entry, Image, look};
-use crate::support::{Launch, Rng};
+use crate::random::Random;
+use crate::support::Launch;
 
 #[test]
 fn without_its_format_a_directory_is_refused_and_left_alone() {
-    let mut rng = Rng::from_env("format");
+    let mut rng = Random::from_environment("format");
     let base = Base::new(&mut rng);
     for keep in [&["sled", "clean"][..], &["sled"], &[]] {
         let mut image = base.ends[0].image.clone();
@@ -62,7 +63,7 @@ fn assert_all_there(base: &Base, image: &Image) {
 
 #[test]
 fn a_second_server_is_refused_and_a_rebuild_changes_nothing() {
-    let mut rng = Rng::from_env("second server");
+    let mut rng = Random::from_environment("second server");
     let base = Base::new(&mut rng);
     for moment in &base.ends {
         base.put(&moment.image, Some(&moment.times));

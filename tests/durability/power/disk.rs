@@ -8,7 +8,7 @@ use std::path::Path;
 use super::file::{Change, File};
 use super::log::{Event, Log};
 use crate::image::{Entry, Image};
-use crate::support::Rng;
+use crate::random::Random;
 
 /// What becomes of that which no sync covers.
 #[derive(Clone, Copy, Debug)]
@@ -255,7 +255,7 @@ impl Disk {
     }
 
     /// The directory as it may be found after a loss of power now.
-    pub(super) fn lose_power(&self, fate: Fate, rng: &mut Rng) -> Image {
+    pub(super) fn lose_power(&self, fate: Fate, rng: &mut Random) -> Image {
         let loose = self
             .operations
             .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::Rng;
+use crate::random::Random;
 
 /// A page: on a loss of power each one is written back or not, on its own.
 const PAGE: usize = 4096;
@@ -71,7 +71,7 @@ impl File {
     /// Lengths are metadata and stay in order: those of a prefix of the changes survive, the last
     /// one perhaps in part. A truncation that did not survive takes with it what was written after
     /// it, which went to blocks that are not the file's.
-    pub(super) fn lose_power(&self, pages: u64, rng: &mut Rng) -> Vec<u8> {
+    pub(super) fn lose_power(&self, pages: u64, rng: &mut Random) -> Vec<u8> {
         let mut lengths = vec![self.durable.len()];
         for (_, change) in &self.pending {
             lengths.push(change.length(lengths[lengths.len() - 1]));
@@ -121,7 +121,7 @@ impl Chances {
     }
 
     /// How many bytes of the page take the change.
-    fn of(&mut self, page: usize, change: usize, rng: &mut Rng) -> usize {
+    fn of(&mut self, page: usize, change: usize, rng: &mut Random) -> usize {
         let (percent, changes) = (self.percent, self.changes);
         let (seen, torn) = *self.pages.entry(page).or_insert_with(|| {
             let seen = match (rng.percent(percent), rng.percent(70)) {
@@ -157,7 +157,7 @@ fn write_some(bytes: &mut [u8], at: usize, data: &[u8], mut take: impl FnMut(usi
 }
 
 /// The length after `kept` changes; if the last of them made the file longer, perhaps half-way.
-fn cut_length(lengths: &[usize], kept: usize, rng: &mut Rng) -> usize {
+fn cut_length(lengths: &[usize], kept: usize, rng: &mut Random) -> usize {
     let now = lengths[kept];
     match kept.checked_sub(1).map(|index| lengths[index]) {
         Some(before) if before < now && rng.percent(30) => before + rng.index(now - before + 1),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_synced_file_loses_nothing_and_an_unsynced_one_everything_at_zero_percent() {
-        let mut rng = Rng::from_env("file");
+        let mut rng = Random::from_environment("file");
         let mut file = File::new(Vec::new());
         let data = vec![7; 3 * PAGE];
         file.push(1, Change::Write { at: 10, data });
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn unsynced_pages_come_and_go_alone_within_lengths_that_were() {
-        let mut rng = Rng::from_env("file");
+        let mut rng = Random::from_environment("file");
         let mut file = File::new(vec![1; 2 * PAGE]);
         let data = vec![2; 4 * PAGE];
         file.push(1, Change::Write { at: 0, data });

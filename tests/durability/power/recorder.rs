@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::power::disk::Fate;
-    use crate::support::Rng;
+    use crate::random::Random;
 
     const STAGE: &str = "HALLEY_POWER_TEST_STAGE";
 
@@ -159,7 +159,7 @@ mod tests {
         disk.advance(&log, log.events.len());
         assert_complete(&log, &disk, &root, "dir");
         assert_eq!(log.syncs(), 4);
-        let mut rng = Rng::from_env("recorder");
+        let mut rng = Random::from_environment("recorder");
         let fate = |pages, names| Fate { pages, names };
         let worst = below(&disk.lose_power(fate(0, false), &mut rng), "dir");
         let file = |text: &str| Some(Entry::File(text.into()));

@@ -10,7 +10,8 @@ use crate::checker::check_all;
 use crate::client::{Client, Receipt, Reply};
 use crate::ledger::{Change, Draft, Ledger, Position, Target};
 use crate::load::{ANCHORS, GROUPS, USERS};
-use crate::support::{Process, Rng, eventually, pause};
+use crate::random::Random;
+use crate::support::{Process, eventually, pause};
 
 const WRITERS: usize = 4;
 /// A group that nobody writes to: one member joins after the other.
@@ -100,7 +101,7 @@ impl World {
         mut self,
         process: &mut Process,
         log: &Path,
-        rng: &mut Rng,
+        rng: &mut Random,
         ending: Ending,
     ) -> Story {
         if self.ready.is_none() {
@@ -162,7 +163,7 @@ impl Shared {
         }
     }
 
-    fn write(&self, mut client: Client, mut rng: Rng) {
+    fn write(&self, mut client: Client, mut rng: Random) {
         while !self.down.load(Ordering::SeqCst) {
             let draft = random_draft(&mut rng);
             self.world.lock().unwrap().ledger.sent(&draft);
@@ -249,7 +250,7 @@ impl Story {
     /// Checks everything on a server that runs on what was left when the log was so long. Gives
     /// what is known from then on.
     #[track_caller]
-    pub(super) fn check(&self, process: &Process, length: u64, rng: &mut Rng) -> World {
+    pub(super) fn check(&self, process: &Process, length: u64, rng: &mut Random) -> World {
         let mut client = process.admin();
         let known = self.known_at(length);
         let mut world = self.world.clone();
@@ -307,7 +308,7 @@ impl World {
     }
 
     /// The next messages get the next ids.
-    fn check_next(&mut self, client: &mut Client, rng: &mut Rng, watermark: Position) {
+    fn check_next(&mut self, client: &mut Client, rng: &mut Random, watermark: Position) {
         let group = Target::Group(GROUPS[0].to_owned());
         for target in [Target::Direct(USERS[0].to_owned()), group] {
             let draft = Draft::new(rng, ANCHORS[0], target);
@@ -319,7 +320,7 @@ impl World {
     }
 }
 
-fn random_draft(rng: &mut Rng) -> Draft {
+fn random_draft(rng: &mut Random) -> Draft {
     if rng.percent(60) {
         let users: Vec<&str> = USERS.into_iter().chain(ANCHORS).collect();
         let (from, to) = (users[rng.index(users.len())], users[rng.index(users.len())]);

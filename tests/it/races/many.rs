@@ -49,7 +49,7 @@ impl Shared {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_come_and_go_among_racing_writers_get_everything_once_in_order() {
-    let random = Random::from_environment();
+    let random = Random::from_environment("many");
     let server = TestServer::start().await;
     let everybody: Vec<&str> = PEOPLE.into_iter().chain([WATCHER]).collect();
     set_group(&server, STABLE, &everybody).await;

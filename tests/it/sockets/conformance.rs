@@ -91,7 +91,7 @@ async fn messages_of_every_length_of_a_length_arrive_whole() {
 
 #[tokio::test]
 async fn messages_in_parts_with_pings_between_arrive_whole_and_the_pings_are_answered_at_once() {
-    let mut random = Random::from_environment();
+    let mut random = Random::from_environment("conformance");
     let server = TestServer::start().await;
     let mut socket = Socket::open(&server, "bob").await;
     // Characters of every width are cut in the middle.

@@ -1,6 +1,7 @@
 //! A server in this process, and a client that writes and reads HTTP by hand.
 
 mod http;
+#[path = "../../random/mod.rs"]
 mod random;
 mod reader;
 mod server;

@@ -67,7 +67,7 @@ async fn after_every_single_event_the_rest_follows_by_every_transport() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_cut_at_any_byte_goes_on_from_the_last_whole_cursor() {
-    let mut random = Random::from_environment();
+    let mut random = Random::from_environment("resume");
     let server = filled().await;
     let token = TestServer::token("bob");
     for _ in 0..6 {
