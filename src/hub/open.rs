@@ -248,9 +248,9 @@ fn start(
     let full_segments = journal.full_segments()?;
     let stage = JournalStage {
         inner: Arc::clone(&inner),
+        times: Times::after(applied.at_ms, &view, &journal)?,
         journal,
         queue,
-        times: Times::new(applied.at_ms, view.last_key_ms()?),
         roomy: None,
         told_full: None,
     };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::store::Entry;
+use crate::store::{Entry, Error, Journal, View};
 
 /// The clock is said to be wrong from here on: less is how clocks are usually corrected.
 const BEHIND_TOLD_MS: u64 = 1000;
@@ -42,9 +42,15 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Goes on after an entry of this time, and after the last kept key.
-    pub(super) fn new(at_ms: u64, last_key_ms: Option<u64>) -> Self {
-        let keys_us = last_key_ms.unwrap_or(0).min(KEYS_MS_MAX) * 1000;
+    /// Goes on after an entry of this time, and after the last time of keys in the journal: if that fell, a key that
+    /// was forgotten would live again for `halley verify`, which does not see when.
+    pub(super) fn after(at_ms: u64, view: &View, journal: &Journal) -> Result<Self, Error> {
+        let last_keys_ms = view.last_key_ms()?.max(Some(journal.keys_ms()));
+        Ok(Self::new(at_ms, last_keys_ms))
+    }
+
+    fn new(at_ms: u64, last_keys_ms: Option<u64>) -> Self {
+        let keys_us = last_keys_ms.unwrap_or(0).min(KEYS_MS_MAX) * 1000;
         Self {
             at_ms,
             keys_from_us: keys_us,
@@ -123,7 +129,7 @@ mod tests {
     use super::super::state::{KEYS_KEPT_MS, State};
     use super::*;
     use crate::model::{Body, Draft, IdempotencyKey, Receipt, Receiver, UserName};
-    use crate::store::{Command, Directory, View};
+    use crate::store::{Command, Directory};
 
     /// The clock of these tests, when it is right.
     const NOW_MS: u64 = 1_800_000_000_000;

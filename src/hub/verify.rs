@@ -183,6 +183,7 @@ impl Chains {
 mod tests {
     use super::*;
     use crate::hub::state::KEYS_KEPT_MS;
+    use crate::hub::{Hub, Options};
     use crate::model::{Body, Draft, IdempotencyKey};
     use crate::store::{Command, Entry, Journal};
 
@@ -226,5 +227,36 @@ mod tests {
         }
         let expected = [(KEYS, KEYS), (KEYS, 2 * KEYS), (2, KEYS + 2), (1, KEYS + 2)];
         assert_eq!(found, expected, "the last are too few to be looked at");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_forgotten_before_a_restart_may_be_used_again() {
+        let data = tempfile::tempdir().unwrap();
+        let directory = Directory::open(data.path()).unwrap();
+        let mut journal = Journal::open(&directory, false).unwrap();
+        let Command::Message(draft) = keyed(1) else {
+            unreachable!()
+        };
+        let unkeyed = Draft {
+            key: None,
+            ..draft.clone()
+        };
+        for (keys_ms, draft) in [(1, draft.clone()), (KEYS_KEPT_MS + 2, unkeyed)] {
+            let entry = Entry {
+                proposer: 1,
+                n: Entry::number(keys_ms * 1000),
+                at_ms: 1,
+                commands: vec![Command::Message(draft)],
+            };
+            journal.append(entry, |_| unreachable!()).unwrap();
+        }
+        drop((journal, directory));
+        let hub = Hub::open(Options::small(data.path())).unwrap();
+        let again = hub.push(vec![draft]).await.unwrap().remove(0).unwrap();
+        assert_eq!((again.id, again.duplicate), (3, false));
+        hub.close();
+        let verified = verify(data.path(), 8 << 20, &mut |_, _| ()).unwrap();
+        assert_eq!(verified.messages.direct, 3);
+        assert_eq!(verified.view, Compared::Same);
     }
 }

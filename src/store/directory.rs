@@ -286,6 +286,10 @@ impl Directory {
     /// closed.
     pub fn close(&self, offset: u64) -> Result<(), Error> {
         self.place.check()?;
+        // Until the log has forked, only those that are there show that a backup was copied over the directory.
+        if self.marks.restored && !self.copied {
+            return Ok(());
+        }
         let sled = Place::open(&self.sled())?;
         mark::close(&self.place, &sled, offset)
     }
@@ -362,6 +366,7 @@ fn create(place: &Place) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::store::Entry;
+    use crate::store::files::changed;
 
     fn fresh() -> (tempfile::TempDir, PathBuf) {
         let parent = tempfile::tempdir().unwrap();
@@ -425,6 +430,34 @@ mod tests {
         let mut directory = Directory::open(&path).unwrap();
         directory.begin(false, 0).unwrap();
         directory.fork(Position::default(), 0).unwrap();
+        drop(directory);
+        assert!(!must_fork(&path));
+    }
+
+    #[test]
+    fn what_shows_a_restore_stays_until_the_log_forks() {
+        let (_parent, path) = fresh();
+        let mut directory = Directory::open(&path).unwrap();
+        directory.begin(false, 0).unwrap();
+        fs::create_dir(directory.sled()).unwrap();
+        drop(directory);
+        // As a backup that is copied over it changes it.
+        let format = path.join("format");
+        let changed = || changed(&fs::metadata(&format).unwrap());
+        let (before, content) = (changed(), fs::read(&format).unwrap());
+        while changed() == before {
+            fs::write(&format, &content).unwrap();
+        }
+        let directory = Directory::open(&path).unwrap();
+        assert!(directory.must_fork());
+        // So does a look at it that opens sled.
+        directory.close(0).unwrap();
+        drop(directory);
+        let mut directory = Directory::open(&path).unwrap();
+        assert!(directory.must_fork());
+        directory.begin(false, 0).unwrap();
+        directory.fork(Position::default(), 0).unwrap();
+        directory.close(0).unwrap();
         drop(directory);
         assert!(!must_fork(&path));
     }

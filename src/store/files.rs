@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::error::Error;
 use super::follow::segments;
-use super::owner::is_anothers;
+use super::owner::{LOST_FOUND, is_anothers};
 use super::place::{Lock, Place};
 
 /// Refuses a directory without `format` that holds what Halley did not make; before anything is made in it.
@@ -24,7 +24,7 @@ pub(super) fn must_be_ours(path: &Path) -> Result<(), Error> {
         "admin.key",
         "token.secret",
         "format.new",
-        "lost+found",
+        LOST_FOUND,
     ];
     for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
         let name = entry.map_err(Error::io("list", path))?.file_name();
@@ -152,7 +152,9 @@ pub(super) fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Erro
                 .metadata()
                 .map_err(Error::io("read the size of", &path))?;
             if data.is_dir() {
-                waiting.push(path);
+                if entry.file_name() != LOST_FOUND {
+                    waiting.push(path);
+                }
                 continue;
             }
             let since = data

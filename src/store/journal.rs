@@ -50,6 +50,8 @@ pub struct Journal {
     /// The offset of the next entry.
     next: u64,
     first: u64,
+    /// The time of the last entry's keys when it was opened.
+    keys_ms: u64,
     live: Option<SyncSender<(u64, Arc<Entry>)>>,
     sync_each: bool,
     unsynced: bool,
@@ -102,10 +104,12 @@ impl Journal {
         };
         let reader = SegmentReader::open(path)?.ok_or_else(|| no_segments(directory))?;
         let mut reader = reader.ending(of.tail());
-        let mut next = reader.head.first;
+        let (mut next, mut keys_ms) = (reader.head.first, None);
         let (good, torn) = loop {
             match reader.next()? {
-                Next::Entry(offset, _) => next = offset + 1,
+                Next::Entry(offset, entry) => {
+                    (next, keys_ms) = (offset + 1, Some(entry.keys_ms()));
+                }
                 Next::End { good, torn } => break (good, torn),
             }
         };
@@ -137,6 +141,7 @@ impl Journal {
             size: Arc::default(),
             next,
             first: segments.first().map_or(1, |(first, _)| *first),
+            keys_ms: keys_ms.unwrap_or_else(|| keys_ms_before(directory, next)),
             live: None,
             sync_each,
             unsynced: false,
@@ -284,6 +289,11 @@ impl Journal {
         (self.log, self.first, self.next - 1)
     }
 
+    /// The time by which the last entry kept idempotency keys when the journal was opened; 0 without one.
+    pub fn keys_ms(&self) -> u64 {
+        self.keys_ms
+    }
+
     /// The segment that is written, for those who look whether it is still what it was.
     pub(super) fn segment(&self) -> &Arc<Mutex<LiveSegment>> {
         &self.segment
@@ -330,6 +340,14 @@ impl Journal {
     fn live_segment(&self) -> MutexGuard<'_, LiveSegment> {
         self.segment.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// [`Journal::keys_ms`] where the last segment has no entry yet. An older one that cannot be read is no reason not
+/// to start.
+fn keys_ms_before(directory: &Path, next: u64) -> u64 {
+    let last = Follower::of_disk(directory, next.saturating_sub(2), next - 1);
+    let last = last.and_then(|mut last| last.next_entry());
+    last.ok().flatten().map_or(0, |(_, entry)| entry.keys_ms())
 }
 
 /// Whether there is no room for an entry in a segment.
@@ -576,6 +594,25 @@ mod tests {
         journal.sync().unwrap();
         assert!(journal.is_synced());
         assert_eq!(read(&directory).unwrap(), 20);
+    }
+
+    #[test]
+    fn the_time_of_keys_goes_on_where_the_last_entry_left_it() {
+        let (_folder, directory) = written(0, SEGMENT_BYTES);
+        let mut journal = Journal::open(&directory, true).unwrap();
+        assert_eq!(journal.keys_ms(), 0);
+        for keys_ms in [7, 9] {
+            let entry = Entry {
+                n: Entry::number(keys_ms * 1000),
+                ..entry(1)
+            };
+            journal.append(entry, |_| unreachable!()).unwrap();
+        }
+        let mut journal = Journal::open(&directory, true).unwrap();
+        assert_eq!(journal.keys_ms(), 9);
+        journal.roll(Position::default()).unwrap();
+        let journal = Journal::open(&directory, true).unwrap();
+        assert_eq!(journal.keys_ms(), 9, "the last segment is empty");
     }
 
     #[test]

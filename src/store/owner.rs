@@ -9,6 +9,11 @@ use rustix::process::geteuid;
 
 use super::error::Error;
 
+/// Where a disk is mounted; nobody but root may look into it.
+pub(super) const LOST_FOUND: &str = "lost+found";
+/// What a server writes in its data directory, besides sled and what is put aside of it.
+const WRITTEN: [&str; 5] = ["LOCK", "begun", "clean", "format", "journal"];
+
 /// Refuses a directory that belongs to somebody else, before anything is made in it. `command`: what its owner runs
 /// instead.
 pub(super) fn must_be_owner(data: &Path, command: &str) -> Result<(), Error> {
@@ -21,9 +26,10 @@ pub(super) fn must_be_owner(data: &Path, command: &str) -> Result<(), Error> {
     if let (0, Some(owner)) = (us, owner.filter(|owner| *owner != us)) {
         return Err(refused(format!(
             "it belongs to user {name}, who could not use what root makes in it; nothing was changed. Run this as that \
-             user: {line}",
+             user: {line}. If root is to use it from now on: chown -R 0: {path}",
             name = name_of(owner),
             line = line_as(owner, command, data),
+            path = quoted(data),
         )));
     }
     let Some((file, owner)) = foreign_file(data, us) else {
@@ -57,12 +63,17 @@ fn line_as(owner: u32, command: &str, data: &Path) -> String {
     }
 }
 
-/// A file that another user owns and this one may not write.
+/// A file that the server writes, that another user owns and this one may not write.
 fn foreign_file(data: &Path, us: u32) -> Option<(String, u32)> {
     for folder in ["", "journal", "sled"] {
-        let folder = data.join(folder);
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        for path in entries.map(|entry| entry.path()).chain([folder.clone()]) {
+        let entries = fs::read_dir(data.join(folder))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let paths = entries
+            .map(|entry| entry.path())
+            .filter(|path| is_written(folder, path));
+        for path in paths.chain([data.join(folder)]) {
             let owner = owner_of(&path).unwrap_or(us);
             if owner != us && access(&path, Access::WRITE_OK).is_err() {
                 let name = path.strip_prefix(data).unwrap_or(&path);
@@ -71,6 +82,19 @@ fn foreign_file(data: &Path, us: u32) -> Option<(String, u32)> {
         }
     }
     None
+}
+
+/// Whether the server writes or removes this. There may be more in its directory that belongs to others: keys that
+/// root gave, or `lost+found` where a disk is mounted.
+fn is_written(folder: &str, path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return false;
+    };
+    match folder {
+        "" => WRITTEN.contains(&name) || name.starts_with("sled"),
+        "journal" => path.extension().is_some_and(|of| of == "journal"),
+        _ => name != LOST_FOUND,
+    }
 }
 
 fn owner_of(path: &Path) -> Option<u32> {

@@ -1,7 +1,7 @@
 //! What an operator meets: a disk that fails, hangs or is full at the start, commands run as another user.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::image::look;
 use crate::moved::{Mounted, run};
+use crate::signals::{NOBODY_ELSE, as_nobody_else};
 use crate::support::{Launch, Process, eventually, halley};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -191,6 +192,8 @@ fn root_leaves_a_service_s_directory_alone_and_says_who_may_run_it() {
     assert_eq!(rebuilt.status.code(), Some(1), "{said}");
     let advice = format!("sudo -u '#54321' halley rebuild --data '{path}'");
     assert!(said.contains(&advice), "{said}");
+    let other = format!("chown -R 0: '{path}'");
+    assert!(said.contains(&other), "{said}");
     assert_eq!(launch.spawn().wait_end(LIMIT).code(), Some(1));
     let verified = halley(&["verify".as_ref(), "--data".as_ref(), data.as_os_str()]);
     assert!(verified.status.success(), "{verified:?}");
@@ -202,6 +205,37 @@ fn root_leaves_a_service_s_directory_alone_and_says_who_may_run_it() {
             "{name}"
         );
     }
+}
+
+/// On a disk of its own there is `lost+found`, and keys may be root's.
+#[test]
+fn what_the_server_does_not_write_may_belong_to_others() {
+    let temp = TempDir::new().unwrap();
+    let data = temp.path().join("data");
+    let launch = Launch::new(&data);
+    let mut process = launch.start();
+    push(&process, 3);
+    assert!(process.terminate().success());
+    let Some(mut rebuild) = as_nobody_else(temp.path(), 1000) else {
+        eprintln!("skipped: only root can be another user");
+        return;
+    };
+    let owner = format!("{NOBODY_ELSE}:{NOBODY_ELSE}");
+    assert!(run("chown", &["-R".as_ref(), owner.as_ref(), &data]));
+    for name in ["lost+found", "journal/lost+found", "sled/lost+found"] {
+        fs::create_dir(data.join(name)).unwrap();
+        fs::set_permissions(data.join(name), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    fs::write(data.join("token.secret"), "of the operator, for the server").unwrap();
+    rebuild.args(["rebuild", "--data"]).arg(&data);
+    let rebuilt = rebuild.output().unwrap();
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    assert!(data.join("clean").exists());
+    // But what it writes may not.
+    std::os::unix::fs::chown(data.join("LOCK"), Some(0), Some(0)).unwrap();
+    let refused = rebuild.output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("`LOCK` in it belongs to user root"), "{said}");
 }
 
 #[test]

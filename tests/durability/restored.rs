@@ -218,8 +218,15 @@ fn assert_forked_or_refused(room: &Room, log: &str, cursor: &str, what: &str) {
 
 #[test]
 fn a_backup_copied_over_a_directory_gives_no_id_again() {
-    for (stopped_backup, clean_end) in [(false, false), (true, false), (true, true), (false, true)]
-    {
+    let cases = [
+        (false, false, false),
+        (true, false, false),
+        (true, true, false),
+        (false, true, false),
+        (true, false, true),
+        (true, true, true),
+    ];
+    for (stopped_backup, clean_end, verified) in cases {
         let room = Room::new();
         let mut process = room.launch.start();
         push(&process, 20);
@@ -239,7 +246,12 @@ fn a_backup_copied_over_a_directory_gives_no_id_again() {
             process.kill9();
         }
         copy_all(&room.backup.join("."), &room.data);
-        let what = format!("stopped backup: {stopped_backup}, clean end: {clean_end}");
+        if verified {
+            command("verify", &room.data, &[]);
+        }
+        let what = format!(
+            "stopped backup: {stopped_backup}, clean end: {clean_end}, verified: {verified}"
+        );
         assert_forked_or_refused(&room, &log, &cursor, &what);
     }
 }

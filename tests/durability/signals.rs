@@ -14,7 +14,7 @@ use crate::support::{BINARY, Launch, Process, eventually};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Someone who runs nothing else on this machine.
-const NOBODY_ELSE: u32 = 54_321;
+pub(crate) const NOBODY_ELSE: u32 = 54_321;
 
 fn launch() -> (tempfile::TempDir, Launch) {
     let directory = tempfile::tempdir().unwrap();
@@ -175,7 +175,7 @@ fn fill_log(address: SocketAddr) {
 }
 
 /// The program as a user who may have so many threads, or none where this user cannot be another.
-fn as_nobody_else(place: &Path, threads: u32) -> Option<Command> {
+pub(crate) fn as_nobody_else(place: &Path, threads: u32) -> Option<Command> {
     let mut command = Command::new("setpriv");
     let (user, group) = (
         format!("--reuid={NOBODY_ELSE}"),
