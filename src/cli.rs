@@ -127,7 +127,7 @@ pub fn run(arguments: &[OsString], out: &mut dyn Write) -> Result<(), Failure> {
     }
     let config = Config::from_options(cli.options)?;
     let log = Log::start(&config.log);
-    crate::config::warn(&settings);
+    crate::config::warn(&command(), &settings);
     match cli.command {
         None | Some(Commands::Serve | Commands::Demo) => {
             let started = serve::Started {

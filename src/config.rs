@@ -189,9 +189,10 @@ fn without_variable(arg: Arg) -> Arg {
     arg.env(Resettable::Reset)
 }
 
-/// Logs what is set and has no effect, or should not be as it is.
-pub fn warn(settings: &[Setting]) {
-    let unknown = environment::unknown_variables();
+/// Logs what is set and has no effect, or should not be as it is. Commands have variables of their own beside those of
+/// the options, so `command` is the program's with all of them.
+pub fn warn(command: &Command, settings: &[Setting]) {
+    let unknown = environment::unknown_variables(command);
     if !unknown.is_empty() {
         tracing::warn!(
             variables = unknown.join(", "),

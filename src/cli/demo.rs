@@ -70,7 +70,7 @@ pub(super) fn run(
     let mut config = Config::from_options(options)?;
     config.demo = true;
     let _log = Log::start(&config.log);
-    crate::config::warn(settings);
+    crate::config::warn(&super::command(), settings);
     refuse_foreign_tokens(&config.auth.tokens)?;
     config.check_for_server()?;
     let ready = |server: &Server, config: &Config| {

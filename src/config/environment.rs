@@ -43,15 +43,11 @@ fn empty(variable: &str) -> String {
     format!("{variable} is empty: give it a value, or unset it")
 }
 
-/// Every variable with the prefix that is no option's, with the option's that it may stand for. In a container
-/// they may come from elsewhere (Kubernetes tells of a service that is called halley), so they are no errors.
-pub(super) fn unknown_variables() -> Vec<String> {
-    let options = super::options_command();
-    let known: Vec<String> = options
-        .get_arguments()
-        .filter_map(Arg::get_env)
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
+/// Every variable with the prefix that neither the program nor a command of it reads, with the one that it may stand
+/// for. In a container they may come from elsewhere (Kubernetes tells of a service that is called halley), so they are
+/// no errors.
+pub(super) fn unknown_variables(command: &Command) -> Vec<String> {
+    let known = variables(command);
     let mut unknown: Vec<String> = std::env::vars_os()
         .map(|(name, _)| name.to_string_lossy().into_owned())
         .filter(|name| name.to_uppercase().starts_with(PREFIX) && !known.contains(name))
@@ -62,6 +58,16 @@ pub(super) fn unknown_variables() -> Vec<String> {
         .collect();
     unknown.sort_unstable();
     unknown
+}
+
+/// Those of a command and of all below it.
+fn variables(command: &Command) -> Vec<String> {
+    command
+        .get_arguments()
+        .filter_map(Arg::get_env)
+        .map(|name| name.to_string_lossy().into_owned())
+        .chain(command.get_subcommands().flat_map(variables))
+        .collect()
 }
 
 fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {

@@ -306,7 +306,7 @@ pub struct Options {
     pub waiters_per_user_max: usize,
 
     /// Most requests of one user that are read, processed or answered at once; held requests do not count while
-    /// they wait. Beyond it: 429
+    /// they wait. Others wait for a second, then: 429
     // Each may have a page of 1 MiB in memory until the client has read it. A browser opens six connections.
     #[arg(
         long,

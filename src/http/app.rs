@@ -68,6 +68,8 @@ pub struct Timeouts {
     pub channel: Duration,
     /// What a WebSocket's client may be late with its pong, beyond two heartbeats.
     pub silence: Duration,
+    /// How long a request waits for others of its user to be over, before it is refused as one too many.
+    pub crowd: Duration,
     /// How late a wrong key or token is refused, at the most.
     pub refusal: Duration,
     /// The shortest heartbeat that a client may ask for, in whole seconds.
@@ -88,6 +90,7 @@ impl Default for Timeouts {
             noop: Duration::from_secs(30),
             channel: Duration::from_secs(30),
             silence: Duration::from_secs(10),
+            crowd: Duration::from_secs(1),
             refusal: Duration::from_secs(1),
             heartbeat_s_min: 5,
         }

@@ -187,7 +187,7 @@ async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, 
         Auth::Key => auth::admin(&call).await?,
     }
     let work = match &call.caller {
-        Some(caller) => Some(Work::begin(&call.app, &caller.user)?),
+        Some(caller) => Some(Work::begin(&call.app, &caller.user).await?),
         None => None,
     };
     let outcome = (endpoint.handler)(call).await?;

@@ -4,10 +4,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::app::App;
 use super::reply::Refusal;
 use crate::model::UserName;
+
+/// How soon a request that has no place looks for one again, at first and at the latest.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_LAST: Duration = Duration::from_millis(100);
 
 /// Requests in work by user; only users who have some.
 #[derive(Debug, Default)]
@@ -27,8 +34,22 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Begins, if the user has fewer in work than may be.
-    pub(super) fn begin(app: &App, user: &UserName) -> Result<Self, Refusal> {
+    /// Begins, if the user has fewer in work than may be, or soon has: a burst is over in a moment, and only those
+    /// that last are too many.
+    pub(super) async fn begin(app: &App, user: &UserName) -> Result<Self, Refusal> {
+        let due = Instant::now() + app.timeouts.crowd;
+        let mut pause = LOOK_FIRST;
+        loop {
+            let begun = Self::begin_now(app, user);
+            if begun.is_ok() || Instant::now() >= due {
+                return begun;
+            }
+            sleep(pause).await;
+            pause = LOOK_LAST.min(pause * 2);
+        }
+    }
+
+    fn begin_now(app: &App, user: &UserName) -> Result<Self, Refusal> {
         let limit = app.limits.requests_per_user_max;
         let mut all = app.shared().in_work.lock();
         let count = all.entry(user.clone()).or_default();

@@ -185,6 +185,7 @@ async fn a_user_has_so_many_requests_in_work_and_no_more() {
     const MOST: usize = 4;
     let server = TestServer::with(|parts| {
         parts.timeouts.write = 10 * PATIENCE;
+        parts.timeouts.crowd = SHORT;
         parts.limits.requests_per_user_max = MOST;
         parts.limits.body_bytes_max = 8 << 20;
     })
@@ -233,6 +234,39 @@ async fn a_user_has_so_many_requests_in_work_and_no_more() {
         let mut http = server.connect().await;
         http.send(&replies()[1]).await;
         assert_eq!(http.reply().await.status, 200, "what is read is over");
+    }
+}
+
+/// Only those that last are too many.
+#[tokio::test]
+async fn a_burst_of_one_user_is_served() {
+    const BURST: usize = 40;
+    let server = TestServer::with(|parts| {
+        parts.timeouts.crowd = 10 * PATIENCE;
+        parts.limits.requests_per_user_max = 4;
+    })
+    .await;
+    server.push("alice", "bob", "1").await;
+    let bearer = format!("authorization: Bearer {}", TestServer::token("bob"));
+    for (method, path, body, status) in [
+        ("POST", "/v1/direct/carol/messages", "{\"body\":1}", 201),
+        ("GET", "/v1/direct/alice/messages", "", 200),
+        ("GET", "/v1/conversations", "", 200),
+        ("GET", "/v1/inbox", "", 200),
+    ] {
+        let length = body.len();
+        let mut burst = Vec::new();
+        for _ in 0..BURST {
+            let mut http = server.connect().await;
+            http.send(&format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\n{bearer}\r\ncontent-length: {length}\r\n\r\n{body}"
+            ))
+            .await;
+            burst.push(http);
+        }
+        for mut http in burst {
+            assert_eq!(http.reply().await.status, status, "{path}");
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         None => return Err(Refusal::NoRoute),
     };
     // Here a user is known only by the channel.
-    let Ok(work) = Work::begin(app, &user) else {
+    let Ok(work) = Work::begin(app, &user).await else {
         return refused(Kind::Subscribers);
     };
     let feed = match app.hub.feed(user.clone(), After::Now, Transport::Icomet) {

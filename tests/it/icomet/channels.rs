@@ -3,9 +3,9 @@
 use halley::config::IcometRules::{Open, Strict};
 use serde_json::json;
 
-use super::{back, front, keyed};
+use super::{Wire, back, front, keyed, push, server_with, waiting};
 use crate::device::inbox;
-use crate::support::{Reply, Socket, TestServer};
+use crate::support::{PATIENCE, Reply, Socket, TestServer};
 
 async fn server(rules: halley::config::IcometRules, channels_max: usize) -> TestServer {
     TestServer::with_hub(
@@ -149,7 +149,7 @@ async fn what_users_send_opens_no_channel_and_has_a_number_where_one_is_open() {
 #[tokio::test]
 async fn without_tokens_new_channels_are_opened_at_a_rate_and_known_ones_go_on() {
     let server = server(Open, 100_000).await;
-    let mut wire = super::Wire::connect(server.client).await;
+    let mut wire = Wire::connect(server.client).await;
     let mut refused = None;
     for n in 0..5000 {
         let (head, body) = wire.get(&format!("/sub?cname=made-up-{n}")).await;
@@ -178,4 +178,33 @@ async fn without_tokens_new_channels_are_opened_at_a_rate_and_known_ones_go_on()
             .1
             .contains("next_seq")
     );
+}
+
+/// All who are subscribed to one channel ask again when a message has come, at the same moment.
+#[tokio::test]
+async fn many_subscribers_of_one_channel_come_back_at_once() {
+    const MANY: usize = 40;
+    let server = server_with(Open, |parts| {
+        parts.timeouts.crowd = 10 * PATIENCE;
+        parts.limits.requests_per_user_max = 4;
+    })
+    .await;
+    let mut wires = Vec::new();
+    for _ in 0..MANY {
+        wires.push(Wire::connect(server.client).await);
+    }
+    for seq in 1..4 {
+        for wire in &mut wires {
+            wire.send(&format!(
+                "GET /sub?cname=a&seq={seq} HTTP/1.1\r\nHost: h\r\n\r\n"
+            ))
+            .await;
+        }
+        waiting(&server, "a", MANY).await;
+        push(&server, "a", "x").await;
+        for wire in &mut wires {
+            let (_, body) = wire.reply().await;
+            assert!(body.contains("\"type\":\"data\""), "{seq}: {body}");
+        }
+    }
 }
