@@ -20,6 +20,7 @@ from program import ROOT, Halley, free_port, until
 
 FILES = ROOT / "docs" / "proxies"
 WORK = Path(os.environ["WORK"])
+LOG = WORK / "access.log"
 HEARTBEAT_S = 5
 TLS = ssl.create_default_context()
 TLS.check_hostname, TLS.verify_mode = False, ssl.CERT_NONE  # the certificate is made for this run
@@ -57,6 +58,7 @@ def nginx(port, upstream):
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "/etc/ssl/push.example.com.pem": pem,
         "/etc/ssl/push.example.com.key": key,
+        "/var/log/nginx/halley.log": LOG,
     })
     folders = "".join(
         f"{kind}_temp_path {WORK}/{kind};\n" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -96,6 +98,7 @@ def apache(port, upstream):
         "127.0.0.1:8199": f"127.0.0.1:{free_port()}",
         "/etc/ssl/push.example.com.pem": pem,
         "/etc/ssl/push.example.com.key": key,
+        "/var/log/apache2/halley.log": LOG,
         "/etc/apache2/restarting.sse": FILES / "restarting.sse",
     })
     modules = ["mpm_event", "authz_core", "alias", "mime", "ssl", "socache_shmcb", "slotmem_shm", "headers"]
@@ -217,6 +220,11 @@ class Proxies(unittest.TestCase):
             finally:
                 proxy.terminate()
                 proxy.wait(30)
+            if LOG.exists():
+                written = LOG.read_text()
+                LOG.unlink()
+                self.assertIn("/v1/inbox/ws", written)
+                self.assertNotIn("token", written)
 
     def get(self, port, path, proxy=None):
         if proxy and proxy.poll() is not None:

@@ -46,6 +46,8 @@ test("two people talk through the example's page, before and after restarts and 
   };
 
   const [ann, bob] = [await enter("ann"), await enter("bob")];
+  assert.equal(await ann.locator("#login").isVisible(), false, "one page is one person's");
+  assert.equal(await ann.locator("#send").isVisible(), false, "nothing is open yet");
   await Promise.all([open(ann, "room", "team"), open(bob, "room", "team")]);
   await say(ann, "Lunch? \u{1F355} <b>");
   const all = ["annLunch? \u{1F355} <b>"];
