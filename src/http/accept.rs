@@ -27,8 +27,9 @@ const REFUSALS_MAX: usize = 32;
 const BACKLOG: u32 = 4096;
 
 /// What the system keeps of replies for each client that does not read; it counts twice as much, with its own
-/// overhead. By itself it keeps up to 4 MiB.
-const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+/// overhead. By itself it keeps up to 4 MiB. It reports room only when a third of that is free, so this also decides how
+/// slowly a client may read: a third within the 30 s that a reply may rest is 1.4 KiB a second.
+const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// Listens on an address.
 pub fn listen(address: SocketAddr, face: Face) -> io::Result<TcpListener> {
