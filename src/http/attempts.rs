@@ -4,13 +4,14 @@
 //! address. A bounded number of refusals wait at once, so a flood holds no more than that; the rest are sent at once.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
+use super::address::network;
 use super::app::Face;
 
 /// The first ones are answered at once: a backend that starts with an old key, a typing error.
@@ -149,17 +150,6 @@ impl Book {
     }
 }
 
-/// One client has a whole network of IPv6, and may take each address of it in turn.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        four @ IpAddr::V4(_) => four,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,11 +219,5 @@ mod tests {
         );
         let last = (IpAddr::V4((0x0a00_0000_u32 + 4999).into()), Face::Client);
         assert!(book.addresses.contains_key(&last), "the newest are known");
-    }
-
-    #[test]
-    fn a_network_of_ipv6_is_one_client() {
-        assert_eq!(network(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
-        assert_eq!(network(ip("::ffff:10.0.0.1")), ip("10.0.0.1"));
     }
 }

@@ -5,6 +5,7 @@
 //! inside hyper costs ten times the memory of one that is held outside of it (`hold`).
 
 mod accept;
+mod address;
 mod admin;
 mod app;
 mod attempts;
