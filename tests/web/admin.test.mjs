@@ -71,12 +71,7 @@ test("the overview tells what goes on", async (t) => {
   const server = await startServer(t);
   const page = await signIn(t, browser, server, { allowed: /ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/ });
   // Somebody waits, and somebody pushes.
-  const stop = new AbortController();
-  const held = fetch(`${server.url}/v1/inbox/stream?after=now`, {
-    headers: { authorization: `Bearer ${await server.token("bob")}` },
-    signal: stop.signal,
-  });
-  await held;
+  const leave = await server.hold(t, "stream", "bob");
   await eventually(async () => (await tile(page, "Held requests").innerText()) === "1", "one is held");
   const bars = page.getByRole("table", { name: "Held requests and connections by transport" });
   assert.equal(await bars.getByRole("row", { name: "stream" }).getByRole("cell").first().innerText(), "1");
@@ -90,7 +85,7 @@ test("the overview tells what goes on", async (t) => {
 
   // A server that is gone is told, and so is that it is back.
   clearInterval(pushing);
-  stop.abort();
+  leave();
   await server.stop("SIGKILL");
   await page.getByText(/^No answer since/).waitFor();
   await server.start();
@@ -141,14 +136,9 @@ test("a user is looked up: devices, conversations, history, inbox", async (t) =>
   await page.getByRole("cell", { name: "to the team" }).nth(1).waitFor();
   await page.getByRole("button", { name: "Next page" }).waitFor({ state: "detached" });
 
-  const stop = new AbortController();
-  await fetch(`${server.url}/v1/inbox/sse?after=now`, {
-    headers: { authorization: `Bearer ${await server.token("bob")}` },
-    signal: stop.signal,
-  });
+  await server.hold(t, "sse", "bob");
   await page.getByRole("button", { name: "Look up" }).click();
   await page.getByRole("cell", { name: "sse", exact: true }).waitFor();
-  stop.abort();
   // A name may have what separates the parts of an address.
   await lookUp(page, "Groups", "Group name", "team/1");
   await page.getByRole("heading", { name: "Group team/1" }).waitFor();

@@ -274,6 +274,21 @@ export class Server {
     return results;
   }
 
+  /** A request that a user holds open until the test ends, or until the function is called that this gives.
+   * @param {import("node:test").TestContext} t @param {"stream" | "sse"} transport @param {string} user
+   * @returns {Promise<() => void>} */
+  async hold(t, transport, user) {
+    const stop = new AbortController();
+    const reply = await fetch(`${this.url}/v1/inbox/${transport}?after=now`, {
+      headers: { authorization: `Bearer ${await this.token(user)}` },
+      signal: stop.signal,
+    });
+    // Node closes a reply that nobody refers to any more: this keeps it.
+    const end = () => stop.abort(reply.status);
+    t.after(end);
+    return end;
+  }
+
   /** Everything that a user may see, read by the backend. @param {string} user */
   async inbox(user) {
     const messages = [];

@@ -69,6 +69,8 @@ const part = encodeURIComponent;
 
 async function signIn(given) {
   key = given;
+  // What was said of the key before says nothing of this one.
+  $("key-error").textContent = "";
   const button = $("key-form").querySelector("button");
   button.disabled = true;
   try {
