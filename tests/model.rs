@@ -670,6 +670,37 @@ impl World {
         }
     }
 
+    /// A time that was not after a user joined a group: that of the group's last message then, or 0.
+    async fn joined_ms(&self, number: u8, group: &GroupName) -> u64 {
+        let mut groups = self.model.groups.iter();
+        let (_, facts) = groups.find(|(n, _)| self::group(**n) == *group).unwrap();
+        let from = facts.intervals[&number].last().unwrap().from;
+        if from == 0 {
+            return 0;
+        }
+        let message = self.hub.message(Sequence::Group, from).await;
+        message.unwrap().at_ms
+    }
+
+    /// The newest come first; a group without a message is not behind what was there before the user joined.
+    async fn check_order(&self, number: u8, found: &[ConversationEntry]) {
+        let mut last_at = u64::MAX;
+        for entry in found {
+            match entry {
+                ConversationEntry::Direct { last, .. }
+                | ConversationEntry::Group {
+                    last: Some(last), ..
+                } => {
+                    assert!(last.at_ms <= last_at);
+                    last_at = last.at_ms;
+                }
+                ConversationEntry::Group { group, .. } => {
+                    assert!(self.joined_ms(number, group).await <= last_at);
+                }
+            }
+        }
+    }
+
     async fn check_conversations(&self, number: u8) {
         let (mut found, mut before) = (Vec::new(), None);
         loop {
@@ -684,15 +715,9 @@ impl World {
                 break;
             }
         }
-        let mut last_at = u64::MAX;
+        self.check_order(number, &found).await;
         let (mut peers, mut groups) = (BTreeMap::new(), BTreeMap::new());
         for entry in found {
-            let at = match &entry {
-                ConversationEntry::Direct { last, .. } => last.at_ms,
-                ConversationEntry::Group { last, .. } => last.as_ref().map_or(0, |last| last.at_ms),
-            };
-            assert!(at <= last_at, "the newest come first");
-            last_at = at;
             match entry {
                 ConversationEntry::Direct { peer, last } => {
                     assert!(peers.insert(peer, last.id).is_none());

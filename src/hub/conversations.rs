@@ -32,8 +32,19 @@ const FIRST: ConversationToken = ConversationToken {
 
 /// A line of the list, and its place.
 type Line = Result<(ConversationToken, ConversationEntry), Failure>;
-/// The last message that the user may see in a group, 0 without one; the group and whether the user is in it.
-type GroupLine = (u64, u32, GroupName, bool);
+
+/// A group of the list. Lines sort by the message at whose place they stand, those without one by number.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct GroupLine {
+    /// The last message that the user may see; where there is none, the group's last one before the user joined, or 0.
+    place: u64,
+    number: u32,
+    group: GroupName,
+    /// Whether the user is in it.
+    member: bool,
+    /// Whether the user may see that message.
+    seen: bool,
+}
 
 impl Hub {
     /// Part of a user's conversations and groups, newest first, up to a limit. Waits for its turn: a user has one
@@ -85,8 +96,8 @@ impl Inner {
             let Some(line) = group_line(view, intervals, heads.group)? else {
                 continue;
             };
-            let (id, number, ..) = line;
-            if id <= upto.group && (id > 0 || place(Sequence::Group, 0, number.into()) < before) {
+            let nowhere = place(Sequence::Group, 0, line.number.into());
+            if line.place <= upto.group && (line.place > 0 || nowhere < before) {
                 groups.add(line);
             }
         }
@@ -131,18 +142,27 @@ fn group_line(
     intervals: &[Interval],
     head: u64,
 ) -> Result<Option<GroupLine>, Failure> {
-    let Some(Interval { group, until, .. }) = intervals.last() else {
+    let Some(joined) = intervals.last() else {
         return Ok(None);
     };
-    let mut last = 0;
+    let number = joined.group.number;
+    let mut last = None;
     for (from, until) in spans(intervals, head).into_iter().rev() {
-        if let Some(id) = view.group_ids(group.number, from, until).next_back() {
-            last = id?;
+        last = view
+            .group_ids(number, from, until)
+            .next_back()
+            .transpose()?;
+        if last.is_some() {
             break;
         }
     }
-    let (name, member) = (group.name.clone(), until.is_none());
-    Ok(Some((last, group.number, name, member)))
+    Ok(Some(GroupLine {
+        place: last.unwrap_or(joined.from),
+        number,
+        group: joined.group.name.clone(),
+        member: joined.until.is_none(),
+        seen: last.is_some(),
+    }))
 }
 
 /// Reads the messages of a page, the newest first, until it is full.
@@ -162,17 +182,17 @@ fn page(
         .peekable();
     let mut group = groups
         .sorted()
-        .map(|(id, number, group, member)| -> Line {
+        .map(|line| -> Line {
             let read = |id| view.indexed(Sequence::Group, id);
-            let last = (id > 0).then(|| read(id)).transpose()?;
+            let last = (line.place > 0).then(|| read(line.place)).transpose()?;
             let place = match &last {
-                Some(last) => place(Sequence::Group, last.at_ms, id),
-                None => place(Sequence::Group, 0, number.into()),
+                Some(last) => place(Sequence::Group, last.at_ms, last.id),
+                None => place(Sequence::Group, 0, line.number.into()),
             };
             let entry = ConversationEntry::Group {
-                group,
-                member,
-                last,
+                group: line.group,
+                member: line.member,
+                last: last.filter(|_| line.seen),
             };
             Ok((place, entry))
         })
@@ -246,11 +266,107 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::hub::Options;
-    use crate::model::Bound;
+    use crate::clock;
+    use crate::hub::{GroupChange, Options};
+    use crate::model::{Body, Bound, Draft, Receiver};
 
     fn user(name: &str) -> UserName {
         UserName::parse(name).unwrap()
+    }
+
+    fn group(name: &str) -> GroupName {
+        GroupName::parse(name).unwrap()
+    }
+
+    /// Pushes in a millisecond of its own.
+    async fn push(hub: &Hub, from: &str, to: Receiver) {
+        let draft = Draft {
+            from: user(from),
+            to,
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: false,
+        };
+        let receipt = hub.push(vec![draft]).await.unwrap().remove(0).unwrap();
+        while clock::now_ms() <= receipt.at_ms {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn join(hub: &Hub, name: &str, group: GroupName) {
+        let change = GroupChange::Members {
+            add: vec![user(name)],
+            remove: Vec::new(),
+        };
+        hub.change_group(group, change).await.unwrap();
+    }
+
+    async fn make(hub: &Hub, group: GroupName) {
+        let change = GroupChange::Set {
+            members: Some(vec![user("ann")]),
+            history: None,
+        };
+        hub.change_group(group, change).await.unwrap();
+    }
+
+    /// The names in a whole list, read in pages of so many lines; those without a message in brackets.
+    async fn names(hub: &Hub, limit: usize) -> Vec<String> {
+        let (mut names, mut before) = (Vec::new(), None);
+        loop {
+            let limit = PageLimit::count(limit);
+            let page = hub.conversations(user("bob"), before, limit).await.unwrap();
+            names.extend(page.entries.into_iter().map(|entry| match entry {
+                ConversationEntry::Direct { peer, .. } => peer.as_str().to_owned(),
+                ConversationEntry::Group { group, last, .. } => match last {
+                    Some(_) => group.as_str().to_owned(),
+                    None => format!("({})", group.as_str()),
+                },
+            }));
+            before = page.next;
+            if before.is_none() {
+                return names;
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_group_without_a_message_stands_where_the_user_joined() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Hub::open(Options::small(folder.path())).unwrap();
+        let to_bob = || Receiver::User(user("bob"));
+        for name in ["empty-1", "empty-2"] {
+            make(&hub, group(name)).await;
+            join(&hub, "bob", group(name)).await;
+        }
+        for (name, peer) in [("early", "cyd"), ("late", "dan"), ("again", "eve")] {
+            make(&hub, group(name)).await;
+            push(&hub, "ann", Receiver::Group(group(name))).await;
+            join(&hub, "bob", group(name)).await;
+            push(&hub, peer, to_bob()).await;
+        }
+        let joined = ["eve", "(again)", "dan", "(late)", "cyd", "(early)"];
+        let empty = ["(empty-2)", "(empty-1)"];
+        let expected = [&joined[..], &empty[..]].concat();
+        for limit in 1..=9 {
+            assert_eq!(names(&hub, limit).await, expected, "by {limit}");
+        }
+        // Leaving and joining again is joining; a message that may be seen counts more.
+        let left = GroupChange::Members {
+            add: Vec::new(),
+            remove: vec![user("bob")],
+        };
+        hub.change_group(group("early"), left).await.unwrap();
+        push(&hub, "ann", Receiver::Group(group("early"))).await;
+        join(&hub, "bob", group("early")).await;
+        push(&hub, "ann", Receiver::Group(group("late"))).await;
+        hub.close();
+        let hub = Hub::open(Options::small(folder.path())).unwrap();
+        let joined = ["late", "(early)", "eve", "(again)", "dan", "cyd"];
+        let expected = [&joined[..], &empty[..]].concat();
+        for limit in 1..=9 {
+            assert_eq!(names(&hub, limit).await, expected, "by {limit}");
+        }
+        hub.close();
     }
 
     #[tokio::test]

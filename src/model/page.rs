@@ -112,11 +112,11 @@ pub enum ConversationEntry {
 /// Where a list of conversations goes on: the place of its last line in newest-first order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConversationToken {
-    /// Time of the last message; 0 without one.
+    /// Time of the last message; of a group without one that the user may see, that of the last before they joined, or 0.
     pub at_ms: u64,
     /// Its sequence.
     pub sequence: Sequence,
-    /// Its id, or without one a number of the group.
+    /// Its id, or a number of the group where there is no message.
     pub id: u64,
 }
 
