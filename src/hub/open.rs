@@ -67,14 +67,15 @@ impl Hub {
         let trust = directory.trust(end)?;
         let fork = directory.must_fork();
         directory.must_have_room()?;
-        directory.begin(!always, end)?;
+        directory.begin(!always, &journal)?;
         let mut recovered = recover(&directory, &mut journal, trust, fork, options.cache_bytes)?;
         journal.cut_tail()?;
         if fork {
-            directory.fork(recovered.state.applied.heads, end)?;
+            directory.fork(recovered.state.applied.heads, &journal)?;
             journal.go_on_as(directory.lineage().log);
             recovered.state.applied.log = directory.lineage().log;
         }
+        directory.note_sled()?;
         start(options, directory, journal, recovered)
     }
 

@@ -211,14 +211,14 @@ impl Directory {
         self.copied || self.marks.restored || lossy
     }
 
-    /// Gives the log a new id; cursors of the old one go on up to `parted`. `end`: the journal's last offset.
-    pub fn fork(&mut self, parted: Position, end: u64) -> Result<(), Error> {
+    /// Gives the log a new id; cursors of the old one go on up to `parted`.
+    pub fn fork(&mut self, parted: Position, journal: &Journal) -> Result<(), Error> {
         let old = self.format.log;
         self.format.ancestors.push(Ancestor { log: old, parted });
         self.format.log = new_log_id();
         self.write_format()?;
         self.copied = false;
-        self.leave_begun(end)?;
+        self.leave_begun(journal)?;
         info!(old = %old, new = %self.format.log, direct = parted.direct, group = parted.group,
             "this log goes on under a new id; cursors of the old one are good up to these ids");
         Ok(())
@@ -226,7 +226,7 @@ impl Directory {
 
     /// Says that from now on sled is written, so that a stop without [`Self::close`] is noticed. Where
     /// [`Self::must_fork`] holds, [`Self::fork`] must follow: until then it holds also after a stop in between.
-    pub fn begin(&mut self, relaxed: bool, end: u64) -> Result<(), Error> {
+    pub fn begin(&mut self, relaxed: bool, journal: &Journal) -> Result<(), Error> {
         let fork = self.must_fork();
         if self.copied || self.marks.restored {
             self.sync_copy()?;
@@ -241,14 +241,20 @@ impl Directory {
             }
         }
         if !fork {
-            self.leave_begun(end)?;
+            self.leave_begun(journal)?;
         }
         self.marks.remove_clean(&self.place)
     }
 
-    fn leave_begun(&mut self, end: u64) -> Result<(), Error> {
+    fn leave_begun(&mut self, journal: &Journal) -> Result<(), Error> {
         let format = inode_of_format(&self.place)?;
-        self.marks.begin(&self.place, &format, end)
+        let ((_, _, end), segment) = (journal.identity(), journal.own_segment()?);
+        self.marks.begin(&self.place, &format, end, &segment)
+    }
+
+    /// Says which sled is written from now on. To be called once it is open, after [`Self::begin`].
+    pub fn note_sled(&self) -> Result<(), Error> {
+        mark::note_sled(&self.place)
     }
 
     /// Makes a copy durable: who copies files seldom syncs them, and what is acknowledged from now on is worth
@@ -374,6 +380,17 @@ mod tests {
         (parent, path)
     }
 
+    fn begin(directory: &mut Directory, relaxed: bool) -> Journal {
+        let journal = Journal::open(directory, true).unwrap();
+        directory.begin(relaxed, &journal).unwrap();
+        journal
+    }
+
+    fn fork(directory: &mut Directory) {
+        let journal = begin(directory, false);
+        directory.fork(Position::default(), &journal).unwrap();
+    }
+
     fn must_fork(path: &Path) -> bool {
         Directory::open(path).unwrap().must_fork()
     }
@@ -391,11 +408,11 @@ mod tests {
         for relaxed in [true, false] {
             let mut directory = Directory::open(&copy).unwrap();
             assert!(directory.must_fork());
-            directory.begin(relaxed, 0).unwrap();
+            begin(&mut directory, relaxed);
         }
         let mut directory = Directory::open(&copy).unwrap();
         assert!(directory.must_fork());
-        directory.fork(Position::default(), 0).unwrap();
+        fork(&mut directory);
         drop(directory);
         assert!(!must_fork(&copy));
     }
@@ -404,20 +421,19 @@ mod tests {
     fn entries_that_may_be_lost_fork_the_log_also_after_another_stop() {
         let (_parent, path) = fresh();
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(true, 0).unwrap();
+        begin(&mut directory, true);
         fs::create_dir(directory.sled()).unwrap();
         directory.close(0).unwrap();
         drop(directory);
         assert!(!must_fork(&path), "a clean stop syncs all");
-        Directory::open(&path).unwrap().begin(true, 0).unwrap();
+        begin(&mut Directory::open(&path).unwrap(), true);
         assert!(must_fork(&path));
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(false, 0).unwrap();
+        begin(&mut directory, false);
         drop(directory);
         assert!(must_fork(&path));
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(false, 0).unwrap();
-        directory.fork(Position::default(), 0).unwrap();
+        fork(&mut directory);
         drop(directory);
         assert!(!must_fork(&path));
     }
@@ -428,8 +444,7 @@ mod tests {
         Directory::open(&path).unwrap().expect_loss().unwrap();
         assert!(must_fork(&path));
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(false, 0).unwrap();
-        directory.fork(Position::default(), 0).unwrap();
+        fork(&mut directory);
         drop(directory);
         assert!(!must_fork(&path));
     }
@@ -438,7 +453,7 @@ mod tests {
     fn what_shows_a_restore_stays_until_the_log_forks() {
         let (_parent, path) = fresh();
         let mut directory = Directory::open(&path).unwrap();
-        directory.begin(false, 0).unwrap();
+        begin(&mut directory, false);
         fs::create_dir(directory.sled()).unwrap();
         drop(directory);
         // As a backup that is copied over it changes it.
@@ -455,8 +470,7 @@ mod tests {
         drop(directory);
         let mut directory = Directory::open(&path).unwrap();
         assert!(directory.must_fork());
-        directory.begin(false, 0).unwrap();
-        directory.fork(Position::default(), 0).unwrap();
+        fork(&mut directory);
         directory.close(0).unwrap();
         drop(directory);
         assert!(!must_fork(&path));

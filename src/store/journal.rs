@@ -4,8 +4,7 @@
 //! [`Journal::append`], [`Journal::follow`], [`Journal::identity`]; nothing above knows more of it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,20 +16,21 @@ use super::directory::Directory;
 use super::error::Error;
 use super::files::sync_directory;
 use super::follow::{Follower, no_segments, segments, sound_segments};
-use super::place::{LiveSegment, Place, open_own};
+use super::mark::{self, Own};
+use super::place::{LiveSegment, Place, open_own, write_again};
 use super::segment::{HEADER_BYTES, Next, SegmentHead, SegmentReader, encode_frame, to_u64};
 use crate::model::{LogId, Position};
 
 /// A segment ends when it has grown to this: small enough to copy and to read at each start.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// Written again at once.
-const REWRITTEN_BYTES: usize = 1 << 20;
 /// Entries that may wait between the journal and who follows it; more, and appending waits.
 const FOLLOW_ENTRIES: usize = 64;
 
 /// The end of the journal that is written. One process writes it, under the directory's lock.
 #[derive(Debug)]
 pub struct Journal {
+    /// The data directory, and the journal's own in it.
+    data: Arc<Place>,
     place: Arc<Place>,
     log: LogId,
     path: PathBuf,
@@ -128,6 +128,7 @@ impl Journal {
             .map_err(Error::io("read the sizes in", directory))?;
         let segment = LiveSegment::new(path, &file, good)?;
         let journal = Self {
+            data: Arc::clone(of.place()),
             place: Arc::clone(place),
             log: lineage.log,
             path: path.clone(),
@@ -299,6 +300,11 @@ impl Journal {
         &self.segment
     }
 
+    /// The same for who looks at it after a stop.
+    pub(super) fn own_segment(&self) -> Result<Own, Error> {
+        Own::segment(&self.path, &self.file)
+    }
+
     /// Its size, which goes on with it. Who follows an entry finds it counted.
     pub fn size(&self) -> Arc<Mutex<JournalSize>> {
         Arc::clone(&self.size)
@@ -334,7 +340,8 @@ impl Journal {
         self.head = head;
         (self.path, self.file, self.bytes) = write_segment(&self.place, &self.head)?;
         *self.live_segment() = LiveSegment::new(&self.path, &self.file, self.bytes)?;
-        Ok(())
+        // Before anything is in it that a restored one would lack.
+        mark::note_segment(&self.data, &self.own_segment()?)
     }
 
     fn live_segment(&self) -> MutexGuard<'_, LiveSegment> {
@@ -359,22 +366,6 @@ fn bare(path: &Path) -> bool {
 fn put_aside(path: &Path, now_ms: u64) -> Result<(), Error> {
     let aside = path.with_extension(format!("damaged-{now_ms}"));
     fs::rename(path, &aside).map_err(Error::io("put aside", path))
-}
-
-/// Writes the first bytes of a file once more, in place. After a write that failed the system may take for written
-/// what is only in its memory; what is read there would then pass for durable, and no sync would write it.
-fn write_again(file: &File, bytes: u64) -> io::Result<()> {
-    let mut piece = vec![0; REWRITTEN_BYTES];
-    let mut at = 0;
-    while at < bytes {
-        let length =
-            usize::try_from(bytes - at).map_or(REWRITTEN_BYTES, |left| left.min(REWRITTEN_BYTES));
-        piece.truncate(length);
-        file.read_exact_at(&mut piece, at)?;
-        file.write_all_at(&piece, at)?;
-        at += to_u64(length);
-    }
-    Ok(())
 }
 
 /// Writes a segment's header and syncs it and its name.
@@ -664,18 +655,6 @@ mod tests {
         let of = directory.path().to_owned();
         drop(directory);
         assert!(!is_written(&Directory::open(&of).unwrap()));
-    }
-
-    #[test]
-    fn all_pieces_are_written_again_as_they_are() {
-        let file = tempfile::tempfile().unwrap();
-        let bytes: Vec<u8> = (0..=250).cycle().take(2 * REWRITTEN_BYTES + 5).collect();
-        file.write_all_at(&bytes, 0).unwrap();
-        write_again(&file, to_u64(bytes.len()) - 1).unwrap();
-        let mut found = vec![0; bytes.len()];
-        file.read_exact_at(&mut found, 0).unwrap();
-        assert!(found == bytes);
-        assert_eq!(file.metadata().unwrap().len(), to_u64(bytes.len()));
     }
 
     #[test]

@@ -2,13 +2,17 @@
 //! over. Nothing is made, renamed or removed by path without that look.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, fstatvfs};
 
 use super::error::Error;
+use super::segment::to_u64;
+
+/// Written again at once.
+const REWRITTEN_BYTES: usize = 1 << 20;
 
 /// A directory that is held open.
 #[derive(Debug)]
@@ -160,6 +164,15 @@ impl Place {
         self.finish_new(name, &file)
     }
 
+    /// Adds to the end of a small file, durably.
+    pub(super) fn append(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let mut file = self.open_file(name, OpenOptions::new().create(true).append(true))?;
+        file.write_all(content)
+            .and_then(|()| file.sync_data())
+            .map_err(Error::io("write", &path))
+    }
+
     /// Removes a file. Whether it was there.
     pub(super) fn remove(&self, name: &str) -> Result<bool, Error> {
         self.check()?;
@@ -234,6 +247,22 @@ pub(super) fn open_own(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
+/// Writes the first bytes of a file once more, in place. After a write that failed the system may take for written
+/// what is only in its memory; what is read there would then pass for durable, and no sync would write it.
+pub(super) fn write_again(file: &File, bytes: u64) -> io::Result<()> {
+    let mut piece = vec![0; REWRITTEN_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let length =
+            usize::try_from(bytes - at).map_or(REWRITTEN_BYTES, |left| left.min(REWRITTEN_BYTES));
+        piece.truncate(length);
+        file.read_exact_at(&mut piece, at)?;
+        file.write_all_at(&piece, at)?;
+        at += to_u64(length);
+    }
+    Ok(())
+}
+
 /// The segment that is written, as far as others can do harm to it.
 #[derive(Debug)]
 pub(super) struct LiveSegment {
@@ -292,5 +321,22 @@ impl LiveSegment {
             path: self.path.clone(),
             how,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_pieces_are_written_again_as_they_are() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..=250).cycle().take(2 * REWRITTEN_BYTES + 5).collect();
+        file.write_all_at(&bytes, 0).unwrap();
+        write_again(&file, to_u64(bytes.len()) - 1).unwrap();
+        let mut found = vec![0; bytes.len()];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == bytes);
+        assert_eq!(file.metadata().unwrap().len(), to_u64(bytes.len()));
     }
 }

@@ -40,24 +40,26 @@ fn look_into(dir: &Path, prefix: &str, found: &mut (Image, Times)) {
         } else {
             times.insert(path.clone(), entry.metadata().unwrap().modified().unwrap());
             let bytes = fs::read(entry.path()).unwrap();
-            let bytes = if path == "clean" {
-                unmarked(bytes)
-            } else {
-                bytes
-            };
+            let bytes = unmarked(&path, bytes);
             image.insert(path, Entry::File(bytes));
         }
     }
 }
 
-/// The mark of a clean stop without what tells that a copy of it is one: as version 0.1 left it.
-pub(crate) fn unmarked(clean: Vec<u8>) -> Vec<u8> {
-    match serde_json::from_slice(&clean) {
-        Ok(serde_json::Value::Object(mut mark)) => {
+/// A mark of a start or a clean stop without what tells a copy of it, or of other files: as earlier versions left it.
+pub(crate) fn unmarked(path: &str, bytes: Vec<u8>) -> Vec<u8> {
+    if !["begun", "clean"].contains(&path) {
+        return bytes;
+    }
+    let first = serde_json::Deserializer::from_slice(&bytes)
+        .into_iter()
+        .next();
+    match first {
+        Some(Ok(serde_json::Value::Object(mut mark))) => {
             mark.remove("mark");
             serde_json::to_vec_pretty(&mark).unwrap()
         }
-        _ => clean,
+        _ => bytes,
     }
 }
 

@@ -98,8 +98,10 @@ impl Room {
             self.root = self.fresh("root");
         }
         let mut image = below(image, DATA);
-        if let Some(Entry::File(clean)) = image.get_mut("clean") {
-            *clean = unmarked(std::mem::take(clean));
+        for (path, entry) in &mut image {
+            if let Entry::File(bytes) = entry {
+                *bytes = unmarked(path, std::mem::take(bytes));
+            }
         }
         put(&image, &self.data());
         set_times(&self.data(), times);

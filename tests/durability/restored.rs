@@ -282,6 +282,88 @@ fn a_journal_copied_into_a_directory_gives_no_id_again() {
     }
 }
 
+/// Restores as rsync does: what differs in length or time is written beside it and renamed into its place, all else
+/// stays. With `delete`, what the backup does not have goes.
+fn sync_over(backup: &Path, data: &Path, delete: bool) {
+    let names = |dir: &Path| -> Vec<_> {
+        let entries = fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    for name in names(backup) {
+        let (from, to) = (backup.join(&name), data.join(&name));
+        if from.is_dir() {
+            fs::create_dir_all(&to).unwrap();
+            sync_over(&from, &to, delete);
+            continue;
+        }
+        let seen =
+            |path: &Path| fs::metadata(path).map(|data| (data.len(), data.modified().unwrap()));
+        if seen(&to).is_ok_and(|there| there == seen(&from).unwrap()) {
+            continue;
+        }
+        let beside = data.join(format!(".{}.new", name.display()));
+        copy_all(&from, &beside);
+        fs::rename(&beside, &to).unwrap();
+    }
+    for name in names(data) {
+        let path = data.join(&name);
+        match delete && !backup.join(&name).exists() {
+            true if path.is_dir() => fs::remove_dir_all(&path).unwrap(),
+            true => fs::remove_file(&path).unwrap(),
+            false => {}
+        }
+    }
+}
+
+#[test]
+fn a_backup_synchronised_into_a_directory_gives_no_id_again() {
+    // Of the journal alone: sled is gone.
+    let all = ["restarted", "clean end", "delete", "journal alone"];
+    for number in 0..16 {
+        let how: Vec<&str> = (0..)
+            .zip(all)
+            .filter(|(bit, _)| number >> bit & 1 == 1)
+            .map(|(_, step)| step)
+            .chain((number % 3 == 0).then_some("verified"))
+            .collect();
+        let is = |step| how.contains(&step);
+        let room = Room::new();
+        let mut process = room.launch.start();
+        push(&process, 20);
+        copy_all(&room.data, &room.backup);
+        push(&process, 20);
+        if is("restarted") {
+            process.kill9();
+            process = room.launch.start();
+            push(&process, 1);
+        }
+        let log = log_of(&process);
+        let cursor = process.admin().inbox("bob", "now", 1).unwrap().page().next;
+        if is("clean end") {
+            assert!(process.terminate().success());
+        } else {
+            process.kill9();
+        }
+        let of_format = || fs::metadata(room.data.join("format")).unwrap().ino();
+        let format = of_format();
+        if is("journal alone") {
+            sync_over(
+                &room.backup.join("journal"),
+                &room.data.join("journal"),
+                is("delete"),
+            );
+            fs::remove_dir_all(room.data.join("sled")).unwrap();
+        } else {
+            sync_over(&room.backup, &room.data, is("delete"));
+        }
+        assert_eq!(of_format(), format, "otherwise it is another case");
+        if is("verified") {
+            command("verify", &room.data, &[]);
+        }
+        assert_forked_or_refused(&room, &log, &cursor, &format!("{how:?}"));
+    }
+}
+
 /// A file system whose files have no time of birth: a copy made in the same order has the same numbers.
 #[test]
 fn a_copy_on_a_file_system_without_birth_times_is_a_history_of_its_own() {
