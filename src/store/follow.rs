@@ -214,6 +214,12 @@ fn check_segment(
     if head.previous != previous {
         let (entry, bytes) = head.previous;
         let (found, long) = previous;
+        if entry == found {
+            return Err(damage(format!(
+                "the file to replace is {found:020}.journal, the one before it: it has {long} bytes, and had {bytes} \
+                 when this one was begun"
+            )));
+        }
         return Err(damage(format!(
             "before it belongs a segment that begins with entry {entry} and has {bytes} bytes; \
              there is one that begins with entry {found} and has {long} bytes (0: none)"

@@ -364,6 +364,90 @@ fn a_backup_synchronised_into_a_directory_gives_no_id_again() {
     }
 }
 
+/// A server whose journal begins a second file while copies of it are made in steps; and these.
+struct Stepwise {
+    room: Room,
+    process: Process,
+    /// The copies have the first file: as it became, as it was at first, and so with the second.
+    copies: [PathBuf; 3],
+}
+
+impl Stepwise {
+    /// Messages before the copies were begun.
+    const KNOWN: usize = 3;
+
+    fn new() -> Self {
+        let room = Room::new();
+        let process = room.launch.start();
+        push(&process, Self::KNOWN);
+        let copies = ["late", "early", "with next"].map(|name| room.backup.join(name));
+        let step = |copy: &Path, name: &str| copy_all(&room.data.join(name), &copy.join(name));
+        for copy in &copies {
+            fs::create_dir_all(copy.join("journal")).unwrap();
+        }
+        step(&copies[1], SEGMENT);
+        step(&copies[2], SEGMENT);
+        let segments = || {
+            let listed = fs::read_dir(room.data.join("journal")).unwrap();
+            let mut names: Vec<_> = listed.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let (mut client, body) = (process.admin(), format!("\"{}\"", "x".repeat(64_000)));
+        while segments().len() == 1 {
+            let pushed = client.push_direct("ann", "bob", &body, None).unwrap();
+            pushed.receipt();
+        }
+        push(&process, 3);
+        step(&copies[0], SEGMENT);
+        step(&copies[2], &format!("journal/{}", segments()[1].display()));
+        for copy in &copies {
+            for name in ["sled", "format", "begun"] {
+                step(copy, name);
+            }
+        }
+        Self {
+            room,
+            process,
+            copies,
+        }
+    }
+}
+
+/// What was acknowledged before the copy was begun is there, under a log id of its own.
+#[track_caller]
+fn assert_backup(copy: &Path, log: &str) {
+    let (code, text) = command("verify", copy, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    let process = Launch::new(copy).start();
+    assert_ne!(log_of(&process), log);
+    let watermark = process.admin().status()["watermark"]["direct"].clone();
+    assert!(
+        watermark.as_u64() >= u64::try_from(Stepwise::KNOWN).ok(),
+        "{watermark}"
+    );
+}
+
+#[test]
+fn a_copy_is_a_backup_though_the_journal_begins_another_file_meanwhile() {
+    let Stepwise {
+        room,
+        process,
+        copies: [late, early, with_next],
+    } = Stepwise::new();
+    let log = log_of(&process);
+    for copy in [&late, &early] {
+        assert_backup(copy, &log);
+    }
+    // Of two files the first was copied too early. It may as well have been cut by a full disk.
+    assert_refused(
+        &with_next,
+        "the file to replace is 00000000000000000001.journal",
+    );
+    copy_all(&room.data.join(SEGMENT), &with_next.join(SEGMENT));
+    assert_backup(&with_next, &log);
+}
+
 /// A file system whose files have no time of birth: a copy made in the same order has the same numbers.
 #[test]
 fn a_copy_on_a_file_system_without_birth_times_is_a_history_of_its_own() {
