@@ -23,7 +23,8 @@ mod support;
 
 const COUNTS: [usize; 2] = [1000, 10_000];
 
-use support::{Client, Endless, Halley, Nchan, Server, about_machine, body, load, run, users};
+use support::http::upto;
+use support::{Endless, Halley, Http, Nchan, Server, about_machine, body, load, run, users};
 
 fn main() {
     println!(
@@ -79,7 +80,7 @@ async fn open<S: Server>(how: Endless, count: usize) -> (u64, u64) {
     for user in &users {
         let mut client = server.client().await;
         client.send(&server.listen(how, user)).await;
-        client.until("\r\n\r\n").await;
+        client.head().await;
         clients.push(client);
     }
     server.wait_held(count).await;
@@ -87,11 +88,11 @@ async fn open<S: Server>(how: Endless, count: usize) -> (u64, u64) {
     let mut backend = server.backend().await;
     let text = body(64);
     for user in &users {
-        let (status, reply) = backend.ask(&server.push(user, false, &text)).await;
-        assert!((200..300).contains(&status), "{status} {reply}");
+        let reply = backend.ask(&server.push(user, false, &text)).await;
+        assert!((200..300).contains(&reply.status), "{reply:?}");
     }
     for client in &mut clients {
-        client.until(&text).await;
+        client.take(upto(text.as_bytes())).await;
     }
     (fresh, share(&server, before, count))
 }
@@ -112,12 +113,12 @@ async fn held<S: Server>(count: usize) -> (u64, u64) {
     let mut backend = server.backend().await;
     let text = body(64);
     for user in &users {
-        let (status, reply) = backend.ask(&server.push(user, false, &text)).await;
-        assert!((200..300).contains(&status), "{status} {reply}");
+        let reply = backend.ask(&server.push(user, false, &text)).await;
+        assert!((200..300).contains(&reply.status), "{reply:?}");
     }
     for (client, user) in clients.iter_mut().zip(&users) {
-        let (_, reply) = client.answer().await;
-        let cursor = S::cursor(&reply);
+        let reply = client.reply().await;
+        let cursor = S::cursor(reply.text());
         client
             .send(&server.poll(user, None, cursor.as_deref()))
             .await;
@@ -132,11 +133,10 @@ async fn idle(count: usize) -> u64 {
     let users = users(count);
     server.ready(&users, None).await;
     let before = server.memory();
-    let mut clients: Vec<Client> = Vec::with_capacity(count);
+    let mut clients: Vec<Http> = Vec::with_capacity(count);
     for user in &users {
         let mut client = server.client().await;
-        let (status, reply) = client.ask(&server.look(user)).await;
-        assert_eq!(status, 200, "{reply}");
+        client.ask(&server.look(user)).await.expect(200);
         clients.push(client);
     }
     share(&server, before, count)

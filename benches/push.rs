@@ -25,7 +25,7 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use support::{Client, Halley, Latencies, Nchan, Server, about_machine, body, load, run, users};
+use support::{Halley, Http, Latencies, Nchan, Server, about_machine, body, load, run, users};
 
 const TIME: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -131,20 +131,15 @@ async fn measure<S: Server + 'static>(connections: usize) -> f64 {
 }
 
 /// Pushes until the time is over; the times of those that began after the warming up.
-async fn push(
-    mut client: Client,
-    requests: Rc<Vec<String>>,
-    n: usize,
-    begin: Instant,
-) -> Latencies {
+async fn push(mut client: Http, requests: Rc<Vec<String>>, n: usize, begin: Instant) -> Latencies {
     let mut times = Latencies::default();
     for request in requests.iter().cycle().skip(n * 7) {
         let sent = Instant::now();
         if sent >= begin + TIME {
             break;
         }
-        let (status, reply) = client.ask(request).await;
-        assert!((200..300).contains(&status), "{status} {reply}");
+        let reply = client.ask(request).await;
+        assert!((200..300).contains(&reply.status), "{reply:?}");
         if sent >= begin {
             times.add(sent.elapsed());
         }

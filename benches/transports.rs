@@ -31,9 +31,8 @@ use std::time::Duration;
 use halley::clock::now_ms;
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use support::{Halley, Server, about_machine, run};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use support::http::{Http, head, part, upto};
+use support::{Halley, Server, about_machine, connect, run};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -85,9 +84,8 @@ impl Kind {
 
 /// What one client has sent and received.
 struct Meter {
-    stream: TcpStream,
+    http: Http,
     address: SocketAddr,
-    unread: Vec<u8>,
     counts: Counts,
     last: Option<Instant>,
 }
@@ -105,17 +103,15 @@ struct Counts {
 impl Meter {
     async fn new(address: SocketAddr) -> Self {
         Self {
-            stream: TcpStream::connect(address).await.expect("it listens"),
+            http: connect(address).await,
             address,
-            unread: Vec::new(),
             counts: Counts::default(),
             last: None,
         }
     }
 
     async fn again(&mut self) {
-        self.stream = TcpStream::connect(self.address).await.expect("it listens");
-        self.unread.clear();
+        self.http = connect(self.address).await;
     }
 
     fn moved(&mut self) {
@@ -129,7 +125,7 @@ impl Meter {
     async fn send(&mut self, bytes: &[u8]) {
         self.moved();
         self.counts.sent += bytes.len() as u64;
-        self.stream.write_all(bytes).await.expect("it is taken");
+        self.http.send_bytes(bytes).await;
     }
 
     async fn ask(&mut self, path: &str, token: &str, more: &str) {
@@ -140,34 +136,21 @@ impl Meter {
         self.send(request.as_bytes()).await;
     }
 
-    /// Reads some bytes; false at the end of the connection.
-    async fn read(&mut self) -> bool {
-        let length = self.stream.read_buf(&mut self.unread).await.unwrap_or(0);
-        self.moved();
-        self.counts.received += length as u64;
-        length > 0
-    }
-
-    /// Reads until a text has come; what is before and with it. None at the end of the connection.
-    async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+    /// Reads until the bytes so far satisfy. None at the end of the connection.
+    async fn take<T>(&mut self, whole: impl Fn(&[u8]) -> Option<(T, usize)>) -> Option<T> {
         loop {
-            let found = self.unread.windows(end.len()).position(|part| part == end);
-            if let Some(at) = found {
-                return Some(self.unread.drain(..at + end.len()).collect());
+            if let Some((what, length)) = whole(&self.http.unread) {
+                self.http.unread.drain(..length);
+                return Some(what);
             }
-            if !self.read().await {
+            let before = self.http.unread.len();
+            let more = self.http.read_more().await;
+            self.moved();
+            self.counts.received += (self.http.unread.len() - before) as u64;
+            if !more {
                 return None;
             }
         }
-    }
-
-    async fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
-        while self.unread.len() < length {
-            if !self.read().await {
-                return None;
-            }
-        }
-        Some(self.unread.drain(..length).collect())
     }
 
     /// Counts the messages in a text, and how long each was on its way.
@@ -243,8 +226,10 @@ async fn push(server: Rc<Halley>, to: &str, every: Duration, end: Instant) {
             backend = server.backend().await;
         }
         let body = format!("{{\"pushed\":{},\"text\":\"{TEXT}\"}}", now_ms());
-        let (status, reply) = backend.ask(&server.push(to, false, &body)).await;
-        assert_eq!(status, 201, "{reply}");
+        backend
+            .ask(&server.push(to, false, &body))
+            .await
+            .expect(201);
     }
 }
 
@@ -270,10 +255,8 @@ async fn polling(meter: &mut Meter, token: &str, wait: u64, pause: u64) {
     loop {
         let path = format!("/v1/inbox?after={cursor}&wait={wait}");
         meter.ask(&path, token, "Connection: Keep-Alive\r\n").await;
-        let head = text(meter.until(b"\r\n\r\n").await.expect("a reply"));
-        let (_, length) = head.split_once("content-length: ").expect("a length");
-        let length: usize = length.lines().next().unwrap().parse().unwrap();
-        let page = text(meter.exactly(length).await.expect("a page"));
+        let reply = meter.take(head).await.expect("a reply");
+        let page = text(meter.take(part(reply.length())).await.expect("a page"));
         meter.messages(&page);
         cursor = next(&page);
         sleep(Duration::from_secs(pause)).await;
@@ -290,7 +273,7 @@ async fn events(meter: &mut Meter, token: &str, heartbeat: u64) {
             format!("Accept: text/event-stream\r\nLast-Event-ID: {last}\r\n")
         };
         meter.ask(&path, token, &more).await;
-        while let Some(event) = meter.until(b"\n\n").await {
+        while let Some(event) = meter.take(upto(b"\n\n")).await {
             let event = text(event);
             meter.messages(&event);
             if let Some(id) = event.lines().find_map(|line| line.strip_prefix("id: ")) {
@@ -308,8 +291,7 @@ async fn socket(meter: &mut Meter, token: &str, heartbeat: u64) {
     loop {
         let path = format!("/v1/inbox/ws?after={cursor}&heartbeat={heartbeat}");
         meter.ask(&path, token, UPGRADE).await;
-        let head = text(meter.until(b"\r\n\r\n").await.expect("a reply"));
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        meter.take(head).await.expect("a reply").expect(101);
         while let Some((kind, payload)) = frame(meter).await {
             match kind {
                 0x81 => {
@@ -328,15 +310,15 @@ async fn socket(meter: &mut Meter, token: &str, heartbeat: u64) {
 
 /// The first byte and the payload of the next frame.
 async fn frame(meter: &mut Meter) -> Option<(u8, Vec<u8>)> {
-    let head = meter.exactly(2).await?;
+    let head = meter.take(part(2)).await?;
     let length = match head[1] {
         126 => {
-            let long = meter.exactly(2).await?;
+            let long = meter.take(part(2)).await?;
             usize::from(u16::from_be_bytes([long[0], long[1]]))
         }
         length => usize::from(length),
     };
-    Some((head[0], meter.exactly(length).await?))
+    Some((head[0], meter.take(part(length)).await?))
 }
 
 fn next(page: &str) -> String {

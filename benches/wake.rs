@@ -24,7 +24,7 @@ mod support;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use support::{Client, Halley, Latencies, Nchan, Server, about_machine, body, load, run, users};
+use support::{Halley, Http, Latencies, Nchan, Server, about_machine, body, load, run, users};
 use tokio::sync::mpsc;
 
 const ROUNDS: usize = 5;
@@ -108,7 +108,7 @@ async fn hold<S: Server + 'static>(
 
 async fn poll<S: Server>(
     server: Rc<S>,
-    mut client: Client,
+    mut client: Http,
     (n, user): (usize, String),
     group: Option<&'static str>,
     came: mpsc::Sender<(usize, Instant)>,
@@ -116,9 +116,8 @@ async fn poll<S: Server>(
     let mut cursor = None;
     loop {
         let request = server.poll(&user, group, cursor.as_deref());
-        let (status, reply) = client.ask(&request).await;
-        assert_eq!(status, 200, "{reply}");
-        cursor = S::cursor(&reply);
+        let reply = client.ask(&request).await.expect(200);
+        cursor = S::cursor(reply.text());
         if came.send((n, Instant::now())).await.is_err() {
             return;
         }
@@ -148,8 +147,8 @@ async fn paced<S: Server + 'static>() -> Row {
                 let (who, at) = arrivals.recv().await.unwrap();
                 assert_eq!(who, n, "the message came to another");
                 times.add(at - sent);
-                let (status, reply) = backend.answer().await;
-                assert!((200..300).contains(&status), "{status} {reply}");
+                let reply = backend.reply().await;
+                assert!((200..300).contains(&reply.status), "{reply:?}");
             }
             let used = server.processor().saturating_sub(before);
             let last = times.percentile(100);
@@ -179,8 +178,8 @@ async fn fan_out<S: Server + 'static>(members: usize) -> Row {
                     times.add(last);
                 }
                 lasts.add(last);
-                let (status, reply) = backend.answer().await;
-                assert!((200..300).contains(&status), "{status} {reply}");
+                let reply = backend.reply().await;
+                assert!((200..300).contains(&reply.status), "{reply:?}");
                 used += server.processor().saturating_sub(before);
             }
             let last = lasts.percentile(50);

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{Client, Endless, Server};
+use super::{Endless, Http, Server, connect};
 
 /// Runs until it is dropped.
 pub(crate) struct Halley {
@@ -127,21 +127,19 @@ impl Server for Halley {
         self.child.id()
     }
 
-    async fn client(&self) -> Client {
-        Client::connect(self.client).await
+    async fn client(&self) -> Http {
+        connect(self.client).await
     }
 
-    async fn backend(&self) -> Client {
-        Client::connect(self.admin).await
+    async fn backend(&self) -> Http {
+        connect(self.admin).await
     }
 
     async fn ready(&self, users: &[String], group: Option<&str>) {
         let mut backend = self.backend().await;
         for user in users {
             let ask = self.request("POST", "/v1/tokens", &format!("{{\"user\":\"{user}\"}}"));
-            let (status, reply) = backend.ask(&ask).await;
-            assert_eq!(status, 201, "{reply}");
-            let reply: serde_json::Value = serde_json::from_str(&reply).expect("JSON");
+            let reply = backend.ask(&ask).await.expect(201).json();
             let token = reply["token"].as_str().expect("a token").to_owned();
             let mut tokens = self.tokens.lock().expect("nobody panicked");
             tokens.insert(user.clone(), token);
@@ -149,8 +147,7 @@ impl Server for Halley {
         if let Some(group) = group {
             let members = serde_json::json!({ "members": users }).to_string();
             let make = self.request("PUT", &format!("/v1/groups/{group}"), &members);
-            let (status, reply) = backend.ask(&make).await;
-            assert_eq!(status, 201, "{reply}");
+            backend.ask(&make).await.expect(201);
         }
     }
 
@@ -188,8 +185,7 @@ impl Server for Halley {
 
     async fn held(&self) -> usize {
         let mut backend = self.backend().await;
-        let (_, reply) = backend.ask(&self.get("/v1/status")).await;
-        let status: serde_json::Value = serde_json::from_str(&reply).expect("JSON");
+        let status = backend.ask(&self.get("/v1/status")).await.json();
         let held = status["waiters"].as_u64().expect("a number");
         usize::try_from(held).expect("it fits")
     }

@@ -1,20 +1,22 @@
-//! What the benchmarks share: servers as child processes, a small HTTP client, figures.
+//! What the benchmarks share: servers as child processes, figures, the HTTP client of the tests.
 //!
 //! The load comes from this process, with one thread; what is measured is another process. Both on one
 //! machine take the processor from each other, so compare ratios of one run, not figures of two.
 
-mod client;
 mod figures;
 mod halley;
+#[path = "../../tests/http/mod.rs"]
+pub(crate) mod http;
 mod nchan;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-pub(crate) use client::Client;
 #[allow(unused_imports, reason = "not each benchmark uses all of them")]
 pub(crate) use figures::{Latencies, about_machine, load};
 pub(crate) use halley::Halley;
+pub(crate) use http::Http;
 #[allow(unused_imports, reason = "not each benchmark compares")]
 pub(crate) use nchan::Nchan;
 
@@ -61,9 +63,9 @@ pub(crate) trait Server {
     /// Its process.
     fn pid(&self) -> u32;
     /// Connects to where clients ask.
-    async fn client(&self) -> Client;
+    async fn client(&self) -> Http;
     /// Connects to where messages are pushed.
-    async fn backend(&self) -> Client;
+    async fn backend(&self) -> Http;
     /// Makes what a poll of this user needs, once.
     async fn ready(&self, users: &[String], group: Option<&str>);
     /// A request that waits for the user's next message; `cursor` is what the last reply gave.
@@ -107,6 +109,13 @@ pub(crate) fn run(work: impl Future<Output = ()>) {
         .build()
         .expect("a runtime starts")
         .block_on(work);
+}
+
+/// A connection that waits for a reply as long as it takes.
+pub(crate) async fn connect(address: SocketAddr) -> Http {
+    let mut http = Http::connect(address).await;
+    http.patience = None;
+    http
 }
 
 /// Names of users.

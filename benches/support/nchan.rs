@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{Client, Endless, Server};
+use super::{Endless, Http, Server, connect};
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 const NGINX: &str = "/usr/sbin/nginx";
@@ -87,12 +87,12 @@ impl Server for Nchan {
         self.child.id()
     }
 
-    async fn client(&self) -> Client {
-        Client::connect(self.address).await
+    async fn client(&self) -> Http {
+        connect(self.address).await
     }
 
-    async fn backend(&self) -> Client {
-        Client::connect(self.address).await
+    async fn backend(&self) -> Http {
+        connect(self.address).await
     }
 
     async fn ready(&self, _: &[String], _: Option<&str>) {
@@ -128,8 +128,9 @@ impl Server for Nchan {
     async fn held(&self) -> usize {
         let mut backend = self.backend().await;
         let request = "GET /status HTTP/1.1\r\nhost: bench\r\n\r\n";
-        let (_, reply) = backend.ask(request).await;
+        let reply = backend.ask(request).await;
         let line = reply
+            .text()
             .lines()
             .find_map(|line| line.strip_prefix("subscribers: "))
             .expect("it counts subscribers");

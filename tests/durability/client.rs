@@ -1,19 +1,15 @@
-//! A small blocking HTTP client with one kept connection: thousands of requests a second, and no
-//! retries of its own, because a test must know which request was answered and which was not.
+//! What these tests ask of a server, each on one kept connection, in threads that wait for the replies. Nothing is
+//! asked a second time, because a test must know which request was answered and which was not.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
+use tokio::runtime::{Builder, Runtime};
 
-/// A reply: its status and its whole body.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
-}
+use crate::http::{Http, Reply, request};
 
 /// A message as a reader gets it; its body byte for byte.
 #[derive(Clone, Debug, Deserialize)]
@@ -53,29 +49,12 @@ pub(crate) struct Receipt {
 pub(crate) struct Client {
     address: SocketAddr,
     secret: String,
-    connection: Option<BufReader<TcpStream>>,
+    connection: Option<Http>,
     timeout: Duration,
+    runtime: Runtime,
 }
 
 impl Reply {
-    /// The body as JSON; `Null` if it is none.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
-    }
-
-    /// The stable code of a problem; empty if this is none.
-    pub(crate) fn code(&self) -> String {
-        self.json()["code"].as_str().unwrap_or_default().to_owned()
-    }
-
-    /// The body of an expected status.
-    #[track_caller]
-    pub(crate) fn expect(self, status: u16) -> Self {
-        let text = String::from_utf8_lossy(&self.body);
-        assert_eq!(self.status, status, "unexpected reply: {text}");
-        self
-    }
-
     #[track_caller]
     fn read<T: for<'a> Deserialize<'a>>(&self) -> T {
         serde_json::from_slice(&self.body)
@@ -112,6 +91,7 @@ impl Client {
             secret: secret.to_owned(),
             connection: None,
             timeout: Duration::from_secs(60),
+            runtime: runtime(),
         }
     }
 
@@ -129,37 +109,25 @@ impl Client {
         key: Option<&str>,
         body: &str,
     ) -> io::Result<Reply> {
-        let result = self.exchange(method, path, key, body);
-        if !matches!(result, Ok((_, true))) {
+        let bearer = format!("authorization: Bearer {}", self.secret);
+        let key = key.map(|key| format!("idempotency-key: {key}"));
+        let mut headers = vec![bearer.as_str()];
+        headers.extend(key.as_deref());
+        if !body.is_empty() {
+            headers.push("content-type: application/json");
+        }
+        let request = request(method, path, &headers, body);
+        let result = self.runtime.block_on(exchange(
+            &mut self.connection,
+            self.address,
+            self.timeout,
+            &request,
+        ));
+        let keep = |reply: &Reply| reply.header("connection") != Some("close");
+        if !result.as_ref().is_ok_and(keep) {
             self.connection = None;
         }
-        result.map(|(reply, _)| reply)
-    }
-
-    fn exchange(
-        &mut self,
-        method: &str,
-        path: &str,
-        key: Option<&str>,
-        body: &str,
-    ) -> io::Result<(Reply, bool)> {
-        let key = key.map_or(String::new(), |key| format!("Idempotency-Key: {key}\r\n"));
-        let kind = if body.is_empty() {
-            String::new()
-        } else {
-            let length = body.len();
-            format!("Content-Type: application/json\r\nContent-Length: {length}\r\n")
-        };
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n{key}{kind}\r\n{body}",
-            self.address, self.secret
-        );
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(connect(self.address, self.timeout)?),
-        };
-        connection.get_mut().write_all(request.as_bytes())?;
-        read_reply(connection)
+        result
     }
 
     /// Asks without a body.
@@ -244,53 +212,23 @@ pub(crate) fn draft(from: &str, body: &str) -> String {
     format!(r#"{{"from":"{from}","body":{body}}}"#)
 }
 
-fn connect(address: SocketAddr, timeout: Duration) -> io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    Ok(BufReader::new(stream))
+/// For the waiting of one thread.
+pub(crate) fn runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
 }
 
-/// A whole reply, and whether the connection stays open after it.
-fn read_reply(connection: &mut BufReader<TcpStream>) -> io::Result<(Reply, bool)> {
-    let status = line(connection)?;
-    let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status = status.ok_or(io::ErrorKind::InvalidData)?;
-    let (mut length, mut chunked, mut keep) = (0, false, true);
-    loop {
-        let header = line(connection)?.to_ascii_lowercase();
-        let Some((name, value)) = header.split_once(": ") else {
-            break;
-        };
-        match name {
-            "content-length" => length = value.parse().map_err(io::Error::other)?,
-            "transfer-encoding" => chunked = value == "chunked",
-            "connection" => keep = value != "close",
-            _ => {}
-        }
-    }
-    let mut body = Vec::new();
-    while chunked {
-        let size = usize::from_str_radix(&line(connection)?, 16).map_err(io::Error::other)?;
-        read_exactly(connection, &mut body, size)?;
-        line(connection)?;
-        chunked = size > 0;
-    }
-    read_exactly(connection, &mut body, length)?;
-    Ok((Reply { status, body }, keep))
-}
-
-fn read_exactly(from: &mut impl Read, body: &mut Vec<u8>, length: usize) -> io::Result<()> {
-    let start = body.len();
-    body.resize(start + length, 0);
-    from.read_exact(&mut body[start..])
-}
-
-fn line(connection: &mut BufReader<TcpStream>) -> io::Result<String> {
-    let mut line = String::new();
-    if connection.read_line(&mut line)? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(line.trim_end().to_owned())
+async fn exchange(
+    connection: &mut Option<Http>,
+    address: SocketAddr,
+    timeout: Duration,
+    request: &str,
+) -> io::Result<Reply> {
+    let http = match connection {
+        Some(http) => http,
+        none => none.insert(Http::try_connect(address).await?),
+    };
+    http.patience = Some(timeout);
+    http.try_send(request.as_bytes()).await?;
+    http.try_reply().await
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::checker::check_all;
-use crate::client::{Client, Reply};
+use crate::client::Client;
+use crate::http::Reply;
 use crate::ledger::{Draft, Ledger, Target};
 use crate::load::{ANCHORS, GROUPS, Load};
 use crate::random::Random;

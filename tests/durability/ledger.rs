@@ -12,7 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use crate::client::{Client, Message, Receipt, Reply};
+use crate::client::{Client, Message, Receipt};
+use crate::http::Reply;
 use crate::load::{GROUPS, everybody};
 use crate::random::Random;
 

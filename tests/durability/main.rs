@@ -5,6 +5,7 @@
 //! `HALLEY_TEST_ROUNDS` says how many rounds to run.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
@@ -17,6 +18,8 @@ mod copy;
 mod crash;
 mod damage;
 mod disk;
+#[path = "../http/mod.rs"]
+mod http;
 mod icomet;
 mod image;
 mod ledger;

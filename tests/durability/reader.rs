@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::client::{Client, Message, Reply};
+use crate::client::{Client, Message};
+use crate::http::Reply;
 use crate::ledger::{Ledger, lock};
 use crate::load::Control;
 use crate::support::pause;

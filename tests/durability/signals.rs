@@ -1,8 +1,8 @@
 //! Signals, the reader of the log, and limits of the process: what the system does to a server from outside.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::http::{Http, request};
 use crate::support::{BINARY, Launch, Process, eventually};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -159,19 +160,17 @@ fn read_until(log: &mut ChildStderr, expected: &str) -> String {
 fn fill_log(address: SocketAddr) {
     const TURNS: usize = 400;
     const TOGETHER: usize = 50;
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    let requests = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(TOGETHER);
-    let mut reply = [0; 8 * 1024];
-    for _ in 0..TURNS {
-        stream.write_all(requests.as_bytes()).unwrap();
-        let mut text = String::new();
-        while text.matches("HTTP/1.1 200").count() < TOGETHER {
-            let length = stream.read(&mut reply).unwrap();
-            assert!(length > 0, "{text}");
-            text.push_str(&String::from_utf8_lossy(&reply[..length]));
+    let requests = request("GET", "/healthz", &[], "").repeat(TOGETHER);
+    crate::client::runtime().block_on(async {
+        let mut http = Http::connect(address).await;
+        http.patience = Some(LIMIT);
+        for _ in 0..TURNS {
+            http.send(&requests).await;
+            for _ in 0..TOGETHER {
+                assert_eq!(http.reply().await.status, 200);
+            }
         }
-    }
+    });
 }
 
 /// The program as a user who may have so many threads, or none where this user cannot be another.

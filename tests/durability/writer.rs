@@ -4,7 +4,8 @@
 
 use std::sync::Mutex;
 
-use crate::client::{Client, Receipt, Reply};
+use crate::client::{Client, Receipt};
+use crate::http::Reply;
 use crate::ledger::{Change, Draft, Ledger, Target, lock};
 use crate::load::{ANCHORS, Control, GROUPS, everybody};
 use crate::random::Random;

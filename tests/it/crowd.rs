@@ -6,13 +6,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use self::process::Process;
-use crate::support::{Event, Http, Message, PATIENCE, Reader, TestServer, Way, eventually};
+use crate::support::{
+    Event, Http, Message, PATIENCE, Reader, TestServer, Way, chunk, eventually, request,
+};
 
 const READERS: usize = 990;
 const SLOW: usize = 10;
@@ -25,76 +24,51 @@ const LONG: usize = 16 * 1024;
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 
 /// Asks for events and never reads: with little room in the kernel.
-async fn connect_deaf(address: SocketAddr, way: Way, token: &str) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut stream = socket.connect(address).await.unwrap();
+async fn connect_deaf(address: SocketAddr, way: Way, token: &str) -> Http {
+    let mut http = Http::connect_narrow(address).await;
     let mut request = format!("GET {}?token={token} HTTP/1.1\r\nhost: x\r\n", way.path());
     if way == Way::Socket {
         request.push_str(&crate::support::Socket::handshake());
     } else {
         request.push_str("\r\n");
     }
-    stream.write_all(request.as_bytes()).await.unwrap();
-    stream
+    http.send(&request).await;
+    http
 }
 
 /// One of many: its events as they come, without a copy of what it has read.
 struct Listener {
-    stream: TcpStream,
-    unread: Vec<u8>,
+    http: Http,
     last: u64,
 }
 
 impl Listener {
     async fn connect(address: SocketAddr, token: String) -> Self {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request =
-            format!("GET /v1/inbox/sse?after=now&token={token} HTTP/1.1\r\nhost: x\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut listener = Self {
-            stream,
-            unread: Vec::new(),
-            last: 0,
-        };
-        while !listener.unread.ends_with(b"\n\n\r\n") {
-            listener.more().await;
-        }
-        listener.unread.clear();
-        listener
-    }
-
-    async fn more(&mut self) {
-        let mut piece = [0; 4096];
-        let read = timeout(2 * PATIENCE, self.stream.read(&mut piece)).await;
-        let length = read.expect("in time").unwrap();
-        assert!(length > 0, "the server has ended it");
-        self.unread.extend_from_slice(&piece[..length]);
+        let mut http = Http::connect(address).await;
+        http.patience = Some(2 * PATIENCE);
+        let path = format!("/v1/inbox/sse?after=now&token={token}");
+        http.send(&request("GET", &path, &[], "")).await;
+        assert_eq!(http.head().await.status, 200);
+        let greeting = http.take(chunk).await;
+        assert!(greeting.ends_with(b"\n\n"));
+        Self { http, last: 0 }
     }
 
     /// Reads until a number, each once and in order; how late each was.
     async fn read_to(mut self, last: u64) -> (Self, Vec<Duration>) {
         let mut late = Vec::new();
         while self.last < last {
-            self.more().await;
-            while let Some(end) = self.unread.windows(4).position(|four| four == b"}\n\n\r") {
-                let block: Vec<u8> = self.unread.drain(..end + 4).collect();
-                let block = String::from_utf8(block).unwrap();
-                let Some((_, data)) = block.split_once("data: ") else {
+            let events = String::from_utf8(self.http.take(chunk).await).unwrap();
+            // There may be more than one in a chunk.
+            for event in events.split_terminator("\n\n") {
+                let Some((_, data)) = event.split_once("\ndata: ") else {
                     continue;
                 };
-                // There may be more than one in a chunk.
-                for data in std::iter::once(data).flat_map(|data| data.split("\ndata: ")) {
-                    let message: Value = serde_json::Deserializer::from_str(data)
-                        .into_iter()
-                        .next()
-                        .unwrap()
-                        .unwrap();
-                    assert_eq!(message["body"]["number"], self.last + 1);
-                    self.last += 1;
-                    let sent = message["body"]["at_us"].as_u64().unwrap();
-                    late.push(Duration::from_micros(now_us().saturating_sub(sent)));
-                }
+                let message: Value = serde_json::from_str(data).unwrap();
+                assert_eq!(message["body"]["number"], self.last + 1);
+                self.last += 1;
+                let sent = message["body"]["at_us"].as_u64().unwrap();
+                late.push(Duration::from_micros(now_us().saturating_sub(sent)));
             }
         }
         (self, late)
@@ -235,12 +209,12 @@ async fn who_does_not_read_is_cut_and_goes_on_from_his_cursor() {
     }
     let (alive, count) = alive.await.unwrap();
     assert_eq!(count, LONG_ONES, "another device of the same user");
-    for (way, stream) in deaf {
+    for (way, http) in deaf {
         let left = u64::from(way == Way::Sse);
         server.wait_held(way.name(), left).await;
         assert!(begin.elapsed() >= PATIENT);
         // What had arrived before counts, and nothing is missing after it.
-        let (cursor, got) = read_what_came(way, stream).await;
+        let (cursor, got) = read_what_came(way, http).await;
         assert!(
             got.len() < LONG_ONES,
             "{way:?} was cut behind {}",
@@ -267,8 +241,7 @@ async fn who_does_not_read_is_cut_and_goes_on_from_his_cursor() {
 }
 
 /// Reads a connection that the server has cut to its end: what is complete, and the cursor behind it.
-async fn read_what_came(way: Way, stream: TcpStream) -> (String, Vec<Message>) {
-    let mut http = Http::over(stream);
+async fn read_what_came(way: Way, mut http: Http) -> (String, Vec<Message>) {
     let Some(head) = http.head_if_any().await else {
         return ("0".to_owned(), Vec::new());
     };

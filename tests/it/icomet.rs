@@ -11,11 +11,8 @@ use std::time::Duration;
 
 use halley::config::IcometRules;
 use halley::http::Parts;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use crate::support::{KEY, PATIENCE, TestServer};
+use crate::support::{Http, KEY, Reply, TestServer, chunk, part, upto};
 
 /// A server that speaks icomet's protocol, and keeps quiet for longer than a test.
 async fn server(rules: IcometRules) -> TestServer {
@@ -36,20 +33,17 @@ async fn server_with(rules: IcometRules, change: impl FnOnce(&mut Parts)) -> Tes
 
 /// A connection on which all bytes are looked at.
 struct Wire {
-    stream: TcpStream,
-    unread: Vec<u8>,
+    http: Http,
 }
 
 impl Wire {
     async fn connect(address: SocketAddr) -> Self {
-        Self {
-            stream: TcpStream::connect(address).await.unwrap(),
-            unread: Vec::new(),
-        }
+        let http = Http::connect(address).await;
+        Self { http }
     }
 
     async fn send(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).await.unwrap();
+        self.http.send(text).await;
     }
 
     /// `GET` and a path, as the simplest of clients does.
@@ -61,75 +55,52 @@ impl Wire {
 
     /// A head, without its date, and the body that it says is there.
     async fn reply(&mut self) -> (String, String) {
-        let head = self.head().await;
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .map_or(0, |length| length.parse().unwrap());
-        let body = self.take(length).await;
-        (head, body)
+        let reply = self.http.head().await;
+        let body = self.take(reply.length()).await;
+        (dateless(&reply), body)
     }
 
     async fn head(&mut self) -> String {
-        let head = self.until("\r\n\r\n").await;
-        let lines = head.trim_end().split("\r\n");
-        let lines: Vec<_> = lines.filter(|line| !line.starts_with("date: ")).collect();
-        assert_eq!(lines.len() + 1, head.trim_end().split("\r\n").count());
-        lines.join("\n")
+        dateless(&self.http.head().await)
+    }
+
+    async fn take(&mut self, length: usize) -> String {
+        text(self.http.take(part(length)).await)
     }
 
     /// Everything up to a text, and the text.
     async fn until(&mut self, end: &str) -> String {
-        loop {
-            let found = self
-                .unread
-                .windows(end.len())
-                .position(|part| part == end.as_bytes());
-            if let Some(at) = found {
-                let taken = self.unread.drain(..at + end.len()).collect();
-                return String::from_utf8(taken).unwrap();
-            }
-            assert!(self.more().await, "ended before {end:?}");
-        }
-    }
-
-    async fn take(&mut self, length: usize) -> String {
-        while self.unread.len() < length {
-            assert!(self.more().await, "ended within a body");
-        }
-        String::from_utf8(self.unread.drain(..length).collect()).unwrap()
+        text(self.http.take(upto(end.as_bytes())).await)
     }
 
     /// One chunk of a reply in chunks.
     async fn chunk(&mut self) -> String {
-        let length = self.until("\r\n").await;
-        let length = usize::from_str_radix(length.trim_end(), 16).unwrap();
-        let text = self.take(length).await;
-        assert_eq!(self.take(2).await, "\r\n");
-        text
+        text(self.http.take(chunk).await)
     }
 
     /// All that comes until the server ends the connection.
     async fn rest(&mut self) -> String {
-        while self.more().await {}
-        String::from_utf8(std::mem::take(&mut self.unread)).unwrap()
+        text(self.http.rest().await)
     }
 
     /// Nothing comes for a while.
     async fn silent(&mut self) {
-        assert_eq!(self.unread, b"");
-        let mut byte = [0];
-        let read = timeout(Duration::from_millis(60), self.stream.peek(&mut byte));
-        assert!(read.await.is_err(), "something came");
+        assert_eq!(self.http.unread, b"");
+        let came = self.http.ready_within(Duration::from_millis(60)).await;
+        assert!(!came, "something came");
     }
+}
 
-    async fn more(&mut self) -> bool {
-        let mut piece = vec![0; 16 * 1024];
-        let read = timeout(PATIENCE, self.stream.read(&mut piece));
-        let length = read.await.expect("the server answers in time").unwrap_or(0);
-        self.unread.extend_from_slice(&piece[..length]);
-        length > 0
-    }
+/// A head as it came, but its date, of which there is one.
+fn dateless(reply: &Reply) -> String {
+    let lines = reply.head.split("\r\n");
+    let (dates, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with("date: "));
+    assert_eq!(dates.len(), 1, "{reply:?}");
+    others.join("\n")
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
 }
 
 /// A client's request on a connection of its own.

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::checker::check_all;
-use crate::client::{Client, Receipt, Reply};
+use crate::client::{Client, Receipt};
+use crate::http::Reply;
 use crate::ledger::{Change, Draft, Ledger, Position, Target};
 use crate::load::{ANCHORS, GROUPS, USERS};
 use crate::random::Random;

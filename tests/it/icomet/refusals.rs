@@ -276,7 +276,7 @@ async fn wrong_names_callbacks_and_contents_say_what_is_right() {
         ))
         .await;
         // The server may answer before it has read all.
-        drop(tokio::io::AsyncWriteExt::write_all(&mut wire.stream, form.as_bytes()).await);
+        drop(tokio::io::AsyncWriteExt::write_all(&mut wire.http.stream, form.as_bytes()).await);
         assert!(wire.head().await.starts_with(&format!("HTTP/1.1 {code}")));
     }
     let (_, body) = front(&server, "/sub?cname=a").await;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::http::{Http, Reply};
+use super::http::{Http, Reply, chunk, head, part};
 use super::socket::{Frame, Socket};
 use crate::device::position;
 
@@ -168,20 +168,6 @@ impl Line {
     }
 }
 
-/// One chunk, if it is there wholly.
-fn chunk(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let end = bytes.windows(2).position(|two| two == b"\r\n")?;
-    let size = std::str::from_utf8(&bytes[..end]).unwrap();
-    assert!(
-        !size.starts_with(['+', '0']) || size == "0",
-        "a chunk of {size}"
-    );
-    let size = usize::from_str_radix(size, 16).unwrap();
-    let whole = bytes.get(end + 2..end + 4 + size)?;
-    assert!(whole.ends_with(b"\r\n"), "a chunk's end");
-    Some((whole[..size].to_vec(), end + 4 + size))
-}
-
 impl Reader {
     /// Opens it; a refusal comes as the reply. A poll is asked only by [`Self::next`].
     pub(crate) async fn open(
@@ -246,7 +232,7 @@ impl Reader {
     }
 
     fn over(way: Way, socket: Socket, ask: String, head: Option<&Reply>) -> Self {
-        let chunked = head.is_some_and(|head| head.header("transfer-encoding") == Some("chunked"));
+        let chunked = head.is_some_and(Reply::is_chunked);
         Self {
             way,
             line: Line {
@@ -370,19 +356,15 @@ impl Reader {
         }
         let ask = self.ask.clone() + "\r\n";
         self.line.http().send(&ask).await;
-        let head = |bytes: &[u8]| {
-            let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
-            let head = String::from_utf8(bytes[..end + 4].to_vec()).unwrap();
-            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-            let length = head.split_once("content-length: ").unwrap().1;
-            let length: usize = length.split_once("\r\n").unwrap().0.parse().unwrap();
-            Some((length, end + 4))
-        };
-        let Some(length) = self.line.take(head).await else {
+        let Some(reply) = self.line.take(head).await else {
             return Event::Cut;
         };
-        let body = |bytes: &[u8]| Some((bytes.get(..length)?.to_vec(), length));
-        match self.line.take(body).await {
+        assert_eq!(
+            (reply.version(), reply.status),
+            ("HTTP/1.1", 200),
+            "{reply:?}"
+        );
+        match self.line.take(part(reply.length())).await {
             Some(body) => Event::Page(page(&body)),
             None => Event::Cut,
         }
