@@ -61,6 +61,9 @@ enum Op {
     Open {
         user: u8,
     },
+    Close {
+        user: u8,
+    },
     Broadcast,
     Restart(Restart),
 }
@@ -88,6 +91,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => (group(), some(), some()).prop_map(|(group, add, remove)| Op::Change { group, add, remove }),
         1 => group().prop_map(|group| Op::Delete { group }),
         1 => user().prop_map(|user| Op::Open { user }),
+        1 => user().prop_map(|user| Op::Close { user }),
         3 => Just(Op::Broadcast),
         6 => (user(), 1..6usize).prop_map(|(user, limit)| Op::Read { user, limit }),
         1 => prop_oneof![Just(Restart::Clean), Just(Restart::Unmarked), Just(Restart::SledGone)]
@@ -193,6 +197,8 @@ struct Model {
     groups: BTreeMap<u8, ModelGroup>,
     keys: HashMap<String, (Receipt, String)>,
     channels: BTreeMap<u8, Vec<(Sequence, u64)>>,
+    /// How many numbers of a channel were forgotten.
+    forgotten: BTreeMap<u8, usize>,
 }
 
 impl Model {
@@ -226,6 +232,19 @@ impl Model {
         let group = self.groups.entry(ICOMET).or_default();
         group.alive = true;
         group.join(user, last);
+    }
+
+    /// The number that the next message would have had, if the channel was open.
+    fn close(&mut self, user: u8) -> Option<u64> {
+        let channel = self.channels.remove(&user)?;
+        let forgotten = self.forgotten.entry(user).or_default();
+        *forgotten += channel.len();
+        let next = u64::try_from(*forgotten).unwrap() + 1;
+        let last = self.last_of_group(ICOMET);
+        if let Some(group) = self.groups.get_mut(&ICOMET) {
+            group.leave(user, last);
+        }
+        Some(next)
     }
 
     /// A new message gets its numbers.
@@ -343,6 +362,10 @@ impl World {
             Op::Open { user: number } => {
                 self.hub.open_channel(&user(*number)).await.unwrap();
                 self.model.open(*number);
+            }
+            Op::Close { user: number } => {
+                let next = self.hub.close_channel(user(*number)).await.unwrap();
+                assert_eq!(next, self.model.close(*number));
             }
             Op::Broadcast => self.broadcast().await,
             Op::Read { user, limit } => drop(self.read(*user, *limit).await),
@@ -628,11 +651,15 @@ impl World {
     async fn check_channel(&self, number: u8) {
         let expected = self.model.channels.get(&number);
         let expected = expected.map_or(&[][..], Vec::as_slice);
-        let (mut found, mut from) = (Vec::new(), 1);
+        let forgotten = self.model.forgotten.get(&number).copied().unwrap_or(0);
+        let first = u64::try_from(forgotten).unwrap() + 1;
+        let (mut found, mut from) = (Vec::new(), first);
         loop {
-            let page = self.hub.channel_page(user(number), from, 3).await.unwrap();
+            // A client may still ask for what is forgotten.
+            let asked = if from == first { 1 } else { from };
+            let page = self.hub.channel_page(user(number), asked, 3).await.unwrap();
             let end: usize = page.next.try_into().unwrap();
-            assert_eq!(end, expected.len() + 1);
+            assert_eq!(end, forgotten + expected.len() + 1);
             if page.messages.is_empty() {
                 break;
             }

@@ -128,7 +128,7 @@ pub struct Options {
     #[arg(help_heading = "Network")]
     pub icomet_open: bool,
 
-    /// With icomet: most channels that are ever opened; beyond it new ones are refused, known ones go on
+    /// With icomet: most channels that may be open; beyond it new ones are refused, known ones go on
     // icomet's own default. A channel is for ever: about 100 bytes of disk and 1 KiB of memory, measured with 100,000.
     #[arg(
         long,

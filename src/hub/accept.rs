@@ -170,7 +170,7 @@ impl Outcome {
         match self {
             Self::Message(receipt) => Some(Ok(receipt)),
             Self::Refused(error) => Some(Err(error)),
-            Self::Group(_) | Self::Opened => None,
+            Self::Group(_) | Self::Opened | Self::Closed(_) => None,
         }
     }
 
@@ -178,7 +178,7 @@ impl Outcome {
         match self {
             Self::Group(receipt) => Some(Ok(receipt)),
             Self::Refused(error) => Some(Err(error)),
-            Self::Message(_) | Self::Opened => None,
+            Self::Message(_) | Self::Opened | Self::Closed(_) => None,
         }
     }
 }

@@ -130,12 +130,12 @@ impl ApplyStage {
             deliveries,
             changed,
             moved,
-            opened,
+            channels,
             writes,
             ..
         } = plan;
         self.inner.memberships.moved(changed, moved);
-        self.inner.channels.opened(opened);
+        self.inner.channels.changed(channels);
         self.inner.recent.took(&deliveries);
         let heads = self.state.applied.heads;
         self.inner.visible.raise(heads);

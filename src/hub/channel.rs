@@ -1,17 +1,20 @@
 //! Channels: gap-free numbers, from 1, of one user's incoming messages, for clients that count messages instead of
 //! keeping a cursor (icomet's). Numbering begins when the channel is opened, is part of applying, and never
-//! restarts. What a channel costs: one row more for each message and receiver, also of groups.
+//! restarts: a channel that was closed, and whose numbers are forgotten, goes on behind them. What a channel costs:
+//! one row more for each message and receiver, also of groups.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound as Edge;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tracing::warn;
 
+use super::plan::{ChannelChange, Outcome};
 use super::{Failure, Hub};
 use crate::error::Error;
-use crate::model::{Body, Draft, GroupName, Message, Receipt, Receiver, UserName};
+use crate::model::{Body, Draft, GroupName, Message, Position, Receipt, Receiver, UserName};
 use crate::store::{self, Command, View};
 
 /// Bytes of bodies in one part of a channel.
@@ -34,6 +37,8 @@ pub fn icomet_group() -> GroupName {
 pub struct ChannelPage {
     /// Messages with their numbers, which rise by one.
     pub messages: Vec<(u64, Arc<Message>)>,
+    /// The first number that is not forgotten.
+    pub first: u64,
     /// The number that the channel's next message will have.
     pub next: u64,
 }
@@ -51,14 +56,43 @@ pub(super) struct Channels {
 #[derive(Debug, Default)]
 struct Book {
     /// As in the view.
-    open: HashSet<UserName>,
+    open: BTreeSet<UserName>,
     /// Proposed, and by how many proposals: opening twice is opening once.
     opening: HashMap<UserName, usize>,
+    /// How many are in both: a proposal may stand behind one that opens the same, and behind its closing.
+    both: usize,
 }
 
 impl Book {
     fn len(&self) -> usize {
-        self.open.len() + self.opening.len()
+        self.open.len() + self.opening.len() - self.both
+    }
+
+    fn change(&mut self, change: ChannelChange) {
+        match change {
+            ChannelChange::Opened(user) => {
+                let also = self.opening.contains_key(&user);
+                let new = self.open.insert(user);
+                self.both += usize::from(also && new);
+            }
+            ChannelChange::Closed(user) => {
+                let also = self.opening.contains_key(&user);
+                let known = self.open.remove(&user);
+                self.both -= usize::from(also && known);
+            }
+        }
+    }
+
+    /// A proposal that opens a channel is over.
+    fn proposed(&mut self, user: UserName) {
+        let open = self.open.contains(&user);
+        if let MapEntry::Occupied(mut proposals) = self.opening.entry(user) {
+            *proposals.get_mut() -= 1;
+            if *proposals.get() == 0 {
+                proposals.remove();
+                self.both -= usize::from(open);
+            }
+        }
     }
 }
 
@@ -85,12 +119,7 @@ impl Drop for Opening {
         }
         let mut book = write(&self.book);
         for user in self.users.drain(..) {
-            if let MapEntry::Occupied(mut proposals) = book.opening.entry(user) {
-                *proposals.get_mut() -= 1;
-                if *proposals.get() == 0 {
-                    proposals.remove();
-                }
-            }
+            book.proposed(user);
         }
     }
 }
@@ -120,15 +149,17 @@ impl Channels {
         })
     }
 
-    /// Takes over what an entry opened. Before its proposals are answered, so that none is ever not counted.
-    pub(super) fn opened(&self, users: Vec<UserName>) {
-        if self.max == 0 || users.is_empty() {
+    /// Takes over what an entry opened and closed. Before its proposals are answered, so that none is ever not counted.
+    pub(super) fn changed(&self, changes: Vec<ChannelChange>) {
+        if self.max == 0 || changes.is_empty() {
             return;
         }
         let mut book = write(&self.book);
-        for user in users {
-            book.opening.remove(&user);
-            book.open.insert(user);
+        for change in changes {
+            if matches!(change, ChannelChange::Closed(_)) {
+                self.told.store(false, Ordering::Relaxed);
+            }
+            book.change(change);
         }
     }
 
@@ -200,6 +231,26 @@ impl Hub {
         Ok(true)
     }
 
+    /// Closes a user's channel and forgets its numbers; messages stay. The number that its next message would have had;
+    /// `None`: it was not open.
+    pub async fn close_channel(&self, user: UserName) -> Result<Option<u64>, Error> {
+        let none = self.0.channels.to_open([]);
+        let answer = self.0.propose(none, vec![Command::CloseChannel { user }])?;
+        let outcomes = answer.await.map_err(|_| Error::WritesRefused)??;
+        match outcomes.first() {
+            Some(Outcome::Closed(next)) => Ok(*next),
+            _ => Err(Error::WritesRefused),
+        }
+    }
+
+    /// The users whose channels are open, in the order of their names, after one of them, and at most so many.
+    pub fn open_channels(&self, after: Option<&UserName>, limit: usize) -> Vec<UserName> {
+        let book = read(&self.0.channels.book);
+        let from = after.map_or(Edge::Unbounded, Edge::Excluded);
+        let open = book.open.range((from, Edge::Unbounded));
+        open.take(limit).cloned().collect()
+    }
+
     /// Commits a draft for a user whose channel is open or is opened with it. `None`: there are as many as may be.
     pub async fn push_to_channel(&self, draft: Draft) -> Result<Option<Receipt>, Error> {
         let to = match &draft.to {
@@ -229,24 +280,17 @@ impl Hub {
             let Some(user) = view.user(&user)? else {
                 return Ok(ChannelPage {
                     messages: Vec::new(),
+                    first: 1,
                     next: 1,
                 });
             };
-            let next = view.last_of_channel(user, heads)? + 1;
-            let (mut messages, mut bytes) = (Vec::new(), 0);
-            for row in view.channel_from(user, from) {
-                if messages.len() >= limit || bytes >= PAGE_BYTES_MAX {
-                    break;
+            loop {
+                let page = page(view, user, from, limit, heads)?;
+                // Of what is forgotten meanwhile the rows go, and a part of them would look like the whole.
+                if page.first == first(view, user)? {
+                    return Ok::<_, Failure>(page);
                 }
-                let (number, sequence, id) = row?;
-                if number >= next {
-                    break;
-                }
-                let message = view.indexed(sequence, id)?;
-                bytes += message.body.as_bytes().len();
-                messages.push((number, Arc::new(message)));
             }
-            Ok::<_, Failure>(ChannelPage { messages, next })
         })
         .await
     }
@@ -267,6 +311,40 @@ impl Hub {
             None => Err(Error::WritesRefused),
         }
     }
+}
+
+/// The first number of a channel that is not forgotten.
+fn first(view: &View, user: u32) -> Result<u64, store::Error> {
+    Ok(view.forgotten(user)?.unwrap_or(0) + 1)
+}
+
+fn page(
+    view: &View,
+    user: u32,
+    from: u64,
+    limit: usize,
+    heads: Position,
+) -> Result<ChannelPage, store::Error> {
+    let first = first(view, user)?;
+    let next = view.last_of_channel(user, heads)? + 1;
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    for row in view.channel_from(user, from.max(first)) {
+        if messages.len() >= limit || bytes >= PAGE_BYTES_MAX {
+            break;
+        }
+        let (number, sequence, id) = row?;
+        if number >= next {
+            break;
+        }
+        let message = view.indexed(sequence, id)?;
+        bytes += message.body.as_bytes().len();
+        messages.push((number, Arc::new(message)));
+    }
+    Ok(ChannelPage {
+        messages,
+        first,
+        next,
+    })
 }
 
 #[cfg(test)]
@@ -461,6 +539,105 @@ mod tests {
         assert_eq!(numbers(&hub, "c", 0, 0).await.1, 7);
         assert_eq!(numbers(&hub, "d", 0, 0).await.1, 2);
         hub.close();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_closed_channel_makes_room_and_goes_on_behind_its_numbers_also_after_a_start_and_a_rebuild()
+     {
+        let data = tempfile::tempdir().unwrap();
+        let bob = || Receiver::User(user("bob"));
+        let hub = open(data.path(), 1);
+        assert_eq!(hub.close_channel(user("bob")).await, Ok(None));
+        for _ in 0..200 {
+            push(&hub, "ann", bob()).await;
+        }
+        hub.broadcast(Body::from(b"0".to_vec())).await.unwrap();
+        assert!(!fits(&hub, "cyd"));
+        assert_eq!(hub.open_channels(None, 9), [user("bob")]);
+        assert_eq!(hub.close_channel(user("bob")).await, Ok(Some(202)));
+        assert_eq!(hub.close_channel(user("bob")).await, Ok(None));
+        assert!(hub.open_channels(None, 9).is_empty() && fits(&hub, "cyd"));
+        assert_eq!(numbers(&hub, "bob", 1, 9).await, (String::new(), 202));
+        // All of it is still there, and of what comes now nothing has a number.
+        let broadcast = hub.broadcast(Body::from(b"0".to_vec()));
+        assert!(broadcast.await.unwrap().is_some());
+        let draft = Draft {
+            from: user("bob"),
+            to: Receiver::User(user("bob")),
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: true,
+        };
+        hub.push(vec![draft]).await.unwrap().remove(0).unwrap();
+        assert_eq!(numbers(&hub, "bob", 1, 9).await, (String::new(), 202));
+        assert_eq!(hub.open_channel(&user("bob")).await, Ok(true));
+        assert!(!fits(&hub, "cyd"));
+        push(&hub, "ann", bob()).await;
+        for start in 0..4 {
+            let hub = match start {
+                0 => hub.clone(),
+                _ => open(data.path(), 1),
+            };
+            for from in [0, 1, 64, 201, 202] {
+                let expected = ("202=d202".to_owned(), 203);
+                assert_eq!(numbers(&hub, "bob", from, 9).await, expected, "{from}");
+            }
+            assert!(!fits(&hub, "cyd"));
+            hub.close();
+            if start == 2 {
+                rebuild(data.path(), false, 8 << 20).unwrap();
+            }
+            let verified = verify(data.path(), 8 << 20, &mut |_, _| ()).unwrap();
+            assert_eq!(verified.view, Compared::Same);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn openings_closings_and_pushes_at_once_are_counted_exactly() {
+        const MAX: usize = 4;
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(data.path(), MAX);
+        let tasks: Vec<_> = (0..24_usize)
+            .map(|task| {
+                let hub = hub.clone();
+                tokio::spawn(async move {
+                    let mut last: HashMap<UserName, u64> = HashMap::new();
+                    for round in 0..40 {
+                        let name = format!("user-{}", (task + round) % 6);
+                        let to = Receiver::User(user(&name));
+                        match (task + round / 6) % 3 {
+                            0 => drop(hub.open_channel(&user(&name)).await.unwrap()),
+                            1 => push(&hub, "ann", to).await,
+                            _ => drop(hub.close_channel(user(&name)).await.unwrap()),
+                        }
+                        assert!(read(&hub.0.channels.book).len() <= MAX);
+                        assert!(hub.open_channels(None, 9).len() <= MAX);
+                        // No number comes again, and a page has no gap.
+                        let page = hub.channel_page(user(&name), 0, 99).await.unwrap();
+                        let numbers: Vec<_> = page.messages.iter().map(|m| m.0).collect();
+                        let all: Vec<_> = (page.first..page.next).collect();
+                        assert_eq!(numbers, all);
+                        let before = last.insert(user(&name), page.next);
+                        assert!(before <= Some(page.next));
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        // What a proposal holds is let go only behind its answer, at the latest with the last thread.
+        hub.close();
+        let open_now = hub.open_channels(None, 9);
+        {
+            let book = read(&hub.0.channels.book);
+            assert!(book.opening.is_empty() && book.both == 0, "{book:?}");
+        }
+        let hub = open(data.path(), MAX);
+        assert_eq!(hub.open_channels(None, 9), open_now);
+        hub.close();
+        let verified = verify(data.path(), 8 << 20, &mut |_, _| ()).unwrap();
+        assert_eq!(verified.view, Compared::Same);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,16 @@ pub(super) enum Outcome {
     Message(Receipt),
     Group(GroupReceipt),
     Opened,
+    /// The number that the channel's next message would have had; none where it was not open.
+    Closed(Option<u64>),
     Refused(Error),
+}
+
+/// What became of a user's channel.
+#[derive(Debug)]
+pub(super) enum ChannelChange {
+    Opened(UserName),
+    Closed(UserName),
 }
 
 /// A message and who may see it.
@@ -61,8 +70,8 @@ pub(super) struct Plan {
     /// Groups that were made, changed or deleted.
     pub(super) changed: Vec<Present>,
     pub(super) moved: Vec<Moved>,
-    /// Those whose channel was opened.
-    pub(super) opened: Vec<UserName>,
+    /// Channels that were opened or closed.
+    pub(super) channels: Vec<ChannelChange>,
     /// Ids taken of each sequence.
     pub(super) taken: Position,
 }
@@ -86,6 +95,7 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
         plan: Plan::default(),
     };
     planner.forget_expired();
+    planner.drop_numbers();
     for command in &entry.commands {
         let outcome = planner.command(command);
         planner.plan.outcomes.push(outcome);
@@ -123,6 +133,7 @@ impl Planner<'_> {
                 self.open_channel(user);
                 Ok(Outcome::Opened)
             }
+            Command::CloseChannel { user } => Ok(Outcome::Closed(self.close_channel(user))),
         };
         done.unwrap_or_else(Outcome::Refused)
     }
@@ -352,6 +363,10 @@ mod tests {
         Command::OpenChannel { user: user(name) }
     }
 
+    fn close_channel(name: &str) -> Command {
+        Command::CloseChannel { user: user(name) }
+    }
+
     fn to_all() -> Command {
         Command::Message(Draft {
             from: channel::icomet_user(),
@@ -462,11 +477,95 @@ mod tests {
 
     #[test]
     fn the_same_entries_give_the_same_whatever_is_kept_in_memory_or_half_written() {
-        assert_same(&entries());
-        assert_same(&entries_ahead());
+        for entries in [entries(), entries_ahead()] {
+            let folder = assert_same(&entries);
+            for (name, expected) in [
+                ("b", "1=d4 2=d8 3=g2"),
+                ("new", "1=d5 2=d6 3=g2 4=g4 5=g6"),
+                ("x", "1=g2 2=g3 3=d9"),
+                ("y", "1=g4 2=g6"),
+                ("z", "1=g5"),
+            ] {
+                assert_eq!(channel_rows(folder.path(), name), expected, "{name}");
+            }
+        }
     }
 
-    fn assert_same(entries: &[Entry]) {
+    /// The rows of a user's channel.
+    fn channel_rows(data: &Path, name: &str) -> String {
+        let (view, _) = open(data);
+        let number = view.user(&user(name)).unwrap().unwrap();
+        let row = |row: Result<_, _>| {
+            let (number, sequence, id) = row.unwrap();
+            let tag = match sequence {
+                Sequence::Direct => 'd',
+                Sequence::Group => 'g',
+            };
+            format!("{number}={tag}{id}")
+        };
+        let rows: Vec<_> = view.channel_from(number, 0).map(row).collect();
+        rows.join(" ")
+    }
+
+    #[test]
+    fn a_closed_channel_goes_on_behind_its_numbers_and_their_rows_go_bit_by_bit() {
+        let many = || (0..150).map(|_| direct("a", "b", None));
+        let hundred_and_fifty = [open_channel("b"), open_channel("e")];
+        let mut commands = vec![
+            vec![close_channel("b")],
+            hundred_and_fifty.into_iter().chain(many()).collect(),
+            vec![
+                open_channel("c"),
+                direct("a", "c", None),
+                close_channel("c"),
+                direct("a", "c", None),
+                open_channel("c"),
+                direct("a", "c", None),
+                close_channel("c"),
+                close_channel("c"),
+                open_channel("c"),
+            ],
+            vec![
+                close_channel("b"),
+                close_channel("e"),
+                direct("a", "b", None),
+                open_channel("b"),
+                direct("a", "b", None),
+                to_all(),
+            ],
+            vec![open_channel("e"), direct("a", "b", None)],
+            // Again, while rows of the first time are left.
+            vec![close_channel("b"), close_channel("b"), open_channel("b")],
+            vec![direct("a", "b", None), close_channel("nobody")],
+        ];
+        commands.extend((0..5).map(|_| vec![]));
+        commands.push(vec![direct("a", "e", None), direct("a", "c", None)]);
+        let entry = |(n, commands)| Entry {
+            proposer: 1,
+            n,
+            at_ms: n,
+            commands,
+        };
+        let entries: Vec<_> = (1..).zip(commands).map(entry).collect();
+        let left = |entries: &[Entry], name| {
+            let folder = assert_same(entries);
+            channel_rows(folder.path(), name).split_whitespace().count()
+        };
+        // Those of the entry that closes, and no more with each of the next.
+        assert_eq!(left(&entries[..4], "b"), 152);
+        assert_eq!(left(&entries[..5], "b"), 153 - 64);
+        let folder = assert_same(&entries);
+        for (name, expected) in [("b", "154=d157"), ("c", "3=g1 4=d159"), ("e", "1=d158")] {
+            assert_eq!(channel_rows(folder.path(), name), expected, "{name}");
+        }
+        let (view, state) = open(folder.path());
+        assert!(state.to_drop.is_empty(), "{state:?}");
+        let number = view.user(&user("b")).unwrap().unwrap();
+        assert_eq!(view.forgotten(number).unwrap(), Some(153));
+    }
+
+    /// The directory of the state that keeps nothing in memory.
+    fn assert_same(entries: &[Entry]) -> tempfile::TempDir {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (kept_view, mut kept) = open(one.path());
         kept.applied.log = LogId([1; 16]);
@@ -503,27 +602,7 @@ mod tests {
             assert_eq!(unread.writes.messages, plan.writes.messages);
         }
         assert_eq!(kept.applied.heads, bare.applied.heads);
-        let (view, _) = open(other.path());
-        for (name, expected) in [
-            ("b", "d4 d8 g2"),
-            ("new", "d5 d6 g2 g4 g6"),
-            ("x", "g2 g3 d9"),
-            ("y", "g4 g6"),
-            ("z", "g5"),
-        ] {
-            let number = view.user(&user(name)).unwrap().unwrap();
-            let mut found = Vec::new();
-            for (expected, row) in (1..).zip(view.channel_from(number, 0)) {
-                let (number, sequence, id) = row.unwrap();
-                assert_eq!(number, expected);
-                let tag = match sequence {
-                    Sequence::Direct => 'd',
-                    Sequence::Group => 'g',
-                };
-                found.push(format!("{tag}{id}"));
-            }
-            assert_eq!(found.join(" "), expected, "{name}");
-        }
+        other
     }
 
     #[test]

@@ -1,21 +1,31 @@
 //! Channels: the part of planning that numbers what is for one user without gaps, as icomet's clients want it.
 
 use super::channel::{ICOMET, icomet_group};
-use super::plan::Planner;
-use super::state::Members;
+use super::plan::{ChannelChange, Planner};
+use super::state::{Dropping, Members, NUMBERS_DROPPED};
 use crate::model::{GroupName, Sequence, UserName};
 use crate::store::{HistoryMode, channel, key};
 
 impl Planner<'_> {
-    /// Opens a user's channel, unless it is open, and adds the user to the group of broadcasts.
+    /// Opens a user's channel, unless it is open, and adds the user to the group of broadcasts. Numbers that were
+    /// forgotten are not given again: clients may still hold them, and would take others for theirs.
     pub(super) fn open_channel(&mut self, user: &UserName) {
         let number = self.number(user);
         if self.state.channels.contains_key(&number) {
             return;
         }
-        self.state.channels.insert(number, Some(0));
-        let row = channel::encode_opened(self.offset, user);
-        self.row(key::open_channel(number), row);
+        let forgotten = self.state.forgotten.get(&number).copied().flatten();
+        let last = forgotten.unwrap_or(0);
+        self.state.channels.insert(number, Some(last));
+        let (key, row) = (
+            key::open_channel(number),
+            channel::encode_opened(self.offset, user),
+        );
+        match forgotten {
+            None => self.row(key, row),
+            // There was such a row, perhaps in this very entry.
+            Some(_) => self.change(key, Some(row), false),
+        }
         let group = icomet_group();
         match self.state.groups.get_mut(&group) {
             None => self.make_group(&group, HistoryMode::Member),
@@ -26,7 +36,42 @@ impl Planner<'_> {
             Some(_) => {}
         }
         self.join(&group, std::slice::from_ref(user));
-        self.plan.opened.push(user.clone());
+        let opened = ChannelChange::Opened(user.clone());
+        self.plan.channels.push(opened);
+    }
+
+    /// Closes a user's channel, if it is open, and takes the user out of the group of broadcasts. What its next number
+    /// would have been.
+    pub(super) fn close_channel(&mut self, user: &UserName) -> Option<u64> {
+        let number = self.state.users.get(user).copied().flatten()?;
+        let last = self.state.channels.remove(&number)?;
+        let last = last.expect("the channels of an entry are looked up before it");
+        self.change(key::open_channel(number), None, true);
+        let before = self.state.forgotten.insert(number, Some(last)).flatten();
+        let forgotten = last.to_be_bytes().to_vec();
+        self.change(key::forgotten(number), Some(forgotten), before.is_some());
+        if before.unwrap_or(0) < last {
+            let new = self.state.to_drop.insert(number);
+            self.change(key::to_drop(number), Some(Vec::new()), !new);
+        }
+        self.leave(&icomet_group(), std::slice::from_ref(user));
+        let closed = ChannelChange::Closed(user.clone());
+        self.plan.channels.push(closed);
+        Some(last + 1)
+    }
+
+    /// Drops rows of forgotten numbers: some with each entry, as there may be too many for one.
+    pub(super) fn drop_numbers(&mut self) {
+        let Some(Dropping { user, keys }) = self.state.dropping.take() else {
+            return;
+        };
+        if keys.len() < NUMBERS_DROPPED {
+            self.state.to_drop.remove(&user);
+            self.change(key::to_drop(user), None, true);
+        }
+        for key in keys {
+            self.change(key, None, true);
+        }
     }
 
     /// Whether only backends may send to a group: all who have a channel are members of one, and could otherwise

@@ -180,7 +180,7 @@ impl Planner<'_> {
         Some(())
     }
 
-    fn leave(&mut self, name: &GroupName, leaving: &[UserName]) -> u64 {
+    pub(super) fn leave(&mut self, name: &GroupName, leaving: &[UserName]) -> u64 {
         leaving
             .iter()
             .map(|user| u64::from(self.leave_one(name, user).is_some()))

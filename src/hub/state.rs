@@ -2,7 +2,7 @@
 //! conversations and idempotency keys. After an entry it is exactly what a reading of the view would give.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use crate::model::{Draft, GroupName, Receipt, Receiver, UserName};
-use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyRow, View};
+use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyRow, View, key::Key};
 
 /// How long a retried push is known again, at least: 24 hours.
 pub(super) const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
@@ -18,6 +18,8 @@ pub(super) const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 const LOOKED_UP_MAX: usize = 200_000;
 /// Keys forgotten with each entry, besides two for each that it brings.
 const KEYS_FORGOTTEN: usize = 16;
+/// Rows of forgotten numbers that are dropped with each entry: a channel may have any number of them.
+pub(super) const NUMBERS_DROPPED: usize = 64;
 
 /// What readers share with the applier about a group.
 #[derive(Debug)]
@@ -81,8 +83,21 @@ pub(crate) struct State {
     pub(super) keys: HashMap<KeyHash, Option<Kept>>,
     /// All open channels, by user, and their last numbers once these were looked up.
     pub(super) channels: HashMap<u32, Option<u64>>,
+    /// The last forgotten numbers of channels that were closed; `None`: it never was.
+    pub(super) forgotten: HashMap<u32, Option<u64>>,
+    /// Whose channels have rows of forgotten numbers.
+    pub(super) to_drop: BTreeSet<u32>,
+    /// Rows to drop with the next entry.
+    pub(super) dropping: Option<Dropping>,
     /// Keys whose time is over, to forget with the next entry.
     pub(super) expired: Vec<(u64, KeyHash)>,
+}
+
+/// Rows of one channel that are dropped with an entry.
+#[derive(Debug)]
+pub(super) struct Dropping {
+    pub(super) user: u32,
+    pub(super) keys: Vec<Key>,
 }
 
 impl State {
@@ -95,6 +110,9 @@ impl State {
             conversations: HashMap::new(),
             keys: HashMap::new(),
             channels: HashMap::new(),
+            forgotten: HashMap::new(),
+            to_drop: BTreeSet::new(),
+            dropping: None,
             expired: Vec::new(),
         }
     }
@@ -151,15 +169,18 @@ impl State {
                 state.channels.insert(number, None);
             }
         }
+        state.to_drop = view.to_drop().collect::<Result<_, _>>()?;
         Ok(state)
     }
 
     /// Looks up what planning an entry needs. What an earlier, unfinished application of the same entry
     /// left in the view is not seen: numbers and ids beyond the mark do not count.
     pub(super) fn prepare(&mut self, view: &View, entry: &Entry) -> Result<(), Error> {
-        if self.users.len() + self.conversations.len() > LOOKED_UP_MAX {
+        let looked_up = self.users.len() + self.conversations.len() + self.forgotten.len();
+        if looked_up > LOOKED_UP_MAX {
             self.users.clear();
             self.conversations.clear();
+            self.forgotten.clear();
         }
         let mut keyed = 0;
         for command in &entry.commands {
@@ -182,8 +203,9 @@ impl State {
                 }
                 Command::SetGroup { members, .. } => self.prepare_users(view, members)?,
                 Command::ChangeMembers { add, .. } => self.prepare_users(view, add)?,
-                Command::OpenChannel { user } => {
+                Command::OpenChannel { user } | Command::CloseChannel { user } => {
                     self.prepare_users(view, slice::from_ref(user))?;
+                    self.prepare_forgotten(view, user)?;
                 }
                 Command::DeleteGroup { .. } => {}
             }
@@ -192,6 +214,10 @@ impl State {
         self.expired = view.keys_before(before, KEYS_FORGOTTEN + 2 * keyed)?;
         for (_, hash) in self.expired.clone() {
             self.prepare_key(view, hash)?;
+        }
+        if let Some(user) = self.to_drop.first().copied() {
+            let keys = view.forgotten_keys(user, NUMBERS_DROPPED)?;
+            self.dropping = Some(Dropping { user, keys });
         }
         Ok(())
     }
@@ -228,6 +254,15 @@ impl State {
     fn prepare_channel(&mut self, view: &View, user: u32) -> Result<(), Error> {
         if let Some(last @ None) = self.channels.get_mut(&user) {
             *last = Some(view.last_of_channel(user, self.applied.heads)?);
+        }
+        Ok(())
+    }
+
+    fn prepare_forgotten(&mut self, view: &View, user: &UserName) -> Result<(), Error> {
+        if let Some(number) = self.prepare_user(view, user)?
+            && let MapEntry::Vacant(vacant) = self.forgotten.entry(number)
+        {
+            vacant.insert(view.forgotten(number)?);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::plan::plan;
 use super::recover::check_view_end;
 use super::state::State;
 use crate::model::{Message, Position, Receiver, UserName};
-use crate::store::{Applied, Directory, Error, Follower, Trust, View, Writes};
+use crate::store::{Applied, Directory, Error, Follower, Trust, View, Writes, key};
 
 /// Keys known before it is worth looking for those whose time is over.
 const KEYS_MIN: usize = 4096;
@@ -44,12 +44,12 @@ pub fn verify(
 ) -> Result<Verified, Error> {
     let directory = Directory::open_to_read(data)?;
     // The end is only known at the end, so the view is compared in a second reading.
-    let applied = check_journal(&directory, progress)?;
+    let (applied, forgotten) = check_journal(&directory, progress)?;
     directory.check_end(applied.offset)?;
     let view = match directory.trust(applied.offset)? {
         _ if directory.read_only() => Compared::ReadOnly,
         Trust::Clean => {
-            compare(&directory, cache_bytes, applied)?;
+            compare(&directory, cache_bytes, applied, &forgotten)?;
             Compared::Same
         }
         Trust::Check => {
@@ -65,10 +65,13 @@ pub fn verify(
     })
 }
 
+/// The last forgotten number of each channel that was ever closed.
+type Forgotten = HashMap<u32, Option<u64>>;
+
 fn check_journal(
     directory: &Directory,
     progress: &mut dyn FnMut(u64, Position),
-) -> Result<Applied, Error> {
+) -> Result<(Applied, Forgotten), Error> {
     let mut replay = Replay::new(directory)?;
     let mut chains = Chains::default();
     while let Some(writes) = replay.next()? {
@@ -78,11 +81,16 @@ fn check_journal(
         let applied = replay.state.applied();
         progress(applied.offset, applied.heads);
     }
-    Ok(*replay.state.applied())
+    Ok((*replay.state.applied(), replay.state.forgotten))
 }
 
 /// Compares every message of the view with what the journal gives.
-fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), Error> {
+fn compare(
+    directory: &Directory,
+    cache_bytes: u64,
+    end: Applied,
+    forgotten: &Forgotten,
+) -> Result<(), Error> {
     let (view, applied) = View::open(directory, cache_bytes)?;
     if applied.offset != end.offset || applied.heads != end.heads {
         return Err(Error::View(
@@ -103,7 +111,7 @@ fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), 
         if let Some((key, _)) = writes
             .rows
             .iter()
-            .find(|(key, value)| !view.has(key, value))
+            .find(|(key, value)| !may_be_gone(key, forgotten) && !view.has(key, value))
         {
             return Err(Error::View(format!(
                 "a row of its index is missing: {key:02x?}"
@@ -112,6 +120,14 @@ fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), 
     }
     drop(view);
     directory.close(end.offset)
+}
+
+/// Whether a row is of a channel that was closed after it was written.
+fn may_be_gone(key: &[u8], forgotten: &Forgotten) -> bool {
+    key::in_channel(key).is_some_and(|(user, number)| {
+        let last = forgotten.get(&user).copied().flatten();
+        last.is_some_and(|last| number <= last)
+    })
 }
 
 /// Plans the journal from its beginning, without a view: what planning needs to know is in memory.

@@ -3,7 +3,7 @@
 use std::ops::Bound as Edge;
 
 use super::error::Error;
-use super::key;
+use super::key::{self, Key};
 use super::view::View;
 use crate::model::{Position, Sequence, UserName};
 
@@ -73,15 +73,44 @@ impl View {
         })
     }
 
-    /// The last number of a channel up to both heads, which must be those of one entry; 0 without one.
+    /// The last number of a channel up to both heads, which must be those of one entry; 0 without one. Those that are
+    /// forgotten count.
     pub(crate) fn last_of_channel(&self, user: u32, heads: Position) -> Result<u64, Error> {
-        for row in self.channel_from(user, 0).rev() {
+        let forgotten = self.forgotten(user)?.unwrap_or(0);
+        for row in self.channel_from(user, forgotten + 1).rev() {
             let (number, sequence, id) = row?;
             if id <= heads.of(sequence) {
                 return Ok(number);
             }
         }
-        Ok(0)
+        Ok(forgotten)
+    }
+
+    /// The last number of a channel that is forgotten, if it was ever closed.
+    pub(crate) fn forgotten(&self, user: u32) -> Result<Option<u64>, Error> {
+        let Some(row) = self.index.get(key::forgotten(user))? else {
+            return Ok(None);
+        };
+        let number = row.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+        let cut = || Error::View("what is forgotten of a channel is not readable".into());
+        number.map(Some).ok_or_else(cut)
+    }
+
+    /// The users whose channels have rows of forgotten numbers.
+    pub(crate) fn to_drop(&self) -> impl Iterator<Item = Result<u32, Error>> + use<> {
+        self.index.scan_prefix(b"F").map(|row| {
+            let number = key::first_number(&row?.0);
+            number.ok_or_else(|| Error::View("a key of a channel is cut".into()))
+        })
+    }
+
+    /// Keys of forgotten numbers of a channel, at most `limit`.
+    pub(crate) fn forgotten_keys(&self, user: u32, limit: usize) -> Result<Vec<Key>, Error> {
+        let prefix = key::channel(user);
+        let last = self.forgotten(user)?.unwrap_or(0);
+        let range = key::with_id(&prefix, 0)..=key::with_id(&prefix, last);
+        let rows = self.index.range(range).take(limit);
+        rows.map(|row| Ok(row?.0.to_vec())).collect()
     }
 }
 

@@ -48,6 +48,11 @@ pub enum Command {
         /// Whose channel.
         user: UserName,
     },
+    /// They get none any more, and those that there are are forgotten. Opened again, the numbers go on behind them.
+    CloseChannel {
+        /// Whose channel.
+        user: UserName,
+    },
 }
 
 impl Command {
@@ -58,7 +63,7 @@ impl Command {
             Self::Message(draft) => draft.body.as_bytes().len(),
             Self::SetGroup { members, .. } => members.len() * NAME,
             Self::ChangeMembers { add, remove, .. } => (add.len() + remove.len()) * NAME,
-            Self::DeleteGroup { .. } | Self::OpenChannel { .. } => 0,
+            Self::DeleteGroup { .. } | Self::OpenChannel { .. } | Self::CloseChannel { .. } => 0,
         }
     }
 }

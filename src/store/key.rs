@@ -15,6 +15,8 @@
 //! | | `x` at 8, hash 8 | hash 16: the key to forget when its time is over |
 //! | | `o` user 4 | offset 8 of the entry that opened the user's channel, name |
 //! | | `C` user 4, number 8 | `d` or `g`, id 8: the message with this number in the channel |
+//! | | `f` user 4 | number 8: the user's channel was closed, and its numbers up to this one are forgotten |
+//! | | `F` user 4 | nothing: some of their rows are still there |
 //! | default | `applied` | version 1, the mark: what has been applied |
 //! | | `next-direct`, `next-group` | 8: the counters of the sequences |
 //! | | `r` offset 8, number 4 | changes of an entry to do once its mark is set |
@@ -135,6 +137,26 @@ pub(crate) fn open_channel(user: u32) -> Key {
 /// The prefix of the numbers of a channel.
 pub(crate) fn channel(user: u32) -> Key {
     [&b"C"[..], &user.to_be_bytes()].concat()
+}
+
+/// The last number of a user's channel that is forgotten.
+pub(crate) fn forgotten(user: u32) -> Key {
+    [&b"f"[..], &user.to_be_bytes()].concat()
+}
+
+/// Is there as long as there are rows of forgotten numbers.
+pub(crate) fn to_drop(user: u32) -> Key {
+    [&b"F"[..], &user.to_be_bytes()].concat()
+}
+
+/// The user and the number of a row of a channel; 0 for the row that says that it is open.
+pub(crate) fn in_channel(key: &[u8]) -> Option<(u32, u64)> {
+    let number = match key.first()? {
+        b'o' => 0,
+        b'C' => last_id(key)?,
+        _ => return None,
+    };
+    Some((first_number(key)?, number))
 }
 
 pub(crate) const APPLIED: &[u8] = b"applied";

@@ -1,5 +1,6 @@
 //! icomet's numbers over kills, stops and rebuilds: a number that a client has seen is that message for ever.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::thread;
@@ -106,6 +107,86 @@ fn numbers_outlive_kills_stops_and_rebuilds() {
                 assert_eq!(times, 1, "{channel} {content}");
             }
             *known = found;
+        }
+    }
+    assert!(process.terminate().success());
+    let verified = halley(&[OsStr::new("verify"), OsStr::new("--data"), data.as_os_str()]);
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+/// What a channel holds, by number. With the number that comes next.
+fn held(process: &Process, channel: &str) -> (BTreeMap<u64, String>, u64) {
+    let signed = process.admin().get(&format!("/sign?cname={channel}"));
+    let signed = signed.unwrap().expect(200).json();
+    let mut client = process.user(signed["token"].as_str().unwrap());
+    let next = client.get(&format!("/sub?cname={channel}"));
+    let next = next.unwrap().expect(200).json()["seq"].as_u64().unwrap();
+    let (mut found, mut wanted) = (BTreeMap::new(), 1);
+    while signed["seq"] != next && wanted < next {
+        let reply = client.get(&format!("/sub?cname={channel}&seq={wanted}"));
+        for object in reply.unwrap().expect(200).json().as_array().unwrap() {
+            let number = object["seq"].as_u64().unwrap();
+            assert!(
+                number == wanted || found.is_empty(),
+                "a gap before {object}"
+            );
+            let content = object["content"].as_str().unwrap().to_owned();
+            found.insert(number, content);
+            wanted = number + 1;
+        }
+    }
+    (found, next)
+}
+
+#[test]
+fn forgotten_numbers_do_not_come_again_after_kills_stops_and_rebuilds() {
+    let mut rng = Random::from_environment("icomet-forget");
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let launch = Launch::new(&data).env("HALLEY_ICOMET", "true");
+    let mut process = launch.start();
+    let mut known: [BTreeMap<u64, String>; 2] = Default::default();
+    for round in 0..rounds(8) {
+        thread::scope(|scope| {
+            let server = &process;
+            for writer in 0..2 {
+                scope.spawn(move || push(server, round, writer));
+            }
+            scope.spawn(move || {
+                let mut client = server.admin();
+                let forget = |channel| format!("/close?cname={channel}&forget=1");
+                let mut paths = CHANNELS.iter().cycle().map(forget);
+                while client.get(&paths.next().unwrap()).is_ok() {
+                    pause(Duration::from_millis(5));
+                }
+            });
+            pause(rng.millis(300));
+            process.signal(if rng.percent(75) {
+                Signal::KILL
+            } else {
+                Signal::TERM
+            });
+        });
+        process.kill9();
+        if rng.percent(40) {
+            fs::remove_dir_all(data.join("sled")).unwrap();
+        }
+        process = launch.start();
+        for (channel, known) in CHANNELS.iter().zip(&mut known) {
+            let (found, next) = held(&process, channel);
+            let last = known.last_key_value().map_or(0, |(number, _)| *number);
+            assert!(last < next, "{channel}: {last} is to come again");
+            for (number, content) in found {
+                let before = known.insert(number, content.clone());
+                assert!(before.is_none_or(|before| before == content), "{channel}");
+            }
+            // What was seen is of one time, whatever was forgotten since.
+            let contents: BTreeSet<_> = known.values().collect();
+            assert_eq!(
+                contents.len(),
+                known.len(),
+                "{channel}: one has two numbers"
+            );
         }
     }
     assert!(process.terminate().success());

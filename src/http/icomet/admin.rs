@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use warp::http::StatusCode;
 
+use super::live::Live;
 use super::params::Params;
 use super::said;
 use super::text::{call as called, page, quoted};
@@ -27,6 +28,8 @@ const TOKEN_S: u64 = 86_400;
 const FORM_BYTES: usize = 16 * 1024;
 /// `%22` for `"`: encoded, a byte is at most three.
 const ENCODED: usize = 3;
+/// Channels that are looked at for one list of those that are not in use.
+const IDLE_LOOKED_AT: usize = 1000;
 /// icomet's clients begin so many messages back at most.
 const BACK_MAX: u64 = 10;
 
@@ -140,8 +143,9 @@ pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
         return Ok(too_many_channels());
     }
     let expires = live.signed(&user, params.number("expires"));
-    let next = next(app, &user).await?;
-    let seq = next.saturating_sub(BACK_MAX).max(live.first(&user));
+    let held = app.hub.channel_page(user.clone(), 1, 0).await?;
+    let back = held.next.saturating_sub(BACK_MAX);
+    let seq = back.max(held.first).max(live.first(&user));
     let json = format!(
         "{{\"type\":\"sign\",\"cname\":{},\"seq\":{seq},\"token\":{},\"expires\":{},\"sub_timeout\":{}}}",
         quoted(user.as_str()),
@@ -180,11 +184,18 @@ async fn next(app: &App, user: &UserName) -> Result<u64, Refusal> {
     Ok(app.hub.channel_page(user.clone(), 1, 0).await?.next)
 }
 
-/// Ends the requests that wait for a channel.
+/// Ends the requests that wait for a channel; with `forget=1` also the channel, which then takes no place.
 pub(super) async fn close(mut call: Call) -> Result<Reply, Refusal> {
-    let user = asked(&mut call).await?.channel()?;
-    let next = next(&call.app, &user).await?;
+    let params = asked(&mut call).await?;
+    let (user, forget) = (params.channel()?, params.flag("forget")?);
     let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    if forget {
+        // Before the requests end: who waits for what is closed finds that out, whoever of two is first.
+        let next = call.app.hub.close_channel(user.clone()).await?;
+        live.close(&user);
+        return Ok(numbered(next.is_some(), &user, next.unwrap_or(1)));
+    }
+    let next = next(&call.app, &user).await?;
     Ok(numbered(live.close(&user), &user, next))
 }
 
@@ -208,10 +219,13 @@ fn numbered(used: bool, user: &UserName, next: u64) -> Reply {
     }
 }
 
-/// How many channels are in use, or how many requests wait for one.
+/// How many channels are in use, or how many requests wait for one; with `idle=1` which are open and not in use.
 pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
     let params = asked(&mut call).await?;
     let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    if params.flag("idle")? {
+        return Ok(said(HTML, idle(&call.app, live, params.after()?.as_ref())));
+    }
     if params.get("cname").is_empty() {
         let (channels, subscribers) = live.counts();
         let json = format!(
@@ -226,6 +240,17 @@ pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
         page(&name)
     );
     Ok(said(HTML, json))
+}
+
+/// Part of the open channels that are not in use, and after which of them to go on.
+fn idle(app: &App, live: &Live, after: Option<&UserName>) -> String {
+    let open = app.hub.open_channels(after, IDLE_LOOKED_AT);
+    let more = open.last().filter(|_| open.len() == IDLE_LOOKED_AT);
+    let next = more.map_or("null".to_owned(), |last| quoted(last.as_str()));
+    let idle = open.iter().filter(|user| !live.contains(user));
+    let idle: Vec<_> = idle.map(|user| quoted(user.as_str())).collect();
+    let json = format!("{{\"idle\": [{}], \"next\": {next}}}\n", idle.join(", "));
+    page(&json)
 }
 
 /// Whether a channel is in use.

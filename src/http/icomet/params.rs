@@ -79,6 +79,23 @@ impl Params {
         Ok(UserName::parse(self.get("cname"))?)
     }
 
+    /// Whether this is asked for, by `1`.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        match self.get(name) {
+            "" | "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err(Refusal::BadQuery(format!("`{name}` must be 0 or 1"))),
+        }
+    }
+
+    /// The channel behind which a list goes on.
+    pub(super) fn after(&self) -> Result<Option<UserName>, Refusal> {
+        match self.get("after") {
+            "" => Ok(None),
+            name => Ok(Some(UserName::parse(name)?)),
+        }
+    }
+
     /// The function to call with the reply, if there is to be one.
     pub(super) fn callback(&self) -> Result<Option<Callback>, Refusal> {
         match self.get("cb") {

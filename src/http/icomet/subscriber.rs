@@ -140,7 +140,12 @@ impl Subscriber {
         }
         let noop = Instant::now() + jittered(app.timeouts.noop);
         loop {
-            let (json, count) = match self.event(line, shutdown, noop).await {
+            let event = if self.is_closed(app) {
+                Event::Closed
+            } else {
+                self.event(line, shutdown, noop).await
+            };
+            let (json, count) = match event {
                 Event::Message => {
                     let (objects, count) = Box::pin(self.read(app, 1)).await?;
                     match objects.as_slice() {
@@ -230,9 +235,14 @@ impl Subscriber {
         }
     }
 
+    /// Whether the backend has closed the channel, also just before this request was there to be ended.
+    fn is_closed(&self, app: &App) -> bool {
+        self.subscribed.is_closed() || !app.hub.has_channel(&self.user)
+    }
+
     /// Why it is to end, whatever else there is to say.
-    fn due(&self, shutdown: &watch::Receiver<bool>) -> Option<Event> {
-        if self.subscribed.is_closed() {
+    fn due(&self, app: &App, shutdown: &watch::Receiver<bool>) -> Option<Event> {
+        if self.is_closed(app) {
             Some(Event::Closed)
         } else if *shutdown.borrow() || self.feed.closing() {
             Some(Event::Stopping)
@@ -296,7 +306,7 @@ impl Subscriber {
                 return Ok(Ended::Gone);
             }
             app.delivered(count);
-            let event = match self.due(shutdown) {
+            let event = match self.due(app, shutdown) {
                 // There may be more.
                 None if count > 0 => Event::Message,
                 None => self.event(line, shutdown, noop).await,

@@ -1,9 +1,11 @@
 //! The most channels there may be: new ones are refused in icomet's words, and all else goes on.
 
+use futures_util::future::join_all;
 use halley::config::IcometRules::{Open, Strict};
-use serde_json::json;
+use halley::model::UserName;
+use serde_json::{Value, json};
 
-use super::{Wire, back, front, keyed, push, server_with, waiting};
+use super::{Wire, back, front, held, keyed, push, server_with, waiting};
 use crate::device::inbox;
 use crate::support::{PATIENCE, Reply, Socket, TestServer};
 
@@ -178,6 +180,164 @@ async fn without_tokens_new_channels_are_opened_at_a_rate_and_known_ones_go_on()
             .1
             .contains("next_seq")
     );
+}
+
+#[tokio::test]
+async fn a_forgotten_channel_makes_room_and_an_old_number_gets_all_that_comes_later() {
+    let server = server(Open, 2).await;
+    let full = |body: &str| body.contains("Too many channels");
+    for n in 1..=3 {
+        push(&server, "a", &format!("old{n}")).await;
+    }
+    push(&server, "b", "x").await;
+    // A plain close ends the requests alone.
+    for (path, room) in [
+        ("/close?cname=a&forget=0", false),
+        ("/close?cname=a&forget=1", true),
+    ] {
+        let mut poll = held(&server, "a", "/sub?cname=a&seq=4").await;
+        let mut lines = held(&server, "a", "/stream?cname=a&seq=4").await;
+        assert_eq!(back(&server, path).await.1, "ok 4\n");
+        let close = "{\"type\":\"close\",\"cname\":\"a\",\"seq\":4,\"content\":\"\"}\n";
+        assert_eq!(poll.reply().await.1, close);
+        lines.head().await;
+        assert_eq!(lines.chunk().await, close);
+        let (_, body) = front(&server, "/sub?cname=c").await;
+        assert_eq!(!full(&body), room, "{path}: {body}");
+    }
+    let (head, body) = back(&server, "/close?cname=a&forget=1").await;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    assert_eq!(body, "channel[a] not connected\n");
+    let (head, _) = back(&server, "/close?cname=a&forget=yes").await;
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert!(full(&front(&server, "/sub?cname=a&seq=4").await.1));
+    assert_eq!(inbox(&server, "a").await.len(), 3, "messages stay");
+
+    // One without a client is forgotten as well; whom the backend writes to has a channel again.
+    assert_eq!(back(&server, "/close?cname=b&forget=1").await.1, "ok 2\n");
+    push(&server, "a", "new").await;
+    let new = "[{\"type\":\"data\",\"cname\":\"a\",\"seq\":4,\"content\":\"new\"}]\n";
+    for seq in 1..=4 {
+        let path = format!("/sub?cname=a&seq={seq}");
+        assert_eq!(front(&server, &path).await.1, new, "{seq}");
+    }
+    for path in ["/sub?cname=a", "/sub?cname=a&seq=9"] {
+        let (_, body) = front(&server, path).await;
+        assert!(body.contains("\"next_seq\",\"cname\":\"a\",\"seq\":5"));
+    }
+    assert!(
+        back(&server, "/sign?cname=a")
+            .await
+            .1
+            .contains("\"seq\":4,")
+    );
+}
+
+#[tokio::test]
+async fn who_waits_for_a_channel_that_is_gone_is_told_with_the_next_message() {
+    let server = server(Open, 9).await;
+    push(&server, "a", "old").await;
+    for by_user in [true, false] {
+        let mut wait = held(&server, "a", "/sub?cname=a&seq=2").await;
+        // As when the backend has gone before the requests were ended.
+        let name = UserName::parse("a").unwrap();
+        assert_eq!(server.hub.close_channel(name).await, Ok(Some(2)));
+        let kind = if by_user {
+            let path = "/v1/direct/a/messages";
+            let sent = server.as_user("ann", "POST", path, "{\"body\":1}").await;
+            assert_eq!(sent.status, 201);
+            "{\"type\":\"close\",\"cname\":\"a\",\"seq\":2,"
+        } else {
+            push(&server, "a", "new").await;
+            "{\"type\":\"data\",\"cname\":\"a\",\"seq\":2,"
+        };
+        let (_, body) = wait.reply().await;
+        assert!(body.starts_with(kind), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn channels_that_nobody_uses_are_listed_in_pages() {
+    let server = server(Strict, 9000).await;
+    let names: Vec<_> = (0..1003).map(|n| format!("user-{n:04}")).collect();
+    // Those who join a group get a channel.
+    for names in names.chunks(500) {
+        let members = json!({ "members": names }).to_string();
+        let set = server.as_admin("PUT", "/v1/groups/team", &members).await;
+        assert!(set.status < 300, "{set:?}");
+    }
+    let token = TestServer::token("user-0500");
+    let path = format!("/sub?cname=user-0500&seq=1&token={token}");
+    let _waits = held(&server, "user-0500", &path).await;
+    let mut idle = names.clone();
+    idle.remove(500);
+    let first = json!({ "idle": idle[..999], "next": "user-0999" });
+    let second = json!({ "idle": idle[999..], "next": null });
+    for (path, page) in [
+        ("/info?idle=1", &first),
+        ("/info?idle=1&after=user-0999", &second),
+    ] {
+        let body = keyed(&server, path).await;
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), *page);
+    }
+    assert_eq!(
+        keyed(&server, "/close?cname=user-1001&forget=1").await,
+        "ok 1\n"
+    );
+    let body = keyed(&server, "/info?idle=1&after=user-1000").await;
+    assert_eq!(body, "{\"idle\": [\"user-1002\"], \"next\": null}\n");
+}
+
+/// Whoever is first, a client that comes back with its number gets the last message, and waits for none in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_back_while_channels_are_forgotten_and_opened_misses_nothing_and_never_waits_in_silence()
+ {
+    const CLIENTS: usize = 12;
+    let server = server(Open, 1).await;
+    let follow = async |mut wire: Wire| {
+        let mut seq = 1;
+        loop {
+            let (_, body) = wire.get(&format!("/sub?cname=a&seq={seq}")).await;
+            let objects = match serde_json::from_str(&body).unwrap() {
+                Value::Array(objects) => objects,
+                object => vec![object],
+            };
+            for object in objects {
+                let number = object["seq"].as_u64().unwrap();
+                match object["type"].as_str().unwrap() {
+                    "close" => assert!(seq <= number, "{object} for {seq}"),
+                    "data" => {
+                        assert!(seq <= number, "{object} for {seq}");
+                        seq = number + 1;
+                    }
+                    other => panic!("{other}: {object} for {seq}"),
+                }
+                if object["content"] == "end" {
+                    return;
+                }
+            }
+        }
+    };
+    let mut wires = Vec::new();
+    for _ in 0..CLIENTS {
+        wires.push(Wire::connect(server.client).await);
+    }
+    let backend = async {
+        let (mut pushing, mut closing) = (
+            Wire::connect(server.admin).await,
+            Wire::connect(server.admin).await,
+        );
+        for n in 0..100 {
+            let push = format!("/push?cname=a&content={n}");
+            let (pushed, closed) =
+                tokio::join!(pushing.get(&push), closing.get("/close?cname=a&forget=1"));
+            assert_eq!(pushed.1, "{\"type\":\"ok\"}\n");
+            assert!(closed.1.starts_with("ok ") || closed.1.contains("not connected"));
+        }
+        push(&server, "a", "end").await;
+    };
+    let clients = join_all(wires.into_iter().map(follow));
+    tokio::join!(clients, backend);
 }
 
 /// All who are subscribed to one channel ask again when a message has come, at the same moment.
