@@ -108,6 +108,20 @@ fn steps_that_are_skipped_or_fail_are_counted_as_such() {
 }
 
 #[test]
+fn what_only_root_can_do_is_a_step_that_others_see_skipped() {
+    let project = Project::new();
+    for (user, counts) in [(0, "2 passed, 0 skipped"), (1000, "1 passed, 1 skipped")] {
+        // Another file: the one that is there leads to the real program.
+        fs::remove_file(project.path("bin/id")).unwrap();
+        project.write("bin/id", &format!("#!/bin/sh\necho {user}\n"));
+        let (code, said) = project.run(&["test", "root"]);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains(counts), "{said}");
+        assert_eq!(said.contains("sudo tests/run root"), user != 0, "{said}");
+    }
+}
+
+#[test]
 fn other_peoples_programs_get_the_built_one_wherever_cargo_puts_it() {
     let project = Project::new();
     let built = project.path("elsewhere/halley").display().to_string();

@@ -16,7 +16,7 @@ use crate::http::Reply;
 use crate::ledger::{Draft, Ledger, Target};
 use crate::load::{ANCHORS, GROUPS, Load};
 use crate::random::Random;
-use crate::support::{Launch, Process, eventually, halley};
+use crate::support::{Launch, Process, eventually, halley, only_root};
 
 const DISK: &str = "size=128m";
 const BALLAST: u64 = 48 << 20;
@@ -30,17 +30,16 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts it, if this user may.
-    fn new() -> Option<Self> {
+    fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("data")).unwrap();
         let disk = Self { directory };
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", DISK, "tmpfs"]);
         let mounted = mount.arg(disk.data()).output();
-        mounted
-            .is_ok_and(|out| out.status.success())
-            .then_some(disk)
+        let mounted = mounted.is_ok_and(|out| out.status.success());
+        only_root(mounted, "mount a small disk");
+        disk
     }
 
     /// The data directory is the mount point, so that what the server prints goes elsewhere.
@@ -201,11 +200,8 @@ fn told_full(launch: &Launch) -> usize {
 }
 
 #[test]
-fn a_nearly_full_disk_is_refused_and_recovers_by_itself() {
-    let Some(disk) = SmallDisk::new() else {
-        eprintln!("skipped: only root can mount a small disk");
-        return;
-    };
+fn a_nearly_full_disk_is_refused_and_recovers_by_itself_as_root() {
+    let disk = SmallDisk::new();
     let launch = Launch::new(&disk.data()).option("--disk-free-min-bytes", "33554432");
     let mut filler = Filler::new("disk full", &launch);
     let ballast = disk.put_ballast();
@@ -239,11 +235,8 @@ fn a_nearly_full_disk_is_refused_and_recovers_by_itself() {
 }
 
 #[test]
-fn a_full_disk_fails_writes_and_loses_nothing() {
-    let Some(disk) = SmallDisk::new() else {
-        eprintln!("skipped: only root can mount a small disk");
-        return;
-    };
+fn a_full_disk_fails_writes_and_loses_nothing_as_root() {
+    let disk = SmallDisk::new();
     let launch = Launch::new(&disk.data()).option("--disk-free-min-bytes", "0");
     let mut filler = Filler::new("disk overflow", &launch);
     let ballast = disk.put_ballast();
@@ -277,11 +270,8 @@ fn limit(megabytes: u64) -> String {
 }
 
 #[test]
-fn a_backup_that_may_only_be_read_is_verified() {
-    let Some(disk) = SmallDisk::new() else {
-        eprintln!("skipped: only root can mount a small disk");
-        return;
-    };
+fn a_backup_that_may_only_be_read_is_verified_as_root() {
+    let disk = SmallDisk::new();
     let launch = Launch::new(&disk.data()).option("--disk-free-min-bytes", "33554432");
     let mut process = launch.start();
     for body in ["1", "2"] {

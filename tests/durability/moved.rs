@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::image::look;
-use crate::support::{Launch, Process, eventually, halley};
+use crate::support::{Launch, Process, eventually, halley, only_root};
 
 const NOTICE_LIMIT: Duration = Duration::from_secs(20);
 const SEGMENT: &str = "journal/00000000000000000001.journal";
@@ -27,22 +27,20 @@ fn copy_all(from: &Path, to: &Path) {
 pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
-    /// A file system in memory, if this user may.
-    pub(crate) fn memory(at: &Path, size: &str) -> Option<Self> {
+    /// A file system in memory.
+    pub(crate) fn memory(at: &Path, size: &str) -> Self {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
         let mounted = mount.arg(at).output();
         let mounted = mounted.is_ok_and(|out| out.status.success());
-        if !mounted {
-            eprintln!("skipped: only root can mount a file system");
-        }
-        mounted.then(|| Self(at.to_owned()))
+        only_root(mounted, "mount a file system");
+        Self(at.to_owned())
     }
 }
 
 impl Mounted {
-    /// An ext4 of its own, if this user may.
-    pub(crate) fn image(temp: &Path, name: &str, options: &[&str]) -> Option<Self> {
+    /// An ext4 of its own.
+    pub(crate) fn image(temp: &Path, name: &str, options: &[&str]) -> Self {
         let (image, at) = (temp.join(format!("{name}.img")), temp.join(name));
         fs::create_dir(&at).unwrap();
         fs::File::create(&image).unwrap().set_len(96 << 20).unwrap();
@@ -53,7 +51,8 @@ impl Mounted {
         mount.args(["-o", "loop,errors=remount-ro"]);
         let mounted = made.is_ok_and(|made| made.status.success())
             && mount.args([&image, &at]).output().unwrap().status.success();
-        mounted.then(|| Self(at))
+        only_root(mounted, "mount a file system");
+        Self(at)
     }
 
     /// Where it is.
@@ -215,7 +214,7 @@ fn a_directory_that_comes_back_is_written_again() {
 
 /// Begun on the empty mount point, before the disk was there.
 #[test]
-fn a_disk_that_is_mounted_over_the_directory_is_left_alone() {
+fn a_disk_that_is_mounted_over_the_directory_is_left_alone_as_root() {
     let temp = TempDir::new().unwrap();
     let (data, real) = (temp.path().join("data"), temp.path().join("real"));
     let mut process = Launch::new(&real).start();
@@ -224,9 +223,7 @@ fn a_disk_that_is_mounted_over_the_directory_is_left_alone() {
     let launch = Launch::new(&data).option("--disk-free-min-bytes", "0");
     process = launch.start();
     push(&process, 3);
-    let Some(_mounted) = Mounted::memory(&data, "64m") else {
-        return;
-    };
+    let _mounted = Mounted::memory(&data, "64m");
     copy_all(&real.join("."), &data);
     let there = look(&data);
     let refuses = || {
@@ -319,13 +316,11 @@ fn what_is_made_in_the_directory_follows_no_link() {
 }
 
 #[test]
-fn the_disk_with_the_least_room_counts() {
+fn the_disk_with_the_least_room_counts_as_root() {
     let temp = TempDir::new().unwrap();
     let data = temp.path().join("data");
     fs::create_dir_all(data.join("journal")).unwrap();
-    let Some(_mounted) = Mounted::memory(&data.join("journal"), "16m") else {
-        return;
-    };
+    let _mounted = Mounted::memory(&data.join("journal"), "16m");
     let launch = Launch::new(&data).option("--disk-free-min-bytes", "33554432");
     let process = launch.spawn();
     let full = || {
@@ -352,7 +347,7 @@ fn the_disk_with_the_least_room_counts() {
 
 /// Whoever verifies a directory holds it: nobody writes its journal meanwhile, by whatever path.
 #[test]
-fn a_journal_that_is_mounted_into_two_directories_has_one_owner() {
+fn a_journal_that_is_mounted_into_two_directories_has_one_owner_as_root() {
     let temp = TempDir::new().unwrap();
     let (data, other) = (temp.path().join("data"), temp.path().join("other"));
     let launch = Launch::new(&data);
@@ -360,10 +355,8 @@ fn a_journal_that_is_mounted_into_two_directories_has_one_owner() {
     push(&process, 3);
     copy_all(&data, &other);
     let journal = [data.join("journal"), other.join("journal")];
-    if !run("mount", &["--bind".as_ref(), &journal[0], &journal[1]]) {
-        eprintln!("skipped: only root can mount a directory");
-        return;
-    }
+    let mounted = run("mount", &["--bind".as_ref(), &journal[0], &journal[1]]);
+    only_root(mounted, "mount a directory");
     let _mounted = Mounted(journal[1].clone());
     let copy = Launch::new(&other);
     assert_eq!(copy.spawn().wait_end(NOTICE_LIMIT).code(), Some(1));

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::image::look;
 use crate::moved::{Mounted, run};
 use crate::signals::{NOBODY_ELSE, as_nobody_else};
-use crate::support::{Launch, Process, eventually, halley};
+use crate::support::{Launch, Process, eventually, halley, only_root};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const ROOMLESS: [&str; 2] = ["--disk-free-min-bytes", "0"];
@@ -39,12 +39,9 @@ fn stopped(mounted: &Mounted, count: usize) -> Launch {
 }
 
 #[test]
-fn a_disk_that_hangs_is_told_and_pushes_go_on_when_it_answers() {
+fn a_disk_that_hangs_is_told_and_pushes_go_on_when_it_answers_as_root() {
     let temp = TempDir::new().unwrap();
-    let Some(mounted) = Mounted::image(temp.path(), "disk", &[]) else {
-        eprintln!("skipped: only root can mount a file system");
-        return;
-    };
+    let mounted = Mounted::image(temp.path(), "disk", &[]);
     // What the server prints must not hang with it.
     let data = temp.path().join("data");
     fs::create_dir(mounted.path().join("data")).unwrap();
@@ -52,10 +49,8 @@ fn a_disk_that_hangs_is_told_and_pushes_go_on_when_it_answers() {
     let launch = on(&data);
     let mut process = launch.start();
     push(&process, 3);
-    if !run("fsfreeze", &["-f".as_ref(), mounted.path()]) {
-        eprintln!("skipped: the file system cannot be frozen");
-        return;
-    }
+    let frozen = run("fsfreeze", &["-f".as_ref(), mounted.path()]);
+    assert!(frozen, "the file system cannot be frozen");
     let mut client = process.admin();
     let late = std::thread::spawn(move || client.push_direct("ann", "bob", "1", None));
     let stalled = eventually(LIMIT, || {
@@ -78,22 +73,16 @@ fn a_disk_that_hangs_is_told_and_pushes_go_on_when_it_answers() {
 }
 
 #[test]
-fn on_a_disk_that_failed_the_cause_is_told_the_stop_is_honest_and_verify_reads() {
+fn on_a_disk_that_failed_the_cause_is_told_the_stop_is_honest_and_verify_reads_as_root() {
     let temp = TempDir::new().unwrap();
-    let Some(mounted) = Mounted::image(temp.path(), "disk", &[]) else {
-        eprintln!("skipped: only root can mount a file system");
-        return;
-    };
+    let mounted = Mounted::image(temp.path(), "disk", &[]);
     let data = temp.path().join("data");
     fs::create_dir(mounted.path().join("data")).unwrap();
     std::os::unix::fs::symlink(mounted.path().join("data"), &data).unwrap();
     let launch = on(&data);
     let mut process = launch.start();
     push(&process, 20);
-    if !fail(mounted.path()) {
-        eprintln!("skipped: the kernel gives no way to fail this file system");
-        return;
-    }
+    fail(mounted.path());
     let refused = eventually(LIMIT, || {
         let pushed = process.admin().push_direct("ann", "bob", "1", None);
         pushed.unwrap().status == 503
@@ -113,27 +102,24 @@ fn on_a_disk_that_failed_the_cause_is_told_the_stop_is_honest_and_verify_reads()
 }
 
 /// The kernel finds the file system damaged, and makes it read-only.
-fn fail(mount: &Path) -> bool {
+fn fail(mount: &Path) {
     let find = Command::new("findmnt")
         .args(["-no", "SOURCE"])
         .arg(mount)
         .output();
     let source = String::from_utf8(find.unwrap().stdout).unwrap();
-    let Some(name) = source.trim().strip_prefix("/dev/") else {
-        return false;
-    };
-    fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").is_ok()
+    let name = source.trim().strip_prefix("/dev/").expect("a device");
+    let failed = fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1");
+    failed.expect("the kernel can fail an ext4");
 }
 
 #[test]
-fn a_start_without_room_says_which_disk_is_full_and_changes_nothing() {
+fn a_start_without_room_says_which_disk_is_full_and_changes_nothing_as_root() {
     for (size, full_of) in [("64m", "bytes"), ("64m,nr_inodes=60", "files")] {
         let temp = TempDir::new().unwrap();
         let at = temp.path().join("disk");
         fs::create_dir(&at).unwrap();
-        let Some(mounted) = Mounted::memory(&at, size) else {
-            return;
-        };
+        let mounted = Mounted::memory(&at, size);
         let launch = stopped(&mounted, 10);
         let ballast = mounted.path().join("ballast");
         fs::create_dir(&ballast).unwrap();
@@ -174,17 +160,15 @@ fn a_start_without_room_says_which_disk_is_full_and_changes_nothing() {
 }
 
 #[test]
-fn root_leaves_a_service_s_directory_alone_and_says_who_may_run_it() {
+fn root_leaves_a_service_s_directory_alone_and_says_who_may_run_it_as_root() {
     let temp = TempDir::new().unwrap();
     let data = temp.path().join("data");
     let launch = Launch::new(&data);
     let mut process = launch.start();
     push(&process, 3);
     assert!(process.terminate().success());
-    if !run("chown", &["-R".as_ref(), "54321:54321".as_ref(), &data]) {
-        eprintln!("skipped: only root can give files away");
-        return;
-    }
+    let given = run("chown", &["-R".as_ref(), "54321:54321".as_ref(), &data]);
+    only_root(given, "give files away");
     let there = look(&data);
     let path = data.display().to_string();
     let rebuilt = halley(&["rebuild".as_ref(), "--data".as_ref(), data.as_os_str()]);
@@ -209,17 +193,14 @@ fn root_leaves_a_service_s_directory_alone_and_says_who_may_run_it() {
 
 /// On a disk of its own there is `lost+found`, and keys may be root's.
 #[test]
-fn what_the_server_does_not_write_may_belong_to_others() {
+fn what_the_server_does_not_write_may_belong_to_others_as_root() {
     let temp = TempDir::new().unwrap();
     let data = temp.path().join("data");
     let launch = Launch::new(&data);
     let mut process = launch.start();
     push(&process, 3);
     assert!(process.terminate().success());
-    let Some(mut rebuild) = as_nobody_else(temp.path(), 1000) else {
-        eprintln!("skipped: only root can be another user");
-        return;
-    };
+    let mut rebuild = as_nobody_else(temp.path(), 1000);
     let owner = format!("{NOBODY_ELSE}:{NOBODY_ELSE}");
     assert!(run("chown", &["-R".as_ref(), owner.as_ref(), &data]));
     for name in ["lost+found", "journal/lost+found", "sled/lost+found"] {

@@ -305,3 +305,16 @@ pub(crate) fn eventually(limit: Duration, mut holds: impl FnMut() -> bool) -> bo
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
+
+/// Ends a test that cannot do what only root can: it fails, since it has checked nothing. By its name, which tells it,
+/// `tests/run` leaves such a test out where there is no root, and says so.
+#[track_caller]
+pub(crate) fn only_root(can: bool, what: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    assert!(
+        test == "main" || test.ends_with("_as_root"),
+        "{test} needs root, and its name does not end with _as_root"
+    );
+    assert!(can, "only root can {what}: see CONTRIBUTING.md");
+}
