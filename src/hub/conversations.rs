@@ -11,8 +11,8 @@ use super::membership::Interval;
 use super::{Failure, Hub, Inner};
 use crate::error::Error;
 use crate::model::{
-    ConversationEntry, ConversationPage, ConversationToken, GroupName, PageLimit, Position,
-    Sequence, UserName,
+    ConversationEntry, ConversationPage, ConversationToken, GroupName, Message, PageLimit,
+    Position, Sequence, UserName,
 };
 use crate::store::View;
 
@@ -33,17 +33,28 @@ const FIRST: ConversationToken = ConversationToken {
 /// A line of the list, and its place.
 type Line = Result<(ConversationToken, ConversationEntry), Failure>;
 
-/// A group of the list. Lines sort by the message at whose place they stand, those without one by number.
+/// A group of the list. Lines sort by the first member.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct GroupLine {
-    /// The last message that the user may see; where there is none, the group's last one before the user joined, or 0.
-    place: u64,
-    number: u32,
+struct GroupLine<P> {
+    /// The last message that the user may see; or, where there is none, the place in the list.
+    place: P,
     group: GroupName,
     /// Whether the user is in it.
     member: bool,
-    /// Whether the user may see that message.
-    seen: bool,
+}
+
+/// The ids at the places of groups without a message are the groups' numbers and this: no message has one.
+const NO_MESSAGE: u64 = 1 << 63;
+
+impl<P> GroupLine<P> {
+    fn entry(self, last: Option<Message>) -> ConversationEntry {
+        let Self { group, member, .. } = self;
+        ConversationEntry::Group {
+            group,
+            member,
+            last,
+        }
+    }
 }
 
 impl Hub {
@@ -90,18 +101,41 @@ impl Inner {
             }
         }
         let mut groups = Newest::new(limit.messages + 1);
+        let mut silent = Newest::new(limit.messages + 1);
         let mut intervals = self.memberships.of(user);
         intervals.sort_by_key(|interval| (interval.group.number, interval.from));
         for intervals in intervals.chunk_by(|one, other| one.group.number == other.group.number) {
-            let Some(line) = group_line(view, intervals, heads.group)? else {
+            let Some(Interval {
+                group,
+                until,
+                joined_ms,
+                ..
+            }) = intervals.last()
+            else {
                 continue;
             };
-            let nowhere = place(Sequence::Group, 0, line.number.into());
-            if line.place <= upto.group && (line.place > 0 || nowhere < before) {
-                groups.add(line);
+            let (number, member) = (group.number, until.is_none());
+            let group = group.name.clone();
+            match last_seen(view, intervals, heads.group)? {
+                Some(place) if place <= upto.group => groups.add(GroupLine {
+                    place,
+                    group,
+                    member,
+                }),
+                Some(_) => {}
+                None => {
+                    let place = place(Sequence::Group, *joined_ms, NO_MESSAGE | u64::from(number));
+                    if place < before {
+                        silent.add(GroupLine {
+                            place,
+                            group,
+                            member,
+                        });
+                    }
+                }
             }
         }
-        page(view, peers, groups, limit)
+        page(view, peers, groups, silent, limit)
     }
 
     /// The last id of a sequence whose message stands behind a place in the list.
@@ -137,39 +171,26 @@ fn place(sequence: Sequence, at_ms: u64, id: u64) -> ConversationToken {
     }
 }
 
-fn group_line(
-    view: &View,
-    intervals: &[Interval],
-    head: u64,
-) -> Result<Option<GroupLine>, Failure> {
-    let Some(joined) = intervals.last() else {
+/// The last message of a group that a user may see.
+fn last_seen(view: &View, intervals: &[Interval], head: u64) -> Result<Option<u64>, Failure> {
+    let Some(Interval { group, .. }) = intervals.last() else {
         return Ok(None);
     };
-    let number = joined.group.number;
-    let mut last = None;
     for (from, until) in spans(intervals, head).into_iter().rev() {
-        last = view
-            .group_ids(number, from, until)
-            .next_back()
-            .transpose()?;
-        if last.is_some() {
-            break;
+        let last = view.group_ids(group.number, from, until).next_back();
+        if let Some(last) = last.transpose()? {
+            return Ok(Some(last));
         }
     }
-    Ok(Some(GroupLine {
-        place: last.unwrap_or(joined.from),
-        number,
-        group: joined.group.name.clone(),
-        member: joined.until.is_none(),
-        seen: last.is_some(),
-    }))
+    Ok(None)
 }
 
 /// Reads the messages of a page, the newest first, until it is full.
 fn page(
     view: &View,
     peers: Newest<(u64, UserName)>,
-    groups: Newest<GroupLine>,
+    groups: Newest<GroupLine<u64>>,
+    silent: Newest<GroupLine<ConversationToken>>,
     limit: PageLimit,
 ) -> Result<ConversationPage, Failure> {
     let mut direct = peers
@@ -180,29 +201,32 @@ fn page(
             Ok((place, ConversationEntry::Direct { peer, last }))
         })
         .peekable();
-    let mut group = groups
+    let mut spoken = groups
         .sorted()
         .map(|line| -> Line {
-            let read = |id| view.indexed(Sequence::Group, id);
-            let last = (line.place > 0).then(|| read(line.place)).transpose()?;
-            let place = match &last {
-                Some(last) => place(Sequence::Group, last.at_ms, last.id),
-                None => place(Sequence::Group, 0, line.number.into()),
-            };
-            let entry = ConversationEntry::Group {
-                group: line.group,
-                member: line.member,
-                last: last.filter(|_| line.seen),
-            };
-            Ok((place, entry))
+            let last = view.indexed(Sequence::Group, line.place)?;
+            let place = place(Sequence::Group, last.at_ms, last.id);
+            Ok((place, line.entry(Some(last))))
         })
+        .peekable();
+    let mut silent = silent
+        .sorted()
+        .map(|line| -> Line { Ok((line.place, line.entry(None))) })
         .peekable();
     let (mut entries, mut next, mut room) = (Vec::new(), None, limit.page());
     loop {
-        let line = if place_of(direct.peek()) > place_of(group.peek()) {
+        let places = [
+            place_of(direct.peek()),
+            place_of(spoken.peek()),
+            place_of(silent.peek()),
+        ];
+        let newest = places.iter().max();
+        let line = if Some(&places[0]) == newest {
             direct.next()
+        } else if Some(&places[1]) == newest {
+            spoken.next()
         } else {
-            group.next()
+            silent.next()
         };
         let Some(line) = line else {
             return Ok(ConversationPage {
@@ -293,12 +317,17 @@ mod tests {
         }
     }
 
+    /// Joins in a millisecond of its own.
     async fn join(hub: &Hub, name: &str, group: GroupName) {
         let change = GroupChange::Members {
             add: vec![user(name)],
             remove: Vec::new(),
         };
         hub.change_group(group, change).await.unwrap();
+        let joined_ms = clock::now_ms();
+        while clock::now_ms() <= joined_ms {
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn make(hub: &Hub, group: GroupName) {
@@ -340,11 +369,14 @@ mod tests {
         }
         for (name, peer) in [("early", "cyd"), ("late", "dan"), ("again", "eve")] {
             make(&hub, group(name)).await;
-            push(&hub, "ann", Receiver::Group(group(name))).await;
+            if name != "late" {
+                push(&hub, "ann", Receiver::Group(group(name))).await;
+            }
+            push(&hub, "fay", to_bob()).await;
             join(&hub, "bob", group(name)).await;
             push(&hub, peer, to_bob()).await;
         }
-        let joined = ["eve", "(again)", "dan", "(late)", "cyd", "(early)"];
+        let joined = ["eve", "(again)", "fay", "dan", "(late)", "cyd", "(early)"];
         let empty = ["(empty-2)", "(empty-1)"];
         let expected = [&joined[..], &empty[..]].concat();
         for limit in 1..=9 {
@@ -361,7 +393,7 @@ mod tests {
         push(&hub, "ann", Receiver::Group(group("late"))).await;
         hub.close();
         let hub = Hub::open(Options::small(folder.path())).unwrap();
-        let joined = ["late", "(early)", "eve", "(again)", "dan", "cyd"];
+        let joined = ["late", "(early)", "eve", "(again)", "fay", "dan", "cyd"];
         let expected = [&joined[..], &empty[..]].concat();
         for limit in 1..=9 {
             assert_eq!(names(&hub, limit).await, expected, "by {limit}");

@@ -17,6 +17,8 @@ pub(super) struct Interval {
     pub(super) until: Option<u64>,
     /// Whether history may be read from the beginning.
     pub(super) all: bool,
+    /// When the user joined, Unix milliseconds.
+    pub(super) joined_ms: u64,
 }
 
 impl Interval {
@@ -49,7 +51,12 @@ impl Moved {
     }
 
     fn new(user: &UserName, group: &Arc<GroupFacts>, member: Member, until: Option<u64>) -> Self {
-        let Member { from, all, .. } = member;
+        let Member {
+            from,
+            all,
+            joined_ms,
+            ..
+        } = member;
         Self {
             user: user.clone(),
             interval: Interval {
@@ -57,6 +64,7 @@ impl Moved {
                 from,
                 until,
                 all,
+                joined_ms,
             },
         }
     }
@@ -69,6 +77,7 @@ impl Member {
             user: user.clone(),
             until,
             all: self.all,
+            joined_ms: self.joined_ms,
         }
     }
 }
@@ -85,11 +94,12 @@ impl Group {
 
     /// Adds a member as of the next message. A user who rejoins before any new message keeps their previous read
     /// access, whatever the group's current mode.
-    pub(super) fn join(&mut self, user: &UserName, number: u32) -> Member {
+    pub(super) fn join(&mut self, user: &UserName, number: u32, now_ms: u64) -> Member {
         let member = Member {
             number,
             from: self.last,
             all: self.left.remove(user) || self.history == HistoryMode::All,
+            joined_ms: now_ms,
         };
         Arc::make_mut(&mut self.members).insert(user.clone(), member);
         member
@@ -132,7 +142,13 @@ impl Memberships {
             inside.groups.insert(name, (group.present(), members));
         }
         for row in view.intervals() {
-            let (group, _, from, IntervalRow { user, until, all }) = row?;
+            let (group, _, from, row) = row?;
+            let IntervalRow {
+                user,
+                until,
+                all,
+                joined_ms,
+            } = row;
             let group = groups.get(&group).ok_or_else(|| {
                 Error::View(format!("an interval names group {group}, which is missing"))
             })?;
@@ -141,6 +157,7 @@ impl Memberships {
                 from,
                 until,
                 all,
+                joined_ms,
             };
             inside.users.entry(user).or_default().push(interval);
         }

@@ -111,7 +111,7 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
 pub(super) struct Planner<'a> {
     pub(super) state: &'a mut State,
     pub(super) offset: u64,
-    at_ms: u64,
+    pub(super) at_ms: u64,
     keys_ms: u64,
     pub(super) plan: Plan,
 }

@@ -172,10 +172,10 @@ impl Planner<'_> {
     fn join_one(&mut self, name: &GroupName, user: &UserName, number: u32) -> Option<()> {
         let group = self.state.groups.get_mut(name)?;
         let known = group.left.contains(user);
-        let member = group.join(user, number);
+        let member = group.join(user, number, self.at_ms);
         let moved = Moved::joined(user, &group.facts, member);
         let key = key::interval(group.facts.number, number, member.from);
-        self.change(key, Some(record::encode(&member.row(user, None))), known);
+        self.change(key, Some(member.row(user, None).encode()), known);
         self.plan.moved.push(moved);
         Some(())
     }
@@ -194,8 +194,7 @@ impl Planner<'_> {
         let key = key::interval(group.facts.number, member.number, member.from);
         let moved = Moved::left(user, &group.facts, member, until);
         // Who could read nothing leaves nothing behind.
-        let row =
-            (!moved.interval.is_empty()).then(|| record::encode(&member.row(user, Some(until))));
+        let row = (!moved.interval.is_empty()).then(|| member.row(user, Some(until)).encode());
         if row.is_some() && until == member.from {
             group.left.insert(user.clone());
         }

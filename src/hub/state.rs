@@ -38,6 +38,8 @@ pub(super) struct Member {
     pub(super) from: u64,
     /// Whether they may read back to the beginning.
     pub(super) all: bool,
+    /// When they joined, Unix milliseconds.
+    pub(super) joined_ms: u64,
 }
 
 /// The members of a group at one moment; shared with the deliveries of that moment.
@@ -136,6 +138,7 @@ impl State {
                     number,
                     from,
                     all: row.all,
+                    joined_ms: row.joined_ms,
                 };
                 members.entry(group).or_default().insert(row.user, member);
             }

@@ -112,11 +112,11 @@ pub enum ConversationEntry {
 /// Where a list of conversations goes on: the place of its last line in newest-first order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConversationToken {
-    /// Time of the last message; of a group without one that the user may see, that of the last before they joined, or 0.
+    /// Time of the last message; of a group without one that the user may see, when they joined.
     pub at_ms: u64,
     /// Its sequence.
     pub sequence: Sequence,
-    /// Its id, or a number of the group where there is no message.
+    /// Its id, or, where there is no message, a number of the group beyond all ids.
     pub id: u64,
 }
 

@@ -10,7 +10,7 @@
 //! | | `g` group 4, group id 8 | nothing: the message is in this group |
 //! | | `p` user 4, peer 4 | name of the peer: the two have a conversation |
 //! | | `G` group 4 | version 1, what the group is |
-//! | | `m` group 4, user 4, from 8 | version 1, an interval of membership |
+//! | | `m` group 4, user 4, from 8 | version 2 (1: without its time), an interval of membership |
 //! | | `k` hash 16 | version 1, the receipt under an idempotency key |
 //! | | `x` at 8, hash 8 | hash 16: the key to forget when its time is over |
 //! | | `o` user 4 | offset 8 of the entry that opened the user's channel, name |

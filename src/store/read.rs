@@ -144,12 +144,7 @@ impl View {
                 .zip(key::last_id(&key));
             let ((group, user), from) =
                 numbers.ok_or_else(|| Error::View("an interval's key is cut".into()))?;
-            Ok((
-                group,
-                user,
-                from,
-                decode("an interval of membership", &value)?,
-            ))
+            Ok((group, user, from, IntervalRow::decode(&value)?))
         })
     }
 

@@ -18,7 +18,11 @@ fn codec() -> impl Options {
 
 /// A value as it is stored.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+    encode_as(VERSION, value)
+}
+
+fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     codec()
         .serialize_into(&mut bytes, value)
         .expect("plain data within the limit encodes");
@@ -96,6 +100,42 @@ pub struct IntervalRow {
     pub until: Option<u64>,
     /// Whether history may be read from before joining.
     pub all: bool,
+    /// When the user joined, Unix milliseconds; 0 in rows of version 1.
+    pub joined_ms: u64,
+}
+
+/// What followed in rows of version 1.
+#[derive(Deserialize)]
+struct UndatedIntervalRow {
+    user: UserName,
+    until: Option<u64>,
+    all: bool,
+}
+
+const INTERVAL_VERSION: u8 = 2;
+
+impl IntervalRow {
+    /// As it is stored.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        encode_as(INTERVAL_VERSION, self)
+    }
+
+    /// What is stored.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        const WHAT: &str = "an interval of membership";
+        if let Some((&INTERVAL_VERSION, rest)) = bytes.split_first() {
+            return codec()
+                .deserialize(rest)
+                .map_err(|e| Error::View(format!("{WHAT} is not readable: {e}")));
+        }
+        let UndatedIntervalRow { user, until, all } = decode(WHAT, bytes)?;
+        Ok(Self {
+            user,
+            until,
+            all,
+            joined_ms: 0,
+        })
+    }
 }
 
 /// What was stored under an idempotency key.
@@ -125,6 +165,29 @@ mod tests {
             decode_message(9, &encode_message(&message)).unwrap(),
             message
         );
+    }
+
+    #[test]
+    fn an_interval_without_its_time_is_read_too() {
+        let row = IntervalRow {
+            user: UserName::parse("bob").unwrap(),
+            until: Some(7),
+            all: true,
+            joined_ms: 5,
+        };
+        assert_eq!(IntervalRow::decode(&row.encode()).unwrap(), row);
+        let undated = [1, 3, b'b', b'o', b'b', 1, 7, 1];
+        let read = IntervalRow::decode(&undated).unwrap();
+        assert_eq!(
+            read,
+            IntervalRow {
+                joined_ms: 0,
+                ..row
+            }
+        );
+        for length in 0..undated.len() {
+            assert!(IntervalRow::decode(&undated[..length]).is_err());
+        }
     }
 
     #[test]
