@@ -33,7 +33,9 @@ pub(super) fn recover(
     cache_bytes: u64,
 ) -> Result<Recovered, Error> {
     let mut aside = Aside::Damaged;
-    if trust != Trust::Rebuild {
+    if trust == Trust::Rebuild {
+        tell_untrusted(directory);
+    } else {
         let tried = attempt(directory, journal, trust, cache_bytes);
         if !must_be_rebuilt(&tried, fork) {
             if tried.is_ok() {
@@ -65,6 +67,21 @@ pub(super) fn recover(
         );
     }
     Ok(recovered)
+}
+
+/// Why the view that is there is not even looked at.
+fn tell_untrusted(directory: &Directory) {
+    let sled = directory.sled();
+    if sled.is_dir() {
+        info!(
+            "this directory is a copy, or a backup was put into it: its readable view, whose files may be of many \
+             moments, is rebuilt from the journal"
+        );
+    } else if sled.exists() {
+        warn!(
+            "the readable view is damaged, as it is no directory: it is rebuilt from the journal"
+        );
+    }
 }
 
 /// Whether the journal can give what the view did not.

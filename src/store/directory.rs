@@ -301,7 +301,8 @@ impl Directory {
     }
 
     /// Puts sled aside under another name, which is returned. Those that were put aside earlier stay until the new
-    /// one is complete: [`Self::remove_set_aside`].
+    /// one is complete: [`Self::remove_set_aside`]. Only a loss is a warning: the caller knows whether it is damage,
+    /// a copy, or what was asked for.
     pub fn set_sled_aside(&self, aside: Aside, now_ms: u64) -> Result<Option<String>, Error> {
         let sled = self.sled();
         if fs::symlink_metadata(&sled).is_err() {
@@ -315,7 +316,7 @@ impl Directory {
         self.place.sync()?;
         let path = self.path().join(&name);
         match aside {
-            Aside::Damaged => warn!(path = %path.display(),
+            Aside::Damaged => info!(path = %path.display(),
                 "put the readable view aside: it is removed at the next start that finds the new one sound"),
             Aside::Ahead => warn!(path = %path.display(),
                 "put the readable view aside: it holds messages that the journal lacks; it stays until you delete it"),

@@ -505,3 +505,37 @@ fn a_copy_on_a_file_system_without_birth_times_is_a_history_of_its_own_as_root()
         fs::remove_dir_all(&data).unwrap();
     }
 }
+
+/// Whoever restores finds nothing in the log that looks like damage; damage is a warning.
+#[test]
+fn a_restore_into_an_empty_place_is_told_in_plain_words_and_damage_is_a_warning() {
+    let room = Room::new();
+    let mut process = room.launch.start();
+    push(&process, 20);
+    copy_all(&room.data, &room.backup);
+    process.kill9();
+    let again = |log: &str| log.contains("rebuilt the readable view from the journal");
+
+    let restored = Launch::new(&room.backup);
+    let mut process = restored.start();
+    let log = restored.log();
+    assert!(
+        log.contains("this directory is a copy") && log.contains("sled.damaged-") && again(&log),
+        "{log}"
+    );
+    assert!(!log.contains("WARN"), "{log}");
+    assert!(process.terminate().success());
+
+    let before = restored.log().len();
+    for entry in fs::read_dir(room.backup.join("sled")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::write(path, "damaged").unwrap();
+        }
+    }
+    let _process = restored.start();
+    let log = restored.log().split_off(before);
+    assert!(log.contains("WARN") && again(&log), "{log}");
+    assert!(log.contains("the readable view is damaged"), "{log}");
+    assert!(!log.contains("this directory is a copy"), "{log}");
+}

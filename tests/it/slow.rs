@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use crate::crowd::process::{Process, ask};
-use crate::support::{Http, PATIENCE, TestServer, eventually, poll_request};
+use crate::support::{Http, PATIENCE, Reader, TestServer, Way, eventually, poll_request};
 
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -199,6 +199,13 @@ async fn a_user_has_so_many_requests_in_work_and_no_more() {
     server.push("alice", "bob", &long).await;
     for mut http in held {
         assert_eq!(http.reply().await.status, 200);
+    }
+    let (token, mut open) = (TestServer::token("bob"), Vec::new());
+    for way in Way::OPEN {
+        for _ in 0..MOST {
+            let opened = Reader::open(server.client, way, &token, "now").await;
+            open.push(opened.unwrap());
+        }
     }
     for request in replies().into_iter().take(3) {
         let mut slow = Vec::new();
