@@ -90,7 +90,7 @@ impl JournalStage {
                 synced = Instant::now();
             }
         }
-        self.sync();
+        self.close();
     }
 
     /// What is queued, up to the size of an entry; nothing when it is time to sync; `None` at the end.
@@ -149,7 +149,7 @@ impl JournalStage {
         let journal = &mut self.journal;
         let appended = (self.inner.disk.journal).during(|| journal.append(entry, heads));
         if let Err(e) = appended {
-            self.fail(&e);
+            fail(&self.inner, &e);
         }
         // If applying ended meanwhile, it may have given up those who wait before these were among them.
         if self.inner.not_refused().is_err() {
@@ -183,26 +183,37 @@ impl JournalStage {
         Ok(())
     }
 
-    fn sync(&mut self) {
-        let journal = &mut self.journal;
-        if let Err(e) = (self.inner.disk.journal).during(|| journal.sync()) {
-            self.fail(&e);
+    fn close(self) {
+        // What failed, or is no longer where it was, is left as it is.
+        if self.inner.refused.cause().is_some() || self.inner.disk.in_place().is_err() {
+            return;
+        }
+        let Self { inner, journal, .. } = self;
+        if let Err(e) = inner.disk.journal.during(|| journal.close()) {
+            fail(&inner, &e);
         }
     }
 
-    /// After a failed write or sync nothing is known of what is on disk: nothing more is written.
-    fn fail(&self, e: &store::Error) {
-        error!(
-            error = e.cause(),
-            "the journal failed: writes are refused until a restart"
-        );
-        // Of a segment that is gone the directories may say more.
-        match self.inner.disk.in_place() {
-            Err(moved) => self.inner.refuse_writes(&moved),
-            Ok(()) => self.inner.refuse_writes(e),
+    fn sync(&mut self) {
+        let journal = &mut self.journal;
+        if let Err(e) = (self.inner.disk.journal).during(|| journal.sync()) {
+            fail(&self.inner, &e);
         }
-        self.inner.pending.give_up();
     }
+}
+
+/// After a failed write or sync nothing is known of what is on disk: nothing more is written.
+fn fail(inner: &Inner, e: &store::Error) {
+    error!(
+        error = e.cause(),
+        "the journal failed: writes are refused until a restart"
+    );
+    // Of a segment that is gone the directories may say more.
+    match inner.disk.in_place() {
+        Err(moved) => inner.refuse_writes(&moved),
+        Ok(()) => inner.refuse_writes(e),
+    }
+    inner.pending.give_up();
 }
 
 /// Ends the stage's promises when it panics.

@@ -55,7 +55,8 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
         directory.fork(rebuilt.heads, &journal)?;
     }
     let failure = flusher.failure();
-    drop((follower, state, journal));
+    drop((follower, state));
+    journal.close()?;
     drop(Stopping(Some((flusher, flush))));
     if let Some(cause) = failure.cause() {
         return Err(Error::View(format!("a flush of it failed: {cause}")));
@@ -227,7 +228,7 @@ mod tests {
         let log = hub.log();
         push(&hub).await;
         let segment = data.join("journal/00000000000000000001.journal");
-        let length = fs::metadata(&segment).unwrap().len();
+        let length = hub.status().journal.bytes;
         push(&hub).await;
         hub.close();
         drop(hub);

@@ -160,8 +160,12 @@ impl Directory {
 
     /// How the journal's last entries were written.
     pub(super) fn tail(&self) -> Tail {
-        if self.format.relaxed && self.marks.clean.is_none() {
+        if self.marks.clean.is_some() {
+            Tail::Synced
+        } else if self.format.relaxed {
             Tail::Unsynced
+        } else if self.copied || self.marks.restored {
+            Tail::Copied
         } else {
             Tail::Synced
         }

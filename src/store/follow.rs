@@ -1,6 +1,7 @@
 //! Reading the journal: its segments in order, checked against each other, then what is appended.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -8,13 +9,15 @@ use std::sync::mpsc::Receiver;
 use super::command::Entry;
 use super::directory::Directory;
 use super::error::Error;
+use super::rest::only_zeros;
 use super::segment::{Next, SegmentReader, Tail};
 use crate::model::Lineage;
 
 /// Reads entries in order, first from disk, then as they are appended.
 #[derive(Debug)]
 pub struct Follower {
-    segments: std::vec::IntoIter<PathBuf>,
+    /// With the offset that each begins with.
+    segments: std::vec::IntoIter<(u64, PathBuf)>,
     reader: Option<SegmentReader>,
     /// The offset of the next entry.
     next: u64,
@@ -34,7 +37,7 @@ impl Follower {
             .iter()
             .rposition(|(first, _)| *first <= after + 1)
             .unwrap_or(0);
-        let wanted: Vec<PathBuf> = all.into_iter().skip(first).map(|(_, path)| path).collect();
+        let wanted: Vec<_> = all.into_iter().skip(first).collect();
         Ok(Self {
             segments: wanted.into_iter(),
             reader: None,
@@ -55,9 +58,8 @@ impl Follower {
     /// All that is on disk, without changing anything, up to the first damage; a torn tail is passed over.
     pub fn read_only(of: &Directory) -> Result<Self, Error> {
         let (sound, damage) = segments_until_damage(&of.journal(), &of.lineage())?;
-        let segments: Vec<PathBuf> = sound.into_iter().map(|(_, path)| path).collect();
         Ok(Self {
-            segments: segments.into_iter(),
+            segments: sound.into_iter(),
             reader: None,
             next: 1,
             end: u64::MAX,
@@ -65,6 +67,12 @@ impl Follower {
             tail: of.tail(),
             damage,
         })
+    }
+
+    /// Takes the last entries for written like this.
+    #[cfg(test)]
+    pub(super) fn ending(self, tail: Tail) -> Self {
+        Self { tail, ..self }
     }
 
     /// Reads all, for its errors.
@@ -108,7 +116,7 @@ impl Follower {
     fn disk_entry(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
         loop {
             if self.reader.is_none() {
-                let Some(path) = self.segments.next() else {
+                let Some((_, path)) = self.segments.next() else {
                     return self.damage.take().map_or(Ok(None), Err);
                 };
                 let last = self.segments.len() == 0;
@@ -121,10 +129,14 @@ impl Follower {
             match reader.next()? {
                 Next::Entry(offset, _) if offset < self.next => {}
                 Next::Entry(offset, entry) => return Ok(Some((offset, Arc::new(entry)))),
-                Next::End { good, torn } if torn > 0 && self.segments.len() > 0 => {
-                    return Err(reader.damage_at(good));
+                Next::End { good, torn } => {
+                    let following = self.segments.as_slice().first();
+                    if following.is_some_and(|(first, _)| torn > 0 || reader.next_offset() < *first)
+                    {
+                        return Err(reader.damage_at(good));
+                    }
+                    self.reader = None;
                 }
-                Next::End { .. } => self.reader = None,
             }
         }
     }
@@ -170,26 +182,24 @@ fn segments_until_damage(directory: &Path, lineage: &Lineage) -> Result<UntilDam
     if all.is_empty() {
         return Err(no_segments(directory));
     }
-    let mut sound = Vec::new();
-    let mut previous = (0, 0);
+    let mut sound: Vec<(u64, PathBuf)> = Vec::new();
     for (first, path) in all {
-        match check_segment(first, &path, previous, lineage) {
-            Ok(this) => previous = this,
+        match check_segment(first, &path, sound.last(), lineage) {
+            Ok(()) => sound.push((first, path)),
             Err(damage @ Error::Journal { .. }) => return Ok((sound, Some(damage))),
             Err(e) => return Err(e),
         }
-        sound.push((first, path));
     }
     Ok((sound, None))
 }
 
-/// Checks a segment's header against its name, its log and the segment before it; its own first entry and length.
+/// Checks a segment's header against its name, its log and the segment before it.
 fn check_segment(
     first: u64,
     path: &Path,
-    previous: (u64, u64),
+    previous: Option<&(u64, PathBuf)>,
     lineage: &Lineage,
-) -> Result<(u64, u64), Error> {
+) -> Result<(), Error> {
     let damage = |reason: String| Error::Journal {
         path: path.to_owned(),
         position: 0,
@@ -211,9 +221,12 @@ fn check_segment(
             head.first
         )));
     }
-    if head.previous != previous {
-        let (entry, bytes) = head.previous;
-        let (found, long) = previous;
+    let (entry, bytes) = head.previous;
+    let (found, long) = match previous {
+        Some((first, path)) => (*first, length_if_zeros(path, bytes)?),
+        None => (0, 0),
+    };
+    if (entry, bytes) != (found, long) {
         if entry == found {
             return Err(damage(format!(
                 "the file to replace is {found:020}.journal, the one before it: it has {long} bytes, and had {bytes} \
@@ -225,10 +238,21 @@ fn check_segment(
              there is one that begins with entry {found} and has {long} bytes (0: none)"
         )));
     }
-    let length = fs::metadata(path)
+    Ok(())
+}
+
+/// How long a segment is, without zeros behind the length that it should have: those of a live copy were not cut off
+/// yet.
+fn length_if_zeros(path: &Path, wanted: u64) -> Result<u64, Error> {
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let length = file
+        .metadata()
         .map_err(Error::io("read the size of", path))?
         .len();
-    Ok((head.first, length))
+    file.seek(SeekFrom::Start(wanted))
+        .map_err(Error::io("seek in", path))?;
+    let zeros = only_zeros(&mut BufReader::new(file)).map_err(Error::io("read", path))?;
+    Ok(if zeros { length.min(wanted) } else { length })
 }
 
 /// A journal is never without one: it is made with its first.

@@ -2,12 +2,13 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use super::ahead::Live;
 use super::directory::Directory;
 use super::error::Error;
 use super::journal::Journal;
-use super::place::{LiveSegment, Place};
+use super::place::Place;
 
 /// What sled may need to open: a segment of its log, and a snapshot.
 const START_BYTES: u64 = 32 << 20;
@@ -22,7 +23,7 @@ pub struct Held {
     data: Arc<Place>,
     journal: Arc<Place>,
     sled: Place,
-    segment: Arc<Mutex<LiveSegment>>,
+    segment: Arc<Live>,
 }
 
 /// Room on a disk.
@@ -43,15 +44,14 @@ impl Held {
             data: Arc::clone(directory.place()),
             journal: Arc::clone(directory.journal_place()),
             sled: Place::open(&directory.sled())?,
-            segment: Arc::clone(journal.segment()),
+            segment: Arc::clone(journal.live()),
         })
     }
 
     /// Whether all of it is still what the paths name: [`Error::Moved`] says what is not.
     pub fn check(&self) -> Result<(), Error> {
         self.places().into_iter().try_for_each(Place::check)?;
-        let segment = self.segment.lock().unwrap_or_else(PoisonError::into_inner);
-        segment.check()
+        self.segment.segment().check()
     }
 
     /// The disk with the least room.

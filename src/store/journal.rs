@@ -4,13 +4,15 @@
 //! [`Journal::append`], [`Journal::follow`], [`Journal::identity`]; nothing above knows more of it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
 
+use super::ahead::{Ahead, Live};
 use super::command::Entry;
 use super::directory::Directory;
 use super::error::Error;
@@ -35,10 +37,11 @@ pub struct Journal {
     log: LogId,
     path: PathBuf,
     file: File,
-    /// For those who look whether it is still what it was.
-    segment: Arc<Mutex<LiveSegment>>,
+    /// The same file, for those who look whether it is still what it was.
+    live: Arc<Live>,
+    ahead: Ahead,
     head: SegmentHead,
-    /// Length of the present segment, without a torn tail.
+    /// Length of the present segment, without a torn tail and without the zeros ahead.
     bytes: u64,
     /// Bytes of a torn tail behind it.
     torn: u64,
@@ -52,7 +55,7 @@ pub struct Journal {
     first: u64,
     /// The time of the last entry's keys when it was opened.
     keys_ms: u64,
-    live: Option<SyncSender<(u64, Arc<Entry>)>>,
+    follower: Option<SyncSender<(u64, Arc<Entry>)>>,
     sync_each: bool,
     unsynced: bool,
     segment_bytes: u64,
@@ -113,27 +116,26 @@ impl Journal {
                 Next::End { good, torn } => break (good, torn),
             }
         };
-        let mut file = open_own(path)?;
+        let file = open_own(path)?;
         if !of.stopped_cleanly() {
             write_again(&file, good).map_err(Error::io("write again", path))?;
         }
         file.sync_all().map_err(Error::io("sync", path))?;
-        file.seek(SeekFrom::Start(good))
-            .map_err(Error::io("seek in", path))?;
         place.sync()?;
         let earlier = segments.iter().rev().skip(1);
         let bytes_before = earlier
             .map(|(_, path)| fs::metadata(path).map(|data| data.len()))
             .sum::<Result<u64, _>>()
             .map_err(Error::io("read the sizes in", directory))?;
-        let segment = LiveSegment::new(path, &file, good)?;
+        let live = Live::new(LiveSegment::new(path, &file)?);
         let journal = Self {
             data: Arc::clone(of.place()),
             place: Arc::clone(place),
             log: lineage.log,
             path: path.clone(),
             file,
-            segment: Arc::new(Mutex::new(segment)),
+            ahead: Ahead::new(&live)?,
+            live,
             head: reader.head,
             bytes: good,
             torn,
@@ -143,7 +145,7 @@ impl Journal {
             next,
             first: segments.first().map_or(1, |(first, _)| *first),
             keys_ms: keys_ms.unwrap_or_else(|| keys_ms_before(directory, next)),
-            live: None,
+            follower: None,
             sync_each,
             unsynced: false,
             segment_bytes: SEGMENT_BYTES,
@@ -155,16 +157,34 @@ impl Journal {
     /// Cuts a torn tail off: entries that were never acknowledged. To be called once it is known that the view
     /// holds nothing of them, and before the first [`Self::append`].
     pub fn cut_tail(&mut self) -> Result<(), Error> {
+        // Nobody knows whether the zeros of an earlier process are on disk: new ones are written.
+        self.cut_zeros()?;
         if self.torn > 0 {
-            self.file
-                .set_len(self.bytes)
-                .and_then(|()| self.file.sync_all())
-                .map_err(Error::io("cut", &self.path))?;
             warn!(path = %self.path.display(), position = self.bytes, bytes = self.torn, last_entry = self.next - 1,
                 "cut off the torn end of the journal, which was never acknowledged");
             self.torn = 0;
         }
         Ok(())
+    }
+
+    /// Ends the segment where its last entry ends.
+    fn cut_zeros(&mut self) -> Result<(), Error> {
+        let mut live = self.ahead.wait_for(u64::MAX)?;
+        live.check_to_write()?;
+        if live.longest > self.bytes {
+            self.file
+                .set_len(self.bytes)
+                .and_then(|()| self.file.sync_all())
+                .map_err(Error::io("cut", &self.path))?;
+        }
+        (live.bytes, live.longest) = (self.bytes, self.bytes);
+        Ok(())
+    }
+
+    /// Syncs what was appended, and ends the last segment where its last entry ends.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.sync()?;
+        self.cut_zeros()
     }
 
     /// Makes an entry durable and gives it the next offset. `heads` is asked only when a segment begins:
@@ -187,21 +207,23 @@ impl Journal {
         }
         let offset = self.next;
         let frame = encode_frame(offset, &entry)?;
-        self.live_segment().check_to_write()?;
+        let end = self.bytes + to_u64(frame.len());
+        self.ahead.wait_for(end)?.check_to_write()?;
         self.file
-            .write_all(&frame)
+            .write_all_at(&frame, self.bytes)
             .map_err(Error::io("append to", &self.path))?;
         self.unsynced = true;
         if self.sync_each {
             self.sync()?;
         }
-        self.bytes += to_u64(frame.len());
-        self.live_segment().bytes = self.bytes;
+        self.bytes = end;
+        self.live.segment().reaches(end);
+        self.ahead.refill(end, self.segment_bytes);
         self.next += 1;
         self.note_size();
-        if let Some(live) = &self.live {
+        if let Some(follower) = &self.follower {
             // Who follows is gone only when it failed; then nobody waits for this entry.
-            drop(live.send((offset, Arc::new(entry))));
+            drop(follower.send((offset, Arc::new(entry))));
         }
         Ok(offset)
     }
@@ -225,7 +247,7 @@ impl Journal {
     /// All entries after an offset, in order, without gaps: those on disk now, then those appended later.
     pub fn follow(&mut self, after: u64) -> Result<Follower, Error> {
         let (sender, receiver) = sync_channel(FOLLOW_ENTRIES);
-        self.live = Some(sender);
+        self.follower = Some(sender);
         let follower = Follower::of_disk(self.place.path(), after, self.next - 1)?;
         Ok(follower.then(receiver))
     }
@@ -296,8 +318,8 @@ impl Journal {
     }
 
     /// The segment that is written, for those who look whether it is still what it was.
-    pub(super) fn segment(&self) -> &Arc<Mutex<LiveSegment>> {
-        &self.segment
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// The same for who looks at it after a stop.
@@ -308,6 +330,11 @@ impl Journal {
     /// Its size, which goes on with it. Who follows an entry finds it counted.
     pub fn size(&self) -> Arc<Mutex<JournalSize>> {
         Arc::clone(&self.size)
+    }
+
+    #[cfg(test)]
+    pub(super) fn ahead(&self) -> &Ahead {
+        &self.ahead
     }
 
     /// Lets segments end when they have grown to this.
@@ -335,17 +362,14 @@ impl Journal {
             heads,
         };
         self.place.check()?;
+        self.cut_zeros()?;
         self.bytes_before += self.bytes;
         self.segments += 1;
         self.head = head;
         (self.path, self.file, self.bytes) = write_segment(&self.place, &self.head)?;
-        *self.live_segment() = LiveSegment::new(&self.path, &self.file, self.bytes)?;
+        *self.live.segment() = LiveSegment::new(&self.path, &self.file)?;
         // Before anything is in it that a restored one would lack.
         mark::note_segment(&self.data, &self.own_segment()?)
-    }
-
-    fn live_segment(&self) -> MutexGuard<'_, LiveSegment> {
-        self.segment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -406,6 +430,9 @@ mod tests {
         }
     }
 
+    /// All entries of a test are in one, and few zeros behind them.
+    const ONE_SEGMENT: u64 = 8 << 10;
+
     /// A directory whose journal holds entries, in segments of at least this many bytes.
     fn written(entries: u64, segment_bytes: u64) -> (tempfile::TempDir, Directory) {
         let folder = tempfile::tempdir().unwrap();
@@ -421,6 +448,7 @@ mod tests {
             };
             assert_eq!(journal.append(entry(n), heads).unwrap(), n);
         }
+        journal.close().unwrap();
         (folder, directory)
     }
 
@@ -445,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_flipped_byte_is_refused_or_takes_only_the_last_entry() {
-        let (_folder, directory) = written(3, SEGMENT_BYTES);
+        let (_folder, directory) = written(3, ONE_SEGMENT);
         let path = files(&directory).remove(0);
         let good = fs::read(&path).unwrap();
         let mut torn = 0;
@@ -465,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_cut_anywhere_leaves_whole_entries_and_goes_on_from_there() {
-        let (_folder, directory) = written(3, SEGMENT_BYTES);
+        let (_folder, directory) = written(3, ONE_SEGMENT);
         let path = files(&directory).remove(0);
         let good = fs::read(&path).unwrap();
         let ends: Vec<usize> = (0..=3)
@@ -485,6 +513,7 @@ mod tests {
                 to_u64(length),
                 "not cut yet"
             );
+            journal.roll_at(ONE_SEGMENT);
             journal.cut_tail().unwrap();
             let next = to_u64(whole) + 1;
             assert_eq!(
@@ -537,7 +566,7 @@ mod tests {
     /// Of a server whose directory was moved away and copied back, or of another one.
     #[test]
     fn a_new_segment_replaces_no_file_that_holds_entries() {
-        let (_folder, directory) = written(1, SEGMENT_BYTES);
+        let (_folder, directory) = written(1, ONE_SEGMENT);
         let mut journal = Journal::open(&directory, true).unwrap();
         journal.roll_at(1);
         let next = directory.journal().join(format!("{:020}.journal", 2));
@@ -562,7 +591,7 @@ mod tests {
             |path| fs::write(path, [0; 5000]).unwrap(),
         ];
         for change in changes {
-            let (_folder, directory) = written(3, SEGMENT_BYTES);
+            let (_folder, directory) = written(3, ONE_SEGMENT);
             let mut journal = Journal::open(&directory, true).unwrap();
             change(&files(&directory).remove(0));
             let refused = journal.append(entry(4), |_| unreachable!()).unwrap_err();
@@ -572,7 +601,7 @@ mod tests {
 
     #[test]
     fn a_segment_is_synced_before_the_next_begins_also_where_entries_are_not() {
-        let (_folder, directory) = written(0, SEGMENT_BYTES);
+        let (_folder, directory) = written(0, ONE_SEGMENT);
         let mut journal = Journal::open(&directory, false).unwrap();
         journal.roll_at(300);
         for n in 1..=20 {
@@ -589,7 +618,7 @@ mod tests {
 
     #[test]
     fn the_time_of_keys_goes_on_where_the_last_entry_left_it() {
-        let (_folder, directory) = written(0, SEGMENT_BYTES);
+        let (_folder, directory) = written(0, ONE_SEGMENT);
         let mut journal = Journal::open(&directory, true).unwrap();
         assert_eq!(journal.keys_ms(), 0);
         for keys_ms in [7, 9] {
@@ -636,7 +665,7 @@ mod tests {
 
     #[test]
     fn what_was_read_is_written_again_unless_the_stop_was_clean() {
-        let (_folder, directory) = written(3, SEGMENT_BYTES);
+        let (_folder, directory) = written(3, ONE_SEGMENT);
         let path = files(&directory).remove(0);
         let mut bytes = fs::read(&path).unwrap();
         bytes.extend([7; 30]);

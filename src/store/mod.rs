@@ -2,6 +2,7 @@
 //!
 //! Blocking code without async and without HTTP. The only folder that names sled.
 
+mod ahead;
 pub(crate) mod channel;
 mod check;
 mod checksum;
@@ -19,6 +20,7 @@ mod owner;
 mod place;
 mod read;
 pub(crate) mod record;
+mod rest;
 mod segment;
 mod sequence;
 mod view;

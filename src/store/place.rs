@@ -269,21 +269,49 @@ pub(super) struct LiveSegment {
     path: PathBuf,
     file: File,
     opened: Identity,
-    /// Bytes that were written to it.
+    /// Its length, with the zeros ahead of the end of the journal.
     pub(super) bytes: u64,
+    /// It may be as long as this: zeros are being written, or were as far as there was room.
+    pub(super) longest: u64,
+    /// Zeros are being written behind `bytes`.
+    pub(super) filling: bool,
+    /// There was no room for zeros.
+    pub(super) no_room: bool,
+    /// Why zeros could not be written otherwise.
+    pub(super) failed: Option<io::Error>,
 }
 
 impl LiveSegment {
     /// Watches a segment that is open.
-    pub(super) fn new(path: &Path, file: &File, bytes: u64) -> Result<Self, Error> {
+    pub(super) fn new(path: &Path, file: &File) -> Result<Self, Error> {
         let failed = || Error::io("read the inode of", path);
         let data = file.metadata().map_err(failed())?;
         Ok(Self {
             path: path.to_owned(),
             file: file.try_clone().map_err(failed())?,
             opened: Identity::of(&data),
-            bytes,
+            bytes: data.len(),
+            longest: data.len(),
+            filling: false,
+            no_room: false,
+            failed: None,
         })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a test has no room for zeros.
+    #[cfg(test)]
+    pub(super) fn put_zeros_elsewhere(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
+    /// Something was written up to here.
+    pub(super) fn reaches(&mut self, end: u64) {
+        self.bytes = self.bytes.max(end);
+        self.longest = self.longest.max(end);
     }
 
     /// Whether the file is there and holds what was written to it.
@@ -300,7 +328,7 @@ impl LiveSegment {
             length if length < self.bytes => {
                 self.changed("was cut: it is shorter than what was written to it")
             }
-            length if length > self.bytes => {
+            length if length > self.longest => {
                 self.changed("is longer than what was written to it: another process writes it")
             }
             _ => Ok(()),

@@ -5,8 +5,8 @@
 //!         | next direct id 8 | next group id 8 | crc32c 4
 //! frame   payload length 4 | crc32c 4 (of all that follows) | version 1 | offset 8 | payload
 //! ```
-//! All numbers are big-endian. A frame that does not check out is either a torn tail, with nothing
-//! valid after it, or damage.
+//! All numbers are big-endian. Behind the last frame may stand zeros, written ahead. A frame that does not check out
+//! is either a torn tail, with nothing valid after it, or damage.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -14,16 +14,16 @@ use std::path::{Path, PathBuf};
 
 use bincode::Options;
 
-use super::checksum::Checksums;
 use super::command::Entry;
 use super::error::Error;
+use super::rest::{is_hole, later_frame, only_zeros};
 use crate::model::{LogId, Position};
 
 const MAGIC: [u8; 8] = *b"HALLEYJ1";
 pub(super) const HEADER_BYTES: usize = 8 + 16 + 5 * 8 + 4;
-const FRAME_HEAD_BYTES: usize = 4 + 4 + 1 + 8;
+pub(super) const FRAME_HEAD_BYTES: usize = 4 + 4 + 1 + 8;
 /// Where in a frame the checksum's bytes begin.
-const CHECKED_FROM: usize = 8;
+pub(super) const CHECKED_FROM: usize = 8;
 const ENTRY_VERSION: u8 = 1;
 /// The largest entry: the largest request that can be configured (32 MiB) plus what is queued beside it,
 /// with a wide margin, for an entry that is refused here stops all writing. A frame that claims more is
@@ -125,7 +125,7 @@ pub(super) fn encode_frame(offset: u64, entry: &Entry) -> Result<Vec<u8>, Error>
 enum Frame {
     /// An entry, and the length of its frame.
     Entry(Box<Entry>, u64),
-    /// The file ends here.
+    /// The file ends here, or holds nothing but zeros from here on.
     End,
     /// Nothing that checks out.
     Bad(&'static str),
@@ -151,6 +151,9 @@ pub(super) enum Tail {
     Synced,
     /// Several may be torn, and others whole behind them.
     Unsynced,
+    /// Copied while they were written: where the copier read zeros ahead of the end, and further on what was written
+    /// meanwhile, there is a hole.
+    Copied,
 }
 
 /// What a read of the next entry gives.
@@ -158,12 +161,12 @@ pub(super) enum Tail {
 pub(super) enum Next {
     /// The next entry and its offset.
     Entry(u64, Entry),
-    /// The end of the file, or what is left of an entry that was being written when the process or the
-    /// machine stopped: nothing valid follows it.
+    /// The end of the entries, or what is left of one that was being written when the process or the machine
+    /// stopped: nothing valid follows it.
     End {
-        /// The length of the file without the torn rest.
+        /// The length of the file without the torn rest and the zeros.
         good: u64,
-        /// The bytes of the torn rest.
+        /// The bytes of the torn rest, without the zeros behind it.
         torn: u64,
     },
 }
@@ -215,15 +218,27 @@ impl SegmentReader {
             }),
             Frame::Bad(reason) => {
                 let rest = self.rest()?;
-                if self.tail == Tail::Synced && later_frame(&rest, self.next) {
+                let zeros = rest.iter().rev().take_while(|byte| **byte == 0).count();
+                let (written, _) = rest.split_at(rest.len() - zeros);
+                let may_follow = match self.tail {
+                    Tail::Synced => false,
+                    Tail::Unsynced => true,
+                    Tail::Copied => is_hole(written, self.position),
+                };
+                if !may_follow && later_frame(&rest, self.next) {
                     return Err(damage(&self.path, self.position, reason));
                 }
                 Ok(Next::End {
                     good: self.position,
-                    torn: to_u64(rest.len()),
+                    torn: to_u64(written.len()),
                 })
             }
         }
+    }
+
+    /// The offset of the entry that would be next.
+    pub(super) fn next_offset(&self) -> u64 {
+        self.next
     }
 
     /// What stands here should be an entry.
@@ -238,8 +253,11 @@ impl SegmentReader {
     fn frame(&mut self) -> Result<Frame, Error> {
         let mut head = [0; FRAME_HEAD_BYTES];
         let got = read_up_to(&mut self.file, &mut head).map_err(Error::io("read", &self.path))?;
-        if got == 0 {
-            return Ok(Frame::End);
+        if head == [0; FRAME_HEAD_BYTES] {
+            let ends = only_zeros(&mut self.file);
+            if ends.map_err(Error::io("read", &self.path))? {
+                return Ok(Frame::End);
+            }
         }
         let Some((length, crc, offset)) = frame_head(&head).filter(|_| got == head.len()) else {
             return Ok(Frame::Bad("a frame's head is cut or impossible"));
@@ -294,7 +312,7 @@ impl SegmentReader {
 }
 
 /// Length of the payload, checksum and offset, unless the length is impossible.
-fn frame_head(head: &[u8]) -> Option<(usize, u32, u64)> {
+pub(super) fn frame_head(head: &[u8]) -> Option<(usize, u32, u64)> {
     let mut rest = head;
     let length = usize::try_from(u32::from_be_bytes(take(&mut rest).ok()?)).ok()?;
     let crc = u32::from_be_bytes(take(&mut rest).ok()?);
@@ -308,21 +326,6 @@ fn frame_crc(head: &[u8], payload: &[u8]) -> u32 {
         crc32c::crc32c(head.get(CHECKED_FROM..).unwrap_or_default()),
         payload,
     )
-}
-
-/// Whether a whole frame of this offset or a later one stands anywhere after the first byte. An entry is
-/// synced before the next is written, so behind a torn one there is none.
-fn later_frame(rest: &[u8], next: u64) -> bool {
-    const FRAMES_AHEAD: u64 = 1 << 24;
-    let sums = Checksums::new(rest);
-    let heads = rest.windows(FRAME_HEAD_BYTES).enumerate().skip(1);
-    heads
-        .filter_map(|(at, head)| Some((at, frame_head(head)?)))
-        .filter(|(_, (_, _, offset))| (next..next.saturating_add(FRAMES_AHEAD)).contains(offset))
-        .any(|(at, (length, crc, _))| {
-            let (start, end) = (at + CHECKED_FROM, at + FRAME_HEAD_BYTES + length);
-            sums.of(start, end) == Some(crc)
-        })
 }
 
 fn damage(path: &Path, position: u64, reason: &str) -> Error {
@@ -349,30 +352,4 @@ fn read_up_to(from: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
 /// A length as a number of the file format.
 pub(super) fn to_u64(length: usize) -> u64 {
     u64::try_from(length).expect("a length fits 64 bits")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    /// Each byte may begin a frame that reaches to the end: none of them may be read through for it.
-    #[test]
-    fn what_stands_behind_damage_is_looked_through_in_linear_time() {
-        const NEXT: u64 = 0x0101_0101_0000_0000;
-        let length: u32 = 4 << 20;
-        let mut head = length.to_be_bytes().to_vec();
-        head.extend([0; 5]);
-        head.extend((NEXT + 5).to_be_bytes());
-        let rest = head.repeat(8 << 20 >> 4);
-        let begun = Instant::now();
-        assert!(!later_frame(&rest, NEXT));
-        // Read once for each place, these would be a thousand gigabytes.
-        assert!(
-            begun.elapsed() < Duration::from_secs(40),
-            "{:?}",
-            begun.elapsed()
-        );
-    }
 }

@@ -1,0 +1,80 @@
+//! What may stand in a segment where its entries end: zeros written ahead, a torn entry, damage, or a hole of a copy.
+
+use std::io::{self, BufRead};
+
+use super::checksum::Checksums;
+use super::segment::{CHECKED_FROM, FRAME_HEAD_BYTES, frame_head, to_u64};
+
+/// Whether nothing but zeros is left to read.
+pub(super) fn only_zeros(from: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let read = from.fill_buf()?;
+        if read.is_empty() {
+            return Ok(true);
+        }
+        if read.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        let length = read.len();
+        from.consume(length);
+    }
+}
+
+/// Whether a whole frame of this offset or a later one stands anywhere after the first byte. An entry is
+/// synced before the next is written, so behind a torn one there is none.
+pub(super) fn later_frame(rest: &[u8], next: u64) -> bool {
+    const FRAMES_AHEAD: u64 = 1 << 24;
+    let sums = Checksums::new(rest);
+    let heads = rest.windows(FRAME_HEAD_BYTES).enumerate().skip(1);
+    heads
+        .filter_map(|(at, head)| Some((at, frame_head(head)?)))
+        .filter(|(_, (_, _, offset))| (next..next.saturating_add(FRAMES_AHEAD)).contains(offset))
+        .any(|(at, (length, crc, _))| {
+            let (start, end) = (at + CHECKED_FROM, at + FRAME_HEAD_BYTES + length);
+            sums.of(start, end) == Some(crc)
+        })
+}
+
+/// Whether a frame that does not check out, at this position of a file, is a hole of a live copy. A copier reads
+/// whole blocks: from where the entries ended then up to the end of a block it has zeros, and behind them what was
+/// written later.
+pub(super) fn is_hole(rest: &[u8], position: u64) -> bool {
+    const BLOCK: usize = 512;
+    /// So many zeros in a row are in no frame.
+    const ZEROS: usize = 64;
+    let frame = match frame_head(rest) {
+        Some((length, ..)) => FRAME_HEAD_BYTES + length,
+        None => FRAME_HEAD_BYTES,
+    };
+    let in_block = usize::try_from(position % to_u64(BLOCK)).expect("it is small");
+    (BLOCK - in_block..frame + BLOCK + ZEROS)
+        .step_by(BLOCK)
+        .map_while(|end| rest.get(end.saturating_sub(ZEROS)..end))
+        .any(|before| before.iter().all(|byte| *byte == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Each byte may begin a frame that reaches to the end: none of them may be read through for it.
+    #[test]
+    fn what_stands_behind_damage_is_looked_through_in_linear_time() {
+        const NEXT: u64 = 0x0101_0101_0000_0000;
+        let length: u32 = 4 << 20;
+        let mut head = length.to_be_bytes().to_vec();
+        head.extend([0; 5]);
+        head.extend((NEXT + 5).to_be_bytes());
+        let rest = head.repeat(8 << 20 >> 4);
+        let begun = Instant::now();
+        assert!(!later_frame(&rest, NEXT));
+        // Read once for each place, these would be a thousand gigabytes.
+        assert!(
+            begun.elapsed() < Duration::from_secs(40),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+}
