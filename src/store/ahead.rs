@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use tracing::warn;
 
 use super::error::Error;
-use super::place::{LiveSegment, open_own};
+use super::place::LiveSegment;
 use super::segment::to_u64;
 
 /// So much is written at a time.
@@ -97,7 +97,7 @@ impl Ahead {
             return;
         }
         // Without zeros, appending is slower and not wrong.
-        let (Ok(file), Some(pieces)) = (open_own(live.path()), &self.pieces) else {
+        let (Ok(file), Some(pieces)) = (live.open_again(), &self.pieces) else {
             live.no_room = true;
             return;
         };
@@ -363,6 +363,21 @@ mod tests {
             read(&directory, Tail::Synced),
             Err(Error::Journal { .. })
         ));
+    }
+
+    #[test]
+    fn zeros_go_into_no_other_file_that_has_the_name_of_the_segment() {
+        let (_folder, directory, path) = killed(3);
+        let mut journal = open(&directory);
+        journal.cut_tail().unwrap();
+        let away = path.with_extension("away");
+        fs::rename(&path, &away).unwrap();
+        let other = fs::read(&away).unwrap();
+        fs::write(&path, &other).unwrap();
+        append(&mut journal, 4..=5);
+        drop(journal);
+        assert_eq!(fs::read(&path).unwrap(), other);
+        assert_eq!(fs::metadata(&away).unwrap().len(), end(5));
     }
 
     #[test]

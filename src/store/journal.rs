@@ -171,13 +171,17 @@ impl Journal {
     fn cut_zeros(&mut self) -> Result<(), Error> {
         let mut live = self.ahead.wait_for(u64::MAX)?;
         live.check_to_write()?;
-        if live.longest > self.bytes {
+        live.bytes = self.bytes;
+        let longer = live.longest > self.bytes;
+        // Who looks at the segment does not wait for the disk.
+        drop(live);
+        if longer {
             self.file
                 .set_len(self.bytes)
                 .and_then(|()| self.file.sync_all())
                 .map_err(Error::io("cut", &self.path))?;
         }
-        (live.bytes, live.longest) = (self.bytes, self.bytes);
+        self.live.segment().longest = self.bytes;
         Ok(())
     }
 

@@ -302,9 +302,21 @@ impl LiveSegment {
         &self.path
     }
 
+    /// Opens it once more. Its path may name another file by now, which is not ours to write.
+    pub(super) fn open_again(&self) -> Result<File, Error> {
+        let file = open_own(&self.path)?;
+        let data = file.metadata();
+        let data = data.map_err(Error::io("read the inode of", &self.path))?;
+        if Identity::of(&data) != self.opened {
+            self.changed("was replaced by another one")?;
+        }
+        Ok(file)
+    }
+
     /// Where a test has no room for zeros.
     #[cfg(test)]
     pub(super) fn put_zeros_elsewhere(&mut self, path: PathBuf) {
+        self.opened = Identity::of(&fs::metadata(&path).unwrap());
         self.path = path;
     }
 
