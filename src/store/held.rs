@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::ahead::Live;
 use super::directory::Directory;
+use super::directory::place::Place;
 use super::error::Error;
 use super::journal::Journal;
-use super::place::Place;
+use super::journal::ahead::Live;
 
 /// What sled may need to open: a segment of its log, and a snapshot.
 const START_BYTES: u64 = 32 << 20;

@@ -3,6 +3,13 @@
 //! What is acknowledged is here, and everything else can be made from it. Its boundary is three calls:
 //! [`Journal::append`], [`Journal::follow`], [`Journal::identity`]; nothing above knows more of it.
 
+pub(super) mod ahead;
+mod checksum;
+pub(super) mod command;
+pub(super) mod follow;
+mod rest;
+pub(super) mod segment;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -12,16 +19,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
 
-use super::ahead::{Ahead, Live};
-use super::command::Entry;
-use super::directory::Directory;
-use super::error::Error;
-use super::files::sync_directory;
-use super::follow::{Follower, no_segments, segments, sound_segments};
-use super::mark::{self, Own};
-use super::place::{LiveSegment, Place, open_own, write_again};
-use super::segment::{HEADER_BYTES, Next, SegmentHead, SegmentReader, encode_frame, to_u64};
 use crate::model::{LogId, Position};
+use crate::store::directory::Directory;
+use crate::store::directory::files::sync_directory;
+use crate::store::directory::mark::{self, Own};
+use crate::store::directory::place::{LiveSegment, Place, open_own, write_again};
+use crate::store::error::Error;
+use ahead::{Ahead, Live};
+use command::Entry;
+use follow::{Follower, no_segments, segments, sound_segments};
+use segment::{HEADER_BYTES, Next, SegmentHead, SegmentReader, encode_frame, to_u64};
 
 /// A segment ends when it has grown to this: small enough to copy and to read at each start.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -74,7 +81,7 @@ pub struct JournalSize {
 
 impl Journal {
     /// Makes the first segment of a new log.
-    pub(super) fn create(place: &Place, log: LogId) -> Result<(), Error> {
+    pub(in crate::store) fn create(place: &Place, log: LogId) -> Result<(), Error> {
         let directory = place.path();
         // A first start that was cut short leaves a header without entries behind.
         let found = segments(directory)?;
@@ -322,12 +329,12 @@ impl Journal {
     }
 
     /// The segment that is written, for those who look whether it is still what it was.
-    pub(super) fn live(&self) -> &Arc<Live> {
+    pub(in crate::store) fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
     /// The same for who looks at it after a stop.
-    pub(super) fn own_segment(&self) -> Result<Own, Error> {
+    pub(in crate::store) fn own_segment(&self) -> Result<Own, Error> {
         Own::segment(&self.path, &self.file)
     }
 
@@ -337,7 +344,7 @@ impl Journal {
     }
 
     #[cfg(test)]
-    pub(super) fn ahead(&self) -> &Ahead {
+    pub(in crate::store) fn ahead(&self) -> &Ahead {
         &self.ahead
     }
 

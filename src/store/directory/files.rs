@@ -8,13 +8,13 @@ use std::time::UNIX_EPOCH;
 
 use rustix::io::Errno;
 
-use super::error::Error;
-use super::follow::segments;
 use super::owner::{LOST_FOUND, is_anothers};
 use super::place::{Lock, Place};
+use crate::store::error::Error;
+use crate::store::journal::follow::segments;
 
 /// Refuses a directory without `format` that holds what Halley did not make; before anything is made in it.
-pub(super) fn must_be_ours(path: &Path) -> Result<(), Error> {
+pub(in crate::store) fn must_be_ours(path: &Path) -> Result<(), Error> {
     const OURS: [&str; 9] = [
         "LOCK",
         "README",
@@ -60,12 +60,12 @@ pub fn must_exist(path: &Path) -> Result<(), Error> {
 }
 
 /// Not to be allowed to see it is another thing than its absence.
-pub(super) fn is_there(path: &Path) -> Result<bool, Error> {
+pub(in crate::store) fn is_there(path: &Path) -> Result<bool, Error> {
     path.try_exists().map_err(Error::io("look for", path))
 }
 
 /// The journal is what everything else is made from: without it, nothing is whole.
-pub(super) fn must_have_journal(path: &Path) -> Result<(), Error> {
+pub(in crate::store) fn must_have_journal(path: &Path) -> Result<(), Error> {
     let journal = path.join("journal");
     if is_there(&journal)? && !segments(&journal)?.is_empty() {
         return Ok(());
@@ -79,14 +79,14 @@ pub(super) fn must_have_journal(path: &Path) -> Result<(), Error> {
 }
 
 /// Makes names made or removed in a directory durable.
-pub(super) fn sync_directory(directory: &Path) -> Result<(), Error> {
+pub(in crate::store) fn sync_directory(directory: &Path) -> Result<(), Error> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(Error::io("sync", directory))
 }
 
 /// Makes a directory and those above it that are missing, for their owner only: messages are nobody else's.
-pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
+pub(in crate::store) fn make_directory(path: &Path) -> Result<(), Error> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -96,13 +96,13 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
 
 /// Makes the name of a directory durable, and the names of those above it, which may be new too. What this
 /// process may not open it has not made.
-pub(super) fn sync_names_above(path: &Path) -> Result<(), Error> {
+pub(in crate::store) fn sync_names_above(path: &Path) -> Result<(), Error> {
     let path = path.canonicalize().map_err(Error::io("find", path))?;
     path.ancestors().skip(1).try_for_each(sync_readable)
 }
 
 /// Makes a file or directory durable, unless this process may not open it.
-pub(super) fn sync_readable(path: &Path) -> Result<(), Error> {
+pub(in crate::store) fn sync_readable(path: &Path) -> Result<(), Error> {
     match sync_directory(path) {
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
         done => done,
@@ -112,7 +112,11 @@ pub(super) fn sync_readable(path: &Path) -> Result<(), Error> {
 /// What tells this directory from a copy of it: numbers and birth times of its inodes. Where the file system keeps no
 /// birth times, a copy may well have the same numbers; then the time at which LOCK was made tells it, which nobody
 /// can set.
-pub(super) fn identity(data: &Place, journal: &Place, format: &Metadata) -> Result<String, Error> {
+pub(in crate::store) fn identity(
+    data: &Place,
+    journal: &Place,
+    format: &Metadata,
+) -> Result<String, Error> {
     let inodes = [&data.metadata()?, &journal.metadata()?, format];
     let mut parts: Vec<String> = inodes.map(inode).into();
     if inodes.iter().any(|data| born(data) == 0) {
@@ -123,12 +127,12 @@ pub(super) fn identity(data: &Place, journal: &Place, format: &Metadata) -> Resu
 }
 
 /// Number and birth time of an inode.
-pub(super) fn inode(data: &Metadata) -> String {
+pub(in crate::store) fn inode(data: &Metadata) -> String {
     format!("{}-{}", data.ino(), born(data))
 }
 
 /// When the file system last changed anything of an inode.
-pub(super) fn changed(data: &Metadata) -> String {
+pub(in crate::store) fn changed(data: &Metadata) -> String {
     format!("{}.{:09}", data.ctime(), data.ctime_nsec())
 }
 
@@ -141,7 +145,7 @@ fn born(data: &Metadata) -> u128 {
 }
 
 /// Name, length and modification time (ns) of every file, in order of names.
-pub(super) fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Error> {
+pub(in crate::store) fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Error> {
     let mut found = Vec::new();
     let mut waiting = vec![directory.to_owned()];
     while let Some(next) = waiting.pop() {
@@ -177,7 +181,7 @@ pub(super) fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Erro
 }
 
 /// sled takes a half-written snapshot for the newest one and then does not open.
-pub(super) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
+pub(in crate::store) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
     let Ok(entries) = fs::read_dir(sled) else {
         return Ok(());
     };
@@ -194,7 +198,7 @@ pub(super) fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
 }
 
 /// Takes a data directory for this process.
-pub(super) fn lock(directory: &Place) -> Result<Lock, Error> {
+pub(in crate::store) fn lock(directory: &Place) -> Result<Lock, Error> {
     Lock::take(
         directory.open_or_make("LOCK")?,
         &directory.path().join("LOCK"),
@@ -202,7 +206,7 @@ pub(super) fn lock(directory: &Place) -> Result<Lock, Error> {
 }
 
 /// The same, also where nothing may be written. Whether that is so.
-pub(super) fn lock_to_read(directory: &Place) -> Result<(Lock, bool), Error> {
+pub(in crate::store) fn lock_to_read(directory: &Place) -> Result<(Lock, bool), Error> {
     if !read_only(directory.path()) && !is_anothers(directory.path()) {
         match lock(directory) {
             // The system makes a disk that fails read-only, and says so only to who writes.
@@ -223,7 +227,7 @@ pub(super) fn lock_to_read(directory: &Place) -> Result<(Lock, bool), Error> {
 
 /// Refuses links where copies of the directory would share what they point to: `cp -a` copies the link, and two
 /// servers would write one journal.
-pub(super) fn must_be_no_link(path: &Path, what: &str) -> Result<(), Error> {
+pub(in crate::store) fn must_be_no_link(path: &Path, what: &str) -> Result<(), Error> {
     let name = path.join(what);
     if !name.is_symlink() {
         return Ok(());
@@ -239,7 +243,7 @@ pub(super) fn must_be_no_link(path: &Path, what: &str) -> Result<(), Error> {
 }
 
 /// Whether this process may not write in a directory.
-pub(super) fn read_only(directory: &Path) -> bool {
+pub(in crate::store) fn read_only(directory: &Path) -> bool {
     let asked = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK);
     matches!(asked, Err(Errno::ROFS | Errno::ACCESS | Errno::PERM))
 }

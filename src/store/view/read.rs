@@ -2,11 +2,11 @@
 
 use std::ops::Bound as Edge;
 
-use super::error::Error;
+use super::View;
 use super::key::{self, KeyHash};
 use super::record::{GroupRow, IntervalRow, KeyRow, decode, decode_message};
-use super::view::View;
 use crate::model::{GroupName, Message, PageLimit, Position, Sequence, UserName};
+use crate::store::error::Error;
 
 /// A group or user number and the rest of a row of the index.
 pub(crate) type Loaded<T> = (u32, T);

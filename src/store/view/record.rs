@@ -4,9 +4,9 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::command::HistoryMode;
-use super::error::Error;
 use crate::model::{Body, GroupName, Message, Receipt, Receiver, UserName};
+use crate::store::error::Error;
+use crate::store::journal::command::HistoryMode;
 
 const VERSION: u8 = 1;
 /// No value is larger: the largest is a message, whose body has a lower limit of its own.

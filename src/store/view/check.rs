@@ -1,10 +1,10 @@
 //! Whether the view is what its mark says: every row readable, every id there, no row missing.
 
-use super::error::Error;
 use super::key;
 use super::record::decode_message;
-use super::view::{Applied, View};
+use super::{Applied, View};
 use crate::model::Sequence;
+use crate::store::error::Error;
 
 impl View {
     /// Reads everything once. Pages carry checksums of sled's own; a page that is lost or stale shows in the

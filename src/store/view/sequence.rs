@@ -1,7 +1,7 @@
 //! Both sequences: sled's atomic counters, set at open to what the applied mark says.
 
-use super::error::Error;
 use crate::model::{Position, Sequence};
+use crate::store::error::Error;
 
 /// The counters. Each holds the last id that was given, 8 bytes big-endian.
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 
 use std::ops::Bound as Edge;
 
-use super::error::Error;
+use super::View;
 use super::key::{self, Key};
-use super::view::View;
 use crate::model::{Position, Sequence, UserName};
+use crate::store::error::Error;
 
 /// A number in a channel, and the message that has it.
 pub(crate) type Numbered = (u64, Sequence, u64);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::command::Entry;
-use super::directory::Directory;
-use super::error::Error;
 use super::rest::only_zeros;
 use super::segment::{Next, SegmentReader, Tail};
 use crate::model::Lineage;
+use crate::store::directory::Directory;
+use crate::store::error::Error;
 
 /// Reads entries in order, first from disk, then as they are appended.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Follower {
 
 impl Follower {
     /// Follows what is on disk only, from after `after` up to `end`.
-    pub(super) fn of_disk(directory: &Path, after: u64, end: u64) -> Result<Self, Error> {
+    pub(in crate::store) fn of_disk(directory: &Path, after: u64, end: u64) -> Result<Self, Error> {
         let all = segments(directory)?;
         let first = all
             .iter()
@@ -50,7 +50,7 @@ impl Follower {
     }
 
     /// Goes on with what is appended.
-    pub(super) fn then(self, live: Receiver<(u64, Arc<Entry>)>) -> Self {
+    pub(in crate::store) fn then(self, live: Receiver<(u64, Arc<Entry>)>) -> Self {
         let live = Some(live);
         Self { live, ..self }
     }
@@ -71,7 +71,7 @@ impl Follower {
 
     /// Takes the last entries for written like this.
     #[cfg(test)]
-    pub(super) fn ending(self, tail: Tail) -> Self {
+    pub(in crate::store) fn ending(self, tail: Tail) -> Self {
         Self { tail, ..self }
     }
 
@@ -143,7 +143,7 @@ impl Follower {
 }
 
 /// The first offset (from the name) and the path of each segment, in order.
-pub(super) fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+pub(in crate::store) fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
         let path = entry.map_err(Error::io("list", directory))?.path();
@@ -160,7 +160,7 @@ pub(super) fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 
 /// The segments, after checking that none is missing, cut, or of another log. A last segment whose
 /// header was never completed is left out and, being empty, written again when its turn comes.
-pub(super) fn sound_segments(
+pub(in crate::store) fn sound_segments(
     directory: &Path,
     lineage: &Lineage,
 ) -> Result<Vec<(u64, PathBuf)>, Error> {
@@ -256,7 +256,7 @@ fn length_if_zeros(path: &Path, wanted: u64) -> Result<u64, Error> {
 }
 
 /// A journal is never without one: it is made with its first.
-pub(super) fn no_segments(directory: &Path) -> Error {
+pub(in crate::store) fn no_segments(directory: &Path) -> Error {
     Error::Journal {
         path: directory.to_owned(),
         position: 0,

@@ -10,9 +10,9 @@ use std::thread::{self, JoinHandle};
 
 use tracing::warn;
 
-use super::error::Error;
-use super::place::LiveSegment;
 use super::segment::to_u64;
+use crate::store::directory::place::LiveSegment;
+use crate::store::error::Error;
 
 /// So much is written at a time.
 const STEP_BYTES: u64 = 2 << 20;
@@ -22,20 +22,20 @@ static PIECE: [u8; 256 << 10] = [0; 256 << 10];
 
 /// The segment that is written, shared by who appends, who writes zeros, and who looks whether it is still there.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(in crate::store) struct Live {
     segment: Mutex<LiveSegment>,
     filled: Condvar,
 }
 
 impl Live {
-    pub(super) fn new(segment: LiveSegment) -> Arc<Self> {
+    pub(in crate::store) fn new(segment: LiveSegment) -> Arc<Self> {
         Arc::new(Self {
             segment: Mutex::new(segment),
             filled: Condvar::new(),
         })
     }
 
-    pub(super) fn segment(&self) -> MutexGuard<'_, LiveSegment> {
+    pub(in crate::store) fn segment(&self) -> MutexGuard<'_, LiveSegment> {
         self.segment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -51,7 +51,7 @@ struct Piece {
 
 /// The thread that writes zeros, one piece at a time.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(in crate::store) struct Ahead {
     live: Arc<Live>,
     pieces: Option<SyncSender<Piece>>,
     thread: Option<JoinHandle<()>>,
@@ -59,7 +59,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Starts the thread.
-    pub(super) fn new(live: &Arc<Live>) -> Result<Self, Error> {
+    pub(in crate::store) fn new(live: &Arc<Live>) -> Result<Self, Error> {
         let (pieces, received) = sync_channel(1);
         let filling = Arc::clone(live);
         let thread = thread::Builder::new()
@@ -74,7 +74,10 @@ impl Ahead {
     }
 
     /// Waits until nobody but the caller writes below `end`.
-    pub(super) fn wait_for(&self, end: u64) -> Result<MutexGuard<'_, LiveSegment>, Error> {
+    pub(in crate::store) fn wait_for(
+        &self,
+        end: u64,
+    ) -> Result<MutexGuard<'_, LiveSegment>, Error> {
         let waits = |live: &mut LiveSegment| live.filling && live.bytes < end;
         let mut live = self
             .live
@@ -88,7 +91,7 @@ impl Ahead {
     }
 
     /// Has more zeros written, if few are left behind `end`; at most up to `limit`.
-    pub(super) fn refill(&self, end: u64, limit: u64) {
+    pub(in crate::store) fn refill(&self, end: u64, limit: u64) {
         let mut live = self.live.segment();
         let from = live.bytes;
         let to = limit.min(from + STEP_BYTES);
@@ -162,10 +165,10 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
+    use super::super::follow::segments;
+    use super::super::segment::{HEADER_BYTES, Tail, encode_frame};
     use super::*;
     use crate::model::{GroupName, Position};
-    use crate::store::follow::segments;
-    use crate::store::segment::{HEADER_BYTES, Tail, encode_frame};
     use crate::store::{Command, Directory, Entry, Follower, Journal};
 
     const LIMIT: u64 = 16 << 10;

@@ -7,20 +7,20 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
 use super::files::{changed, files_of, inode};
 use super::place::Place;
+use crate::store::error::Error;
 
 const CLEAN: &str = "clean";
 const BEGUN: &str = "begun";
 
 /// The mark that a clean stop leaves: sled is just as it was then.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Clean {
+pub(in crate::store) struct Clean {
     /// The last applied entry.
-    pub(super) offset: u64,
+    pub(in crate::store) offset: u64,
     /// Name, length and modification time of every file of sled.
-    pub(super) files: Vec<(String, u64, u64)>,
+    pub(in crate::store) files: Vec<(String, u64, u64)>,
     /// What a copy of the mark cannot have. Not in those of version 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mark: Option<String>,
@@ -28,9 +28,9 @@ pub(super) struct Clean {
 
 /// The mark that a start leaves until the clean stop.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Begun {
+pub(in crate::store) struct Begun {
     /// The last entry of the journal.
-    pub(super) offset: u64,
+    pub(in crate::store) offset: u64,
     /// When `format` was last changed: nobody can set that, also not who copies a backup over the directory.
     format: String,
     /// What a copy of the mark cannot have. Not in the first ones of version 0.2.
@@ -42,7 +42,7 @@ pub(super) struct Begun {
 /// Each is a line appended to the mark of the start. Rewriting the mark for each segment would make a `begun.new` while
 /// the server runs, which a copier may list and then not find.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Own {
+pub(in crate::store) struct Own {
     name: String,
     /// What a copy cannot have.
     inode: String,
@@ -55,7 +55,7 @@ impl Own {
     const SLED: &str = "sled/db";
 
     /// The last segment of the journal.
-    pub(super) fn segment(path: &Path, file: &File) -> Result<Self, Error> {
+    pub(in crate::store) fn segment(path: &Path, file: &File) -> Result<Self, Error> {
         let name = path.file_name().unwrap_or_default();
         Ok(Self {
             name: format!("{}{}", Self::JOURNAL, name.display()),
@@ -78,16 +78,16 @@ impl Own {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
-    pub(super) clean: Option<Clean>,
-    pub(super) begun: Option<Begun>,
+pub(in crate::store) struct Marks {
+    pub(in crate::store) clean: Option<Clean>,
+    pub(in crate::store) begun: Option<Begun>,
     /// A backup was copied over the directory.
-    pub(super) restored: bool,
+    pub(in crate::store) restored: bool,
 }
 
 impl Marks {
     /// Reads both, given what the inode of `format` says. What is not readable is not there.
-    pub(super) fn read(place: &Place, format: &Metadata) -> Self {
+    pub(in crate::store) fn read(place: &Place, format: &Metadata) -> Self {
         let clean: Option<Clean> = read(place, CLEAN);
         let (begun, own): (Option<Begun>, _) = read_begun(place).unzip();
         let clean_mark = clean.as_ref().and_then(|clean| clean.mark.as_ref());
@@ -105,7 +105,7 @@ impl Marks {
     }
 
     /// Leaves the mark of a start.
-    pub(super) fn begin(
+    pub(in crate::store) fn begin(
         &mut self,
         place: &Place,
         format: &Metadata,
@@ -130,7 +130,7 @@ impl Marks {
     }
 
     /// Removes the mark of the last clean stop.
-    pub(super) fn remove_clean(&mut self, place: &Place) -> Result<(), Error> {
+    pub(in crate::store) fn remove_clean(&mut self, place: &Place) -> Result<(), Error> {
         self.clean = None;
         if place.remove(CLEAN)? {
             place.sync()?;
@@ -140,12 +140,12 @@ impl Marks {
 }
 
 /// Notes in the mark of the start that the journal goes on in another file.
-pub(super) fn note_segment(place: &Place, segment: &Own) -> Result<(), Error> {
+pub(in crate::store) fn note_segment(place: &Place, segment: &Own) -> Result<(), Error> {
     place.append(BEGUN, &segment.line())
 }
 
 /// Notes in the mark of the start which sled is written.
-pub(super) fn note_sled(place: &Place) -> Result<(), Error> {
+pub(in crate::store) fn note_sled(place: &Place) -> Result<(), Error> {
     let path = place.path().join(Own::SLED);
     let data = fs::metadata(&path).map_err(Error::io("read the inode of", &path))?;
     let own = Own {
@@ -191,7 +191,7 @@ fn read<T: for<'a> Deserialize<'a>>(place: &Place, name: &str) -> Option<T> {
 }
 
 /// Leaves the mark of a clean stop, and removes that of the start. sled must be closed.
-pub(super) fn close(place: &Place, sled: &Place, offset: u64) -> Result<(), Error> {
+pub(in crate::store) fn close(place: &Place, sled: &Place, offset: u64) -> Result<(), Error> {
     let mut file = place.create_new(CLEAN)?;
     let path = place.path().join(CLEAN);
     let clean = Clean {
@@ -209,9 +209,9 @@ pub(super) fn close(place: &Place, sled: &Place, offset: u64) -> Result<(), Erro
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::{Command, Directory, Entry, Journal};
     use super::*;
     use crate::model::{GroupName, Position};
+    use crate::store::{Command, Directory, Entry, Journal};
 
     /// A directory that was killed after its journal had gone through several files; and these.
     fn killed() -> (tempfile::TempDir, PathBuf, Vec<PathBuf>) {

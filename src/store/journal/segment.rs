@@ -15,15 +15,15 @@ use std::path::{Path, PathBuf};
 use bincode::Options;
 
 use super::command::Entry;
-use super::error::Error;
 use super::rest::{is_hole, later_frame, only_zeros};
 use crate::model::{LogId, Position};
+use crate::store::error::Error;
 
 const MAGIC: [u8; 8] = *b"HALLEYJ1";
-pub(super) const HEADER_BYTES: usize = 8 + 16 + 5 * 8 + 4;
-pub(super) const FRAME_HEAD_BYTES: usize = 4 + 4 + 1 + 8;
+pub(in crate::store) const HEADER_BYTES: usize = 8 + 16 + 5 * 8 + 4;
+pub(in crate::store) const FRAME_HEAD_BYTES: usize = 4 + 4 + 1 + 8;
 /// Where in a frame the checksum's bytes begin.
-pub(super) const CHECKED_FROM: usize = 8;
+pub(in crate::store) const CHECKED_FROM: usize = 8;
 const ENTRY_VERSION: u8 = 1;
 /// The largest entry: the largest request that can be configured (32 MiB) plus what is queued beside it,
 /// with a wide margin, for an entry that is refused here stops all writing. A frame that claims more is
@@ -32,18 +32,18 @@ const ENTRY_BYTES_MAX: usize = 512 << 20;
 
 /// What the head of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SegmentHead {
-    pub(super) log: LogId,
+pub(in crate::store) struct SegmentHead {
+    pub(in crate::store) log: LogId,
     /// The offset of its first entry.
-    pub(super) first: u64,
+    pub(in crate::store) first: u64,
     /// The segment before it: its first offset and its length in bytes; zeros for none.
-    pub(super) previous: (u64, u64),
+    pub(in crate::store) previous: (u64, u64),
     /// The ids given before its first entry.
-    pub(super) heads: Position,
+    pub(in crate::store) heads: Position,
 }
 
 impl SegmentHead {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::store) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&self.log.0);
@@ -100,7 +100,7 @@ fn codec() -> impl Options {
 }
 
 /// An entry as a frame.
-pub(super) fn encode_frame(offset: u64, entry: &Entry) -> Result<Vec<u8>, Error> {
+pub(in crate::store) fn encode_frame(offset: u64, entry: &Entry) -> Result<Vec<u8>, Error> {
     let mut frame = vec![0; FRAME_HEAD_BYTES];
     codec()
         .serialize_into(&mut frame, entry)
@@ -133,10 +133,10 @@ enum Frame {
 
 /// Reads a segment from front to back.
 #[derive(Debug)]
-pub(super) struct SegmentReader {
+pub(in crate::store) struct SegmentReader {
     path: PathBuf,
     file: BufReader<File>,
-    pub(super) head: SegmentHead,
+    pub(in crate::store) head: SegmentHead,
     /// Where the next frame begins.
     position: u64,
     /// The offset that the next frame must have.
@@ -146,7 +146,7 @@ pub(super) struct SegmentReader {
 
 /// How the last entries were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tail {
+pub(in crate::store) enum Tail {
     /// Each was synced before the next: behind a torn one there is none.
     Synced,
     /// Several may be torn, and others whole behind them.
@@ -158,7 +158,7 @@ pub(super) enum Tail {
 
 /// What a read of the next entry gives.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(in crate::store) enum Next {
     /// The next entry and its offset.
     Entry(u64, Entry),
     /// The end of the entries, or what is left of one that was being written when the process or the machine
@@ -173,7 +173,7 @@ pub(super) enum Next {
 
 impl SegmentReader {
     /// Opens a segment. `Ok(None)`: its header was never completely written.
-    pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
+    pub(in crate::store) fn open(path: &Path) -> Result<Option<Self>, Error> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let length = file
             .metadata()
@@ -200,12 +200,12 @@ impl SegmentReader {
     }
 
     /// Tells how the last entries of this segment, the last one, were written.
-    pub(super) fn ending(self, tail: Tail) -> Self {
+    pub(in crate::store) fn ending(self, tail: Tail) -> Self {
         Self { tail, ..self }
     }
 
     /// The next entry. Damage before the end is an error.
-    pub(super) fn next(&mut self) -> Result<Next, Error> {
+    pub(in crate::store) fn next(&mut self) -> Result<Next, Error> {
         match self.frame()? {
             Frame::Entry(entry, length) => {
                 self.position += length;
@@ -237,12 +237,12 @@ impl SegmentReader {
     }
 
     /// The offset of the entry that would be next.
-    pub(super) fn next_offset(&self) -> u64 {
+    pub(in crate::store) fn next_offset(&self) -> u64 {
         self.next
     }
 
     /// What stands here should be an entry.
-    pub(super) fn damage_at(&self, position: u64) -> Error {
+    pub(in crate::store) fn damage_at(&self, position: u64) -> Error {
         damage(
             &self.path,
             position,
@@ -312,7 +312,7 @@ impl SegmentReader {
 }
 
 /// Length of the payload, checksum and offset, unless the length is impossible.
-pub(super) fn frame_head(head: &[u8]) -> Option<(usize, u32, u64)> {
+pub(in crate::store) fn frame_head(head: &[u8]) -> Option<(usize, u32, u64)> {
     let mut rest = head;
     let length = usize::try_from(u32::from_be_bytes(take(&mut rest).ok()?)).ok()?;
     let crc = u32::from_be_bytes(take(&mut rest).ok()?);
@@ -350,6 +350,6 @@ fn read_up_to(from: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
 }
 
 /// A length as a number of the file format.
-pub(super) fn to_u64(length: usize) -> u64 {
+pub(in crate::store) fn to_u64(length: usize) -> u64 {
     u64::try_from(length).expect("a length fits 64 bits")
 }

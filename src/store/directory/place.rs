@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, fstatvfs};
 
-use super::error::Error;
-use super::segment::to_u64;
+use crate::store::error::Error;
+use crate::store::journal::segment::to_u64;
 
 /// Written again at once.
 const REWRITTEN_BYTES: usize = 1 << 20;
 
 /// A directory that is held open.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::store) struct Place {
     path: PathBuf,
     file: File,
     opened: Identity,
@@ -24,11 +24,11 @@ pub(super) struct Place {
 
 /// A lock that is held; given back when dropped, also where a process that is just being started has it open.
 #[derive(Debug)]
-pub(super) struct Lock(File);
+pub(in crate::store) struct Lock(File);
 
 impl Lock {
     /// Takes a file or directory for this process.
-    pub(super) fn take(file: File, path: &Path) -> Result<Self, Error> {
+    pub(in crate::store) fn take(file: File, path: &Path) -> Result<Self, Error> {
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(Error::Locked {
@@ -64,7 +64,7 @@ impl Identity {
 
 impl Place {
     /// Opens a directory.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    pub(in crate::store) fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let data = file
             .metadata()
@@ -78,7 +78,7 @@ impl Place {
 
     /// Takes it for this process, on file systems that can lock directories. Network file systems only lock files that
     /// are open to be written; LOCK in the data directory is one.
-    pub(super) fn lock(&self) -> Result<Option<Lock>, Error> {
+    pub(in crate::store) fn lock(&self) -> Result<Option<Lock>, Error> {
         let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
         match Lock::take(file, &self.path) {
             Err(Error::Io { .. }) => Ok(None),
@@ -87,17 +87,17 @@ impl Place {
     }
 
     /// Where it was opened.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::store) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether its path still names the directory that was opened.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(in crate::store) fn check(&self) -> Result<(), Error> {
         check(&self.path, &self.file, self.opened)
     }
 
     /// Bytes that an ordinary process may still write on its file system, and files that may still be made.
-    pub(super) fn free(&self) -> Result<(u64, u64), Error> {
+    pub(in crate::store) fn free(&self) -> Result<(u64, u64), Error> {
         let found = fstatvfs(&self.file)
             .map_err(|e| Error::io("ask for the free space of", &self.path)(e.into()))?;
         // File systems without a fixed number of files say that there are none.
@@ -110,7 +110,11 @@ impl Place {
     }
 
     /// Opens a file to write, making it if it is not there. `None`: it is there and longer than this.
-    pub(super) fn create_or_empty(&self, name: &str, longest: u64) -> Result<Option<File>, Error> {
+    pub(in crate::store) fn create_or_empty(
+        &self,
+        name: &str,
+        longest: u64,
+    ) -> Result<Option<File>, Error> {
         let path = self.path.join(name);
         let file = match self.open_file(name, OpenOptions::new().create_new(true)) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
@@ -127,7 +131,7 @@ impl Place {
     }
 
     /// Opens a file to write, making it if it is not there.
-    pub(super) fn open_or_make(&self, name: &str) -> Result<File, Error> {
+    pub(in crate::store) fn open_or_make(&self, name: &str) -> Result<File, Error> {
         self.open_file(name, OpenOptions::new().create(true))
     }
 
@@ -141,14 +145,14 @@ impl Place {
     }
 
     /// Makes `NAME.new`, also where an earlier try has left one.
-    pub(super) fn create_new(&self, name: &str) -> Result<File, Error> {
+    pub(in crate::store) fn create_new(&self, name: &str) -> Result<File, Error> {
         let new = format!("{name}.new");
         self.remove(&new)?;
         self.open_file(&new, OpenOptions::new().create_new(true))
     }
 
     /// Syncs `NAME.new` and gives it its name.
-    pub(super) fn finish_new(&self, name: &str, file: &File) -> Result<(), Error> {
+    pub(in crate::store) fn finish_new(&self, name: &str, file: &File) -> Result<(), Error> {
         let new = format!("{name}.new");
         file.sync_all()
             .map_err(Error::io("sync", &self.path.join(&new)))?;
@@ -157,7 +161,7 @@ impl Place {
     }
 
     /// Writes a small file so that it is there whole or not at all.
-    pub(super) fn write_durably(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+    pub(in crate::store) fn write_durably(&self, name: &str, content: &[u8]) -> Result<(), Error> {
         let mut file = self.create_new(name)?;
         file.write_all(content)
             .map_err(Error::io("write", &self.path.join(name)))?;
@@ -165,7 +169,7 @@ impl Place {
     }
 
     /// Adds to the end of a small file, durably.
-    pub(super) fn append(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+    pub(in crate::store) fn append(&self, name: &str, content: &[u8]) -> Result<(), Error> {
         let path = self.path.join(name);
         let mut file = self.open_file(name, OpenOptions::new().create(true).append(true))?;
         file.write_all(content)
@@ -174,7 +178,7 @@ impl Place {
     }
 
     /// Removes a file. Whether it was there.
-    pub(super) fn remove(&self, name: &str) -> Result<bool, Error> {
+    pub(in crate::store) fn remove(&self, name: &str) -> Result<bool, Error> {
         self.check()?;
         let path = self.path.join(name);
         match fs::remove_file(&path) {
@@ -185,19 +189,19 @@ impl Place {
     }
 
     /// Gives what is in it another name.
-    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+    pub(in crate::store) fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         self.check()?;
         let (from, to) = (self.path.join(from), self.path.join(to));
         fs::rename(&from, to).map_err(Error::io("rename", &from))
     }
 
     /// Makes names made or removed in it durable.
-    pub(super) fn sync(&self) -> Result<(), Error> {
+    pub(in crate::store) fn sync(&self) -> Result<(), Error> {
         self.file.sync_all().map_err(Error::io("sync", &self.path))
     }
 
     /// What its inode says.
-    pub(super) fn metadata(&self) -> Result<Metadata, Error> {
+    pub(in crate::store) fn metadata(&self) -> Result<Metadata, Error> {
         self.file
             .metadata()
             .map_err(Error::io("read the inode of", &self.path))
@@ -227,7 +231,7 @@ fn check(path: &Path, held: &File, opened: Identity) -> Result<(), Error> {
 
 /// Opens the last segment to write. It must be a file of this directory alone: through a link, another directory
 /// would be written too.
-pub(super) fn open_own(path: &Path) -> Result<File, Error> {
+pub(in crate::store) fn open_own(path: &Path) -> Result<File, Error> {
     let shared = |how: &str| Error::Journal {
         path: path.to_owned(),
         position: 0,
@@ -249,7 +253,7 @@ pub(super) fn open_own(path: &Path) -> Result<File, Error> {
 
 /// Writes the first bytes of a file once more, in place. After a write that failed the system may take for written
 /// what is only in its memory; what is read there would then pass for durable, and no sync would write it.
-pub(super) fn write_again(file: &File, bytes: u64) -> io::Result<()> {
+pub(in crate::store) fn write_again(file: &File, bytes: u64) -> io::Result<()> {
     let mut piece = vec![0; REWRITTEN_BYTES];
     let mut at = 0;
     while at < bytes {
@@ -265,25 +269,25 @@ pub(super) fn write_again(file: &File, bytes: u64) -> io::Result<()> {
 
 /// The segment that is written, as far as others can do harm to it.
 #[derive(Debug)]
-pub(super) struct LiveSegment {
+pub(in crate::store) struct LiveSegment {
     path: PathBuf,
     file: File,
     opened: Identity,
     /// Its length, with the zeros ahead of the end of the journal.
-    pub(super) bytes: u64,
+    pub(in crate::store) bytes: u64,
     /// It may be as long as this: zeros are being written, or were as far as there was room.
-    pub(super) longest: u64,
+    pub(in crate::store) longest: u64,
     /// Zeros are being written behind `bytes`.
-    pub(super) filling: bool,
+    pub(in crate::store) filling: bool,
     /// There was no room for zeros.
-    pub(super) no_room: bool,
+    pub(in crate::store) no_room: bool,
     /// Why zeros could not be written otherwise.
-    pub(super) failed: Option<io::Error>,
+    pub(in crate::store) failed: Option<io::Error>,
 }
 
 impl LiveSegment {
     /// Watches a segment that is open.
-    pub(super) fn new(path: &Path, file: &File) -> Result<Self, Error> {
+    pub(in crate::store) fn new(path: &Path, file: &File) -> Result<Self, Error> {
         let failed = || Error::io("read the inode of", path);
         let data = file.metadata().map_err(failed())?;
         Ok(Self {
@@ -298,12 +302,12 @@ impl LiveSegment {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::store) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Opens it once more. Its path may name another file by now, which is not ours to write.
-    pub(super) fn open_again(&self) -> Result<File, Error> {
+    pub(in crate::store) fn open_again(&self) -> Result<File, Error> {
         let file = open_own(&self.path)?;
         let data = file.metadata();
         let data = data.map_err(Error::io("read the inode of", &self.path))?;
@@ -315,19 +319,19 @@ impl LiveSegment {
 
     /// Where a test has no room for zeros.
     #[cfg(test)]
-    pub(super) fn put_zeros_elsewhere(&mut self, path: PathBuf) {
+    pub(in crate::store) fn put_zeros_elsewhere(&mut self, path: PathBuf) {
         self.opened = Identity::of(&fs::metadata(&path).unwrap());
         self.path = path;
     }
 
     /// Something was written up to here.
-    pub(super) fn reaches(&mut self, end: u64) {
+    pub(in crate::store) fn reaches(&mut self, end: u64) {
         self.bytes = self.bytes.max(end);
         self.longest = self.longest.max(end);
     }
 
     /// Whether the file is there and holds what was written to it.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(in crate::store) fn check(&self) -> Result<(), Error> {
         if self.length()? < self.bytes {
             return self.changed("was cut: it is shorter than what was written to it");
         }
@@ -335,7 +339,7 @@ impl LiveSegment {
     }
 
     /// The same for the only one who writes, before the next write, without a look at its name.
-    pub(super) fn check_to_write(&self) -> Result<(), Error> {
+    pub(in crate::store) fn check_to_write(&self) -> Result<(), Error> {
         match self.length()? {
             length if length < self.bytes => {
                 self.changed("was cut: it is shorter than what was written to it")

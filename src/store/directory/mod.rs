@@ -1,25 +1,31 @@
 //! The data directory: whose it is, which log it holds, and whether its sled may be trusted.
 
+pub(super) mod files;
+pub(super) mod format;
+pub(super) mod mark;
+pub(super) mod owner;
+pub(super) mod place;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::error::Error;
-use super::files::{
+use crate::model::{Ancestor, Lineage, Position};
+use crate::store::error::Error;
+use crate::store::journal::Journal;
+use crate::store::journal::segment::Tail;
+use files::{
     files_of, identity, is_there, lock, lock_to_read, make_directory, must_be_no_link,
     must_be_ours, must_exist, must_have_journal, sync_directory, sync_names_above, sync_readable,
 };
-use super::format::{
+use format::{
     FORMAT_VERSION, Format, README, inode_of_format, new_log_id, read_format, write_format,
 };
-use super::journal::Journal;
-use super::mark::{self, Marks};
-use super::owner::must_be_owner;
-use super::place::{Lock, Place};
-use super::segment::Tail;
-use crate::model::{Ancestor, Lineage, Position};
+use mark::Marks;
+use owner::must_be_owner;
+use place::{Lock, Place};
 
 /// How sled may be used at open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,12 +132,12 @@ impl Directory {
     }
 
     /// The directory itself, held open.
-    pub(super) fn place(&self) -> &Arc<Place> {
+    pub(in crate::store) fn place(&self) -> &Arc<Place> {
         &self.place
     }
 
     /// Where the journal's segments are, held open.
-    pub(super) fn journal_place(&self) -> &Arc<Place> {
+    pub(in crate::store) fn journal_place(&self) -> &Arc<Place> {
         &self.journal
     }
 
@@ -159,7 +165,7 @@ impl Directory {
     }
 
     /// How the journal's last entries were written.
-    pub(super) fn tail(&self) -> Tail {
+    pub(in crate::store) fn tail(&self) -> Tail {
         if self.marks.clean.is_some() {
             Tail::Synced
         } else if self.format.relaxed {
@@ -172,7 +178,7 @@ impl Directory {
     }
 
     /// Whether the last stop left its mark.
-    pub(super) fn stopped_cleanly(&self) -> bool {
+    pub(in crate::store) fn stopped_cleanly(&self) -> bool {
         self.marks.clean.is_some()
     }
 
@@ -377,7 +383,7 @@ fn create(place: &Place) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::store::Entry;
-    use crate::store::files::changed;
+    use files::changed;
 
     fn fresh() -> (tempfile::TempDir, PathBuf) {
         let parent = tempfile::tempdir().unwrap();

@@ -4,6 +4,13 @@
 //! `applied` mark of an entry is there when the mark is. Rows that never change are written before it;
 //! those that do are first written aside, and put in place once the mark is set.
 
+pub(crate) mod channel;
+mod check;
+pub(crate) mod key;
+mod read;
+pub(crate) mod record;
+mod sequence;
+
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::thread::park_timeout;
@@ -11,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::directory::Directory;
-use super::error::Error;
-use super::files::{make_directory, remove_half_written_snapshots};
-use super::key::{self, Key};
-use super::record::{decode, encode, encode_message};
-use super::sequence::Sequences;
 use crate::model::{LogId, Message, Position, Sequence};
+use crate::store::directory::Directory;
+use crate::store::directory::files::{make_directory, remove_half_written_snapshots};
+use crate::store::error::Error;
+use key::Key;
+use record::{decode, encode, encode_message};
+use sequence::Sequences;
 
 /// sled writes values of pages beyond about 100 KiB in files of their own, which it never syncs, unless
 /// its segments are this large. Fixed when the database is made.

@@ -7,16 +7,16 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
-use super::error::Error;
+use crate::store::error::Error;
 
 /// Where a disk is mounted; nobody but root may look into it.
-pub(super) const LOST_FOUND: &str = "lost+found";
+pub(in crate::store) const LOST_FOUND: &str = "lost+found";
 /// What a server writes in its data directory, besides sled and what is put aside of it.
 const WRITTEN: [&str; 5] = ["LOCK", "begun", "clean", "format", "journal"];
 
 /// Refuses a directory that belongs to somebody else, before anything is made in it. `command`: what its owner runs
 /// instead.
-pub(super) fn must_be_owner(data: &Path, command: &str) -> Result<(), Error> {
+pub(in crate::store) fn must_be_owner(data: &Path, command: &str) -> Result<(), Error> {
     let refused = |reason| Error::Directory {
         path: data.to_owned(),
         reason,
@@ -45,12 +45,12 @@ pub(super) fn must_be_owner(data: &Path, command: &str) -> Result<(), Error> {
 }
 
 /// Whether this process would leave behind in it what its owner cannot use.
-pub(super) fn is_anothers(data: &Path) -> bool {
+pub(in crate::store) fn is_anothers(data: &Path) -> bool {
     owner_of(&data.join("format")).is_some_and(|owner| owner != geteuid().as_raw())
 }
 
 /// The command as the user to whom a data directory belongs types it.
-pub(super) fn line(data: &Path, command: &str) -> String {
+pub(in crate::store) fn line(data: &Path, command: &str) -> String {
     line_as(owner_of(data).unwrap_or(0), command, data)
 }
 
