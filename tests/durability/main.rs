@@ -18,6 +18,7 @@ mod copy;
 mod crash;
 mod damage;
 mod disk;
+mod fixtures;
 #[path = "../http/mod.rs"]
 mod http;
 mod icomet;
