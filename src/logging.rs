@@ -67,6 +67,11 @@ impl Log {
         }
     }
 
+    /// Waits until all that was logged is written; for a moment only, if nobody reads it.
+    pub fn flush(&self) {
+        self.queue.flush(PATIENCE);
+    }
+
     /// Logs by another filter from now on. One that cannot be parsed changes nothing.
     pub fn set_filter(&self, filter: &str) {
         if let Ok(filter) = EnvFilter::try_new(filter)
@@ -79,7 +84,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.queue.flush(PATIENCE);
+        self.flush();
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn run(
     }
     let mut config = Config::from_options(options)?;
     config.demo = true;
-    let _log = Log::start(&config.log);
+    let log = Log::start(&config.log);
     crate::config::warn(&super::command(), settings);
     refuse_foreign_tokens(&config.auth.tokens)?;
     config.check_for_server()?;
@@ -77,6 +77,7 @@ pub(super) fn run(
         Handle::current()
             .block_on(furnish(server.hub()))
             .map_err(|e| ServeError::Io("make the demo's group", io::Error::other(e)))?;
+        log.flush();
         if let Err(e) = greet(server, config, out) {
             warn!(error = %e, "cannot print the addresses");
         }

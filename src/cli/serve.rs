@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use super::Failure;
 use crate::config::{Config, ConfigError, Setting};
 use crate::logging::Log;
-use crate::server::{self, Hooks};
+use crate::server::{self, Hooks, Server};
 use crate::signals::Hangup;
 
 /// What the server was started with.
@@ -22,7 +22,11 @@ pub(super) struct Started<'a> {
 pub(super) fn run(config: Config, log: &Log, started: &Started<'_>) -> Result<(), Failure> {
     config.check_for_server()?;
     let hooks = Hooks {
-        ready: server::greet,
+        ready: |server: &Server, config: &Config| {
+            // What was logged of the start stands before its last words.
+            log.flush();
+            server::greet(server, config)
+        },
         reload: || reload(log, started),
         hangup: Hangup::Reloads,
     };

@@ -1,4 +1,4 @@
-//! What is in no log, also where everything is logged.
+//! What is in no log, also where everything is logged; and when it is there.
 
 use std::time::Duration;
 
@@ -43,5 +43,17 @@ fn no_log_holds_a_key_a_token_or_a_body() {
     ] {
         let line = log.lines().find(|line| line.contains(hidden));
         assert_eq!(line, None, "{hidden}");
+    }
+}
+
+#[test]
+fn what_is_logged_of_a_start_stands_before_its_last_words() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..5 {
+        let launch = Launch::new(&directory.path().join(round.to_string()));
+        let _process = launch.start();
+        let printed = launch.log();
+        let (logged, _) = printed.split_once("is ready").unwrap();
+        assert!(logged.contains("a new log begins"), "{printed}");
     }
 }
