@@ -67,11 +67,11 @@ impl Hub {
         let trust = directory.trust(end)?;
         let fork = directory.must_fork();
         directory.must_have_room()?;
-        directory.begin(!always, &journal)?;
+        directory.begin(!always, &journal.end()?)?;
         let mut recovered = recover(&directory, &mut journal, trust, fork, options.cache_bytes)?;
         journal.cut_tail()?;
         if fork {
-            directory.fork(recovered.state.applied.heads, &journal)?;
+            directory.fork(recovered.state.applied.heads, &journal.end()?)?;
             journal.go_on_as(directory.lineage().log);
             recovered.state.applied.log = directory.lineage().log;
         }

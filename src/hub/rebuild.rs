@@ -35,7 +35,7 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
     if fork {
         directory.expect_loss()?;
     }
-    directory.begin(false, &journal)?;
+    directory.begin(false, &journal.end()?)?;
     let aside = if ahead { Aside::Ahead } else { Aside::Damaged };
     let latest = directory.set_sled_aside(aside, clock::now_ms())?;
     journal.cut_tail()?;
@@ -52,7 +52,7 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
         heads: state.applied().heads,
     };
     if fork {
-        directory.fork(rebuilt.heads, &journal)?;
+        directory.fork(rebuilt.heads, &journal.end()?)?;
     }
     let failure = flusher.failure();
     drop((follower, state));

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::directory::owner::line;
+use super::command_line::line;
 
 /// What broke, where, and what its operator can do.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::identity;
+use super::identity::identity;
 use super::place::Place;
 use crate::model::{Ancestor, LogId, log_text};
 use crate::store::error::Error;
@@ -16,15 +16,15 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// What the file `format` says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(in crate::store) struct Format {
-    pub(in crate::store) version: u32,
+pub(super) struct Format {
+    pub(super) version: u32,
     #[serde(with = "log_text")]
-    pub(in crate::store) log: LogId,
-    pub(in crate::store) ancestors: Vec<Ancestor>,
+    pub(super) log: LogId,
+    pub(super) ancestors: Vec<Ancestor>,
     /// What a copy of the directory cannot have: numbers and birth times of its inodes.
-    pub(in crate::store) directory: String,
+    pub(super) directory: String,
     /// Whether acknowledged entries may have been unsynced for a moment.
-    pub(in crate::store) relaxed: bool,
+    pub(super) relaxed: bool,
 }
 
 #[derive(Deserialize)]
@@ -32,7 +32,7 @@ struct VersionOnly {
     version: u32,
 }
 
-pub(in crate::store) const README: &str = "\
+pub(super) const README: &str = "\
 This is a data directory of Halley. Everything in it belongs together.
 
 format        version of this directory, and its log id
@@ -50,7 +50,7 @@ Backup: copy the whole directory (cp -a) to a new place, also while the server r
 Restore, and what may be deleted: docs/backup.md of the project.
 ";
 
-pub(in crate::store) fn read_format(path: &Path) -> Result<Format, Error> {
+pub(super) fn read_format(path: &Path) -> Result<Format, Error> {
     let text = fs::read(path).map_err(Error::io("read", path))?;
     let unreadable = |e: serde_json::Error| Error::Directory {
         path: path.to_owned(),
@@ -67,13 +67,13 @@ pub(in crate::store) fn read_format(path: &Path) -> Result<Format, Error> {
     serde_json::from_slice(&text).map_err(unreadable)
 }
 
-pub(in crate::store) fn new_log_id() -> LogId {
+pub(super) fn new_log_id() -> LogId {
     let mut id = [0; 16];
     getrandom::fill(&mut id).expect("the operating system gives random bytes");
     LogId(id)
 }
 
-pub(in crate::store) fn write_format(
+pub(super) fn write_format(
     place: &Place,
     journal: &Place,
     format: &mut Format,
@@ -89,7 +89,7 @@ pub(in crate::store) fn write_format(
     place.finish_new("format", &file)
 }
 
-pub(in crate::store) fn inode_of_format(place: &Place) -> Result<Metadata, Error> {
+pub(super) fn inode_of_format(place: &Place) -> Result<Metadata, Error> {
     let path = place.path().join("format");
     fs::metadata(&path).map_err(Error::io("read the inode of", &path))
 }

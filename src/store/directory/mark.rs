@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{changed, files_of, inode};
+use super::identity::{changed, files_of, inode};
 use super::place::Place;
 use crate::store::error::Error;
 
@@ -16,11 +16,11 @@ const BEGUN: &str = "begun";
 
 /// The mark that a clean stop leaves: sled is just as it was then.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::store) struct Clean {
+pub(super) struct Clean {
     /// The last applied entry.
-    pub(in crate::store) offset: u64,
+    pub(super) offset: u64,
     /// Name, length and modification time of every file of sled.
-    pub(in crate::store) files: Vec<(String, u64, u64)>,
+    pub(super) files: Vec<(String, u64, u64)>,
     /// What a copy of the mark cannot have. Not in those of version 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mark: Option<String>,
@@ -28,9 +28,9 @@ pub(in crate::store) struct Clean {
 
 /// The mark that a start leaves until the clean stop.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::store) struct Begun {
+pub(super) struct Begun {
     /// The last entry of the journal.
-    pub(in crate::store) offset: u64,
+    pub(super) offset: u64,
     /// When `format` was last changed: nobody can set that, also not who copies a backup over the directory.
     format: String,
     /// What a copy of the mark cannot have. Not in the first ones of version 0.2.
@@ -76,18 +76,25 @@ impl Own {
     }
 }
 
+/// Where the journal ends when a start leaves its mark: its last entry, and the segment that is written.
+#[derive(Debug)]
+pub struct JournalEnd {
+    pub(in crate::store) offset: u64,
+    pub(in crate::store) segment: Own,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Marks {
-    pub(in crate::store) clean: Option<Clean>,
-    pub(in crate::store) begun: Option<Begun>,
+pub(super) struct Marks {
+    pub(super) clean: Option<Clean>,
+    pub(super) begun: Option<Begun>,
     /// A backup was copied over the directory.
-    pub(in crate::store) restored: bool,
+    pub(super) restored: bool,
 }
 
 impl Marks {
     /// Reads both, given what the inode of `format` says. What is not readable is not there.
-    pub(in crate::store) fn read(place: &Place, format: &Metadata) -> Self {
+    pub(super) fn read(place: &Place, format: &Metadata) -> Self {
         let clean: Option<Clean> = read(place, CLEAN);
         let (begun, own): (Option<Begun>, _) = read_begun(place).unzip();
         let clean_mark = clean.as_ref().and_then(|clean| clean.mark.as_ref());
@@ -105,23 +112,22 @@ impl Marks {
     }
 
     /// Leaves the mark of a start.
-    pub(in crate::store) fn begin(
+    pub(super) fn begin(
         &mut self,
         place: &Place,
         format: &Metadata,
-        offset: u64,
-        segment: &Own,
+        end: &JournalEnd,
     ) -> Result<(), Error> {
         let mut file = place.create_new(BEGUN)?;
         let path = place.path().join(BEGUN);
         let begun = Begun {
-            offset,
+            offset: end.offset,
             format: changed(format),
             mark: Some(inode_of(&path, &file)?),
         };
         let mut text = serde_json::to_vec_pretty(&begun).expect("plain data encodes");
         text.push(b'\n');
-        text.extend(segment.line());
+        text.extend(end.segment.line());
         file.write_all(&text).map_err(Error::io("write", &path))?;
         place.finish_new(BEGUN, &file)?;
         self.begun = Some(begun);
@@ -130,7 +136,7 @@ impl Marks {
     }
 
     /// Removes the mark of the last clean stop.
-    pub(in crate::store) fn remove_clean(&mut self, place: &Place) -> Result<(), Error> {
+    pub(super) fn remove_clean(&mut self, place: &Place) -> Result<(), Error> {
         self.clean = None;
         if place.remove(CLEAN)? {
             place.sync()?;
@@ -145,7 +151,7 @@ pub(in crate::store) fn note_segment(place: &Place, segment: &Own) -> Result<(),
 }
 
 /// Notes in the mark of the start which sled is written.
-pub(in crate::store) fn note_sled(place: &Place) -> Result<(), Error> {
+pub(super) fn note_sled(place: &Place) -> Result<(), Error> {
     let path = place.path().join(Own::SLED);
     let data = fs::metadata(&path).map_err(Error::io("read the inode of", &path))?;
     let own = Own {
@@ -191,7 +197,7 @@ fn read<T: for<'a> Deserialize<'a>>(place: &Place, name: &str) -> Option<T> {
 }
 
 /// Leaves the mark of a clean stop, and removes that of the start. sled must be closed.
-pub(in crate::store) fn close(place: &Place, sled: &Place, offset: u64) -> Result<(), Error> {
+pub(super) fn close(place: &Place, sled: &Place, offset: u64) -> Result<(), Error> {
     let mut file = place.create_new(CLEAN)?;
     let path = place.path().join(CLEAN);
     let clean = Clean {
@@ -219,7 +225,7 @@ mod tests {
         let data = parent.path().join("data");
         let mut directory = Directory::open(&data).unwrap();
         let mut journal = Journal::open(&directory, true).unwrap();
-        directory.begin(false, &journal).unwrap();
+        directory.begin(false, &journal.end().unwrap()).unwrap();
         fs::create_dir(directory.sled()).unwrap();
         fs::write(data.join(Own::SLED), "1").unwrap();
         directory.note_sled().unwrap();
@@ -250,7 +256,7 @@ mod tests {
             let mut directory = Directory::open(data).unwrap();
             let journal = Journal::open(&directory, true).unwrap();
             let restored = directory.must_fork();
-            directory.begin(false, &journal).unwrap();
+            directory.begin(false, &journal.end().unwrap()).unwrap();
             restored
         };
         let first = restored();

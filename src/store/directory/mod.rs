@@ -1,31 +1,37 @@
 //! The data directory: whose it is, which log it holds, and whether its sled may be trusted.
 
+pub(super) mod aside;
 pub(super) mod files;
 pub(super) mod format;
+mod identity;
+mod lock;
 pub(super) mod mark;
-pub(super) mod owner;
+mod owner;
 pub(super) mod place;
+pub(super) mod room;
+pub(super) mod segments;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::model::{Ancestor, Lineage, Position};
 use crate::store::error::Error;
-use crate::store::journal::Journal;
-use crate::store::journal::segment::Tail;
 use files::{
-    files_of, identity, is_there, lock, lock_to_read, make_directory, must_be_no_link,
-    must_be_ours, must_exist, must_have_journal, sync_directory, sync_names_above, sync_readable,
+    is_there, make_directory, must_be_no_link, must_be_ours, must_exist, must_have_journal,
+    sync_directory, sync_names_above, sync_readable,
 };
 use format::{
     FORMAT_VERSION, Format, README, inode_of_format, new_log_id, read_format, write_format,
 };
-use mark::Marks;
+use identity::{files_of, identity};
+use lock::{Lock, lock, lock_journal, lock_to_read};
+use mark::{JournalEnd, Marks};
 use owner::must_be_owner;
-use place::{Lock, Place};
+use place::Place;
+use segments::create_first;
 
 /// How sled may be used at open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,17 +44,17 @@ pub enum Trust {
     Rebuild,
 }
 
-/// Why sled is put aside.
+/// How the last entries were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aside {
-    /// The journal gives all that was in it.
-    Damaged,
-    /// It holds entries that the journal lacks.
-    Ahead,
+pub(super) enum Tail {
+    /// Each was synced before the next: behind a torn one there is none.
+    Synced,
+    /// Several may be torn, and others whole behind them.
+    Unsynced,
+    /// Copied while they were written: where the copier read zeros ahead of the end, and further on what was written
+    /// meanwhile, there is a hole.
+    Copied,
 }
-
-/// How the names of damaged views begin that were put aside.
-const DAMAGED: &str = "sled.damaged-";
 
 /// An open data directory, locked for this process.
 #[derive(Debug)]
@@ -111,7 +117,7 @@ impl Directory {
         }
         must_have_journal(path)?;
         let journal = Place::open(&path.join("journal"))?;
-        let locks = (lock, journal.lock()?);
+        let locks = (lock, lock_journal(&journal)?);
         let inode = inode_of_format(&place)?;
         let copied = format.directory != identity(&place, &journal, &inode)?;
         let marks = Marks::read(&place, &inode);
@@ -132,12 +138,12 @@ impl Directory {
     }
 
     /// The directory itself, held open.
-    pub(in crate::store) fn place(&self) -> &Arc<Place> {
+    pub(super) fn place(&self) -> &Arc<Place> {
         &self.place
     }
 
     /// Where the journal's segments are, held open.
-    pub(in crate::store) fn journal_place(&self) -> &Arc<Place> {
+    pub(super) fn journal_place(&self) -> &Arc<Place> {
         &self.journal
     }
 
@@ -165,7 +171,7 @@ impl Directory {
     }
 
     /// How the journal's last entries were written.
-    pub(in crate::store) fn tail(&self) -> Tail {
+    pub(super) fn tail(&self) -> Tail {
         if self.marks.clean.is_some() {
             Tail::Synced
         } else if self.format.relaxed {
@@ -178,7 +184,7 @@ impl Directory {
     }
 
     /// Whether the last stop left its mark.
-    pub(in crate::store) fn stopped_cleanly(&self) -> bool {
+    pub(super) fn stopped_cleanly(&self) -> bool {
         self.marks.clean.is_some()
     }
 
@@ -222,13 +228,13 @@ impl Directory {
     }
 
     /// Gives the log a new id; cursors of the old one go on up to `parted`.
-    pub fn fork(&mut self, parted: Position, journal: &Journal) -> Result<(), Error> {
+    pub fn fork(&mut self, parted: Position, end: &JournalEnd) -> Result<(), Error> {
         let old = self.format.log;
         self.format.ancestors.push(Ancestor { log: old, parted });
         self.format.log = new_log_id();
         self.write_format()?;
         self.copied = false;
-        self.leave_begun(journal)?;
+        self.leave_begun(end)?;
         info!(old = %old, new = %self.format.log, direct = parted.direct, group = parted.group,
             "this log goes on under a new id; cursors of the old one are good up to these ids");
         Ok(())
@@ -236,7 +242,7 @@ impl Directory {
 
     /// Says that from now on sled is written, so that a stop without [`Self::close`] is noticed. Where
     /// [`Self::must_fork`] holds, [`Self::fork`] must follow: until then it holds also after a stop in between.
-    pub fn begin(&mut self, relaxed: bool, journal: &Journal) -> Result<(), Error> {
+    pub fn begin(&mut self, relaxed: bool, end: &JournalEnd) -> Result<(), Error> {
         let fork = self.must_fork();
         if self.copied || self.marks.restored {
             self.sync_copy()?;
@@ -251,15 +257,14 @@ impl Directory {
             }
         }
         if !fork {
-            self.leave_begun(journal)?;
+            self.leave_begun(end)?;
         }
         self.marks.remove_clean(&self.place)
     }
 
-    fn leave_begun(&mut self, journal: &Journal) -> Result<(), Error> {
+    fn leave_begun(&mut self, end: &JournalEnd) -> Result<(), Error> {
         let format = inode_of_format(&self.place)?;
-        let ((_, _, end), segment) = (journal.identity(), journal.own_segment()?);
-        self.marks.begin(&self.place, &format, end, &segment)
+        self.marks.begin(&self.place, &format, end)
     }
 
     /// Says which sled is written from now on. To be called once it is open, after [`Self::begin`].
@@ -310,49 +315,6 @@ impl Directory {
         mark::close(&self.place, &sled, offset)
     }
 
-    /// Puts sled aside under another name, which is returned. Those that were put aside earlier stay until the new
-    /// one is complete: [`Self::remove_set_aside`]. Only a loss is a warning: the caller knows whether it is damage,
-    /// a copy, or what was asked for.
-    pub fn set_sled_aside(&self, aside: Aside, now_ms: u64) -> Result<Option<String>, Error> {
-        let sled = self.sled();
-        if fs::symlink_metadata(&sled).is_err() {
-            return Ok(None);
-        }
-        let name = match aside {
-            Aside::Damaged => format!("{DAMAGED}{now_ms}"),
-            Aside::Ahead => format!("sled.ahead-{now_ms}"),
-        };
-        self.place.rename("sled", &name)?;
-        self.place.sync()?;
-        let path = self.path().join(&name);
-        match aside {
-            Aside::Damaged => info!(path = %path.display(),
-                "put the readable view aside: it is removed at the next start that finds the new one sound"),
-            Aside::Ahead => warn!(path = %path.display(),
-                "put the readable view aside: it holds messages that the journal lacks; it stays until you delete it"),
-        }
-        Ok(Some(name))
-    }
-
-    /// Removes the damaged views that were put aside, but for one.
-    pub fn remove_set_aside(&self, keep: Option<&str>) -> Result<(), Error> {
-        let directory = self.path();
-        for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
-            let path = entry.map_err(Error::io("list", directory))?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            if name.is_none_or(|name| !name.starts_with(DAMAGED) || Some(name) == keep) {
-                continue;
-            }
-            let removed = if path.is_dir() && !path.is_symlink() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            removed.map_err(Error::io("remove", &path))?;
-        }
-        Ok(())
-    }
-
     /// Writes `format` into a new file that knows its own inode, and gives it its name.
     fn write_format(&mut self) -> Result<(), Error> {
         write_format(&self.place, &self.journal, &mut self.format)
@@ -366,7 +328,7 @@ fn create(place: &Place) -> Result<(), Error> {
     must_be_no_link(path, "journal")?;
     make_directory(&path.join("journal"))?;
     let journal = Place::open(&path.join("journal"))?;
-    Journal::create(&journal, log)?;
+    create_first(&journal, log)?;
     place.write_durably("README", README.as_bytes())?;
     let mut format = Format {
         version: FORMAT_VERSION,
@@ -382,8 +344,8 @@ fn create(place: &Place) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Entry;
-    use files::changed;
+    use crate::store::{Aside, Entry, Journal};
+    use identity::changed;
 
     fn fresh() -> (tempfile::TempDir, PathBuf) {
         let parent = tempfile::tempdir().unwrap();
@@ -393,13 +355,15 @@ mod tests {
 
     fn begin(directory: &mut Directory, relaxed: bool) -> Journal {
         let journal = Journal::open(directory, true).unwrap();
-        directory.begin(relaxed, &journal).unwrap();
+        directory.begin(relaxed, &journal.end().unwrap()).unwrap();
         journal
     }
 
     fn fork(directory: &mut Directory) {
         let journal = begin(directory, false);
-        directory.fork(Position::default(), &journal).unwrap();
+        directory
+            .fork(Position::default(), &journal.end().unwrap())
+            .unwrap();
     }
 
     fn must_fork(path: &Path) -> bool {

@@ -1,22 +1,22 @@
 //! Who owns a data directory: what another user makes in it, its owner can neither write nor remove.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
+use crate::store::command_line::{line_as, name_of, owner_of, quoted};
 use crate::store::error::Error;
 
 /// Where a disk is mounted; nobody but root may look into it.
-pub(in crate::store) const LOST_FOUND: &str = "lost+found";
+pub(super) const LOST_FOUND: &str = "lost+found";
 /// What a server writes in its data directory, besides sled and what is put aside of it.
 const WRITTEN: [&str; 5] = ["LOCK", "begun", "clean", "format", "journal"];
 
 /// Refuses a directory that belongs to somebody else, before anything is made in it. `command`: what its owner runs
 /// instead.
-pub(in crate::store) fn must_be_owner(data: &Path, command: &str) -> Result<(), Error> {
+pub(super) fn must_be_owner(data: &Path, command: &str) -> Result<(), Error> {
     let refused = |reason| Error::Directory {
         path: data.to_owned(),
         reason,
@@ -45,22 +45,8 @@ pub(in crate::store) fn must_be_owner(data: &Path, command: &str) -> Result<(), 
 }
 
 /// Whether this process would leave behind in it what its owner cannot use.
-pub(in crate::store) fn is_anothers(data: &Path) -> bool {
+pub(super) fn is_anothers(data: &Path) -> bool {
     owner_of(&data.join("format")).is_some_and(|owner| owner != geteuid().as_raw())
-}
-
-/// The command as the user to whom a data directory belongs types it.
-pub(in crate::store) fn line(data: &Path, command: &str) -> String {
-    line_as(owner_of(data).unwrap_or(0), command, data)
-}
-
-fn line_as(owner: u32, command: &str, data: &Path) -> String {
-    let (name, path) = (name_of(owner), quoted(data));
-    if owner == 0 {
-        format!("halley {command} --data {path}")
-    } else {
-        format!("sudo -u {name} halley {command} --data {path}")
-    }
 }
 
 /// A file that the server writes, that another user owns and this one may not write.
@@ -95,24 +81,4 @@ fn is_written(folder: &str, path: &Path) -> bool {
         "journal" => path.extension().is_some_and(|of| of == "journal"),
         _ => name != LOST_FOUND,
     }
-}
-
-fn owner_of(path: &Path) -> Option<u32> {
-    fs::symlink_metadata(path).map(|data| data.uid()).ok()
-}
-
-/// A user's name, or the number as `sudo` takes it.
-fn name_of(user: u32) -> String {
-    let known = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = known.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, number) = (fields.next()?, fields.nth(1)?);
-        (number.parse() == Ok(user)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("'#{user}'"))
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }

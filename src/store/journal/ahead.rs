@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tracing::warn;
 
-use super::segment::to_u64;
-use crate::store::directory::place::LiveSegment;
+use super::live::{Live, LiveSegment};
+use crate::store::directory::segments::to_u64;
 use crate::store::error::Error;
 
 /// So much is written at a time.
@@ -19,26 +19,6 @@ const STEP_BYTES: u64 = 2 << 20;
 /// More is written when less than this is left.
 const LOW_BYTES: u64 = 1 << 20;
 static PIECE: [u8; 256 << 10] = [0; 256 << 10];
-
-/// The segment that is written, shared by who appends, who writes zeros, and who looks whether it is still there.
-#[derive(Debug)]
-pub(in crate::store) struct Live {
-    segment: Mutex<LiveSegment>,
-    filled: Condvar,
-}
-
-impl Live {
-    pub(in crate::store) fn new(segment: LiveSegment) -> Arc<Self> {
-        Arc::new(Self {
-            segment: Mutex::new(segment),
-            filled: Condvar::new(),
-        })
-    }
-
-    pub(in crate::store) fn segment(&self) -> MutexGuard<'_, LiveSegment> {
-        self.segment.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A piece of the segment to fill.
 #[derive(Debug)]
@@ -51,7 +31,7 @@ struct Piece {
 
 /// The thread that writes zeros, one piece at a time.
 #[derive(Debug)]
-pub(in crate::store) struct Ahead {
+pub(super) struct Ahead {
     live: Arc<Live>,
     pieces: Option<SyncSender<Piece>>,
     thread: Option<JoinHandle<()>>,
@@ -59,7 +39,7 @@ pub(in crate::store) struct Ahead {
 
 impl Ahead {
     /// Starts the thread.
-    pub(in crate::store) fn new(live: &Arc<Live>) -> Result<Self, Error> {
+    pub(super) fn new(live: &Arc<Live>) -> Result<Self, Error> {
         let (pieces, received) = sync_channel(1);
         let filling = Arc::clone(live);
         let thread = thread::Builder::new()
@@ -74,10 +54,7 @@ impl Ahead {
     }
 
     /// Waits until nobody but the caller writes below `end`.
-    pub(in crate::store) fn wait_for(
-        &self,
-        end: u64,
-    ) -> Result<MutexGuard<'_, LiveSegment>, Error> {
+    pub(super) fn wait_for(&self, end: u64) -> Result<MutexGuard<'_, LiveSegment>, Error> {
         let waits = |live: &mut LiveSegment| live.filling && live.bytes < end;
         let mut live = self
             .live
@@ -91,7 +68,7 @@ impl Ahead {
     }
 
     /// Has more zeros written, if few are left behind `end`; at most up to `limit`.
-    pub(in crate::store) fn refill(&self, end: u64, limit: u64) {
+    pub(super) fn refill(&self, end: u64, limit: u64) {
         let mut live = self.live.segment();
         let from = live.bytes;
         let to = limit.min(from + STEP_BYTES);
@@ -165,10 +142,11 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use super::super::follow::segments;
-    use super::super::segment::{HEADER_BYTES, Tail, encode_frame};
+    use super::super::frame::encode_frame;
     use super::*;
     use crate::model::{GroupName, Position};
+    use crate::store::directory::Tail;
+    use crate::store::directory::segments::{HEADER_BYTES, segments};
     use crate::store::{Command, Directory, Entry, Follower, Journal};
 
     const LIMIT: u64 = 16 << 10;

@@ -9,7 +9,7 @@ const ONE: u32 = 1 << 31;
 const STEP: usize = 1 << 10;
 
 /// Bytes whose parts are checked.
-pub(in crate::store) struct Checksums<'a> {
+pub(super) struct Checksums<'a> {
     bytes: &'a [u8],
     /// Of all bytes before each step.
     before: Vec<u32>,
@@ -19,7 +19,7 @@ pub(in crate::store) struct Checksums<'a> {
 
 impl<'a> Checksums<'a> {
     /// Reads all bytes once.
-    pub(in crate::store) fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         let mut before = vec![0];
         let mut sum = 0;
         for chunk in bytes.chunks(STEP) {
@@ -40,7 +40,7 @@ impl<'a> Checksums<'a> {
     }
 
     /// The CRC-32C of the bytes from `start` to `end`; `None` beyond the last.
-    pub(in crate::store) fn of(&self, start: usize, end: usize) -> Option<u32> {
+    pub(super) fn of(&self, start: usize, end: usize) -> Option<u32> {
         let length = end.checked_sub(start)?;
         Some(self.until(end)? ^ self.moved(self.until(start)?, length))
     }

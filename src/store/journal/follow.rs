@@ -1,6 +1,6 @@
 //! Reading the journal: its segments in order, checked against each other, then what is appended.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,9 +8,10 @@ use std::sync::mpsc::Receiver;
 
 use super::command::Entry;
 use super::rest::only_zeros;
-use super::segment::{Next, SegmentReader, Tail};
+use super::segment::{Next, SegmentReader};
 use crate::model::Lineage;
-use crate::store::directory::Directory;
+use crate::store::directory::segments::{no_segments, segments};
+use crate::store::directory::{Directory, Tail};
 use crate::store::error::Error;
 
 /// Reads entries in order, first from disk, then as they are appended.
@@ -31,7 +32,7 @@ pub struct Follower {
 
 impl Follower {
     /// Follows what is on disk only, from after `after` up to `end`.
-    pub(in crate::store) fn of_disk(directory: &Path, after: u64, end: u64) -> Result<Self, Error> {
+    pub(super) fn of_disk(directory: &Path, after: u64, end: u64) -> Result<Self, Error> {
         let all = segments(directory)?;
         let first = all
             .iter()
@@ -50,7 +51,7 @@ impl Follower {
     }
 
     /// Goes on with what is appended.
-    pub(in crate::store) fn then(self, live: Receiver<(u64, Arc<Entry>)>) -> Self {
+    pub(super) fn then(self, live: Receiver<(u64, Arc<Entry>)>) -> Self {
         let live = Some(live);
         Self { live, ..self }
     }
@@ -71,7 +72,7 @@ impl Follower {
 
     /// Takes the last entries for written like this.
     #[cfg(test)]
-    pub(in crate::store) fn ending(self, tail: Tail) -> Self {
+    pub(super) fn ending(self, tail: Tail) -> Self {
         Self { tail, ..self }
     }
 
@@ -142,25 +143,9 @@ impl Follower {
     }
 }
 
-/// The first offset (from the name) and the path of each segment, in order.
-pub(in crate::store) fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
-        let path = entry.map_err(Error::io("list", directory))?.path();
-        let number = (path
-            .extension()
-            .is_some_and(|extension| extension == "journal"))
-        .then(|| path.file_stem()?.to_str()?.parse().ok())
-        .flatten();
-        found.extend(number.map(|first| (first, path)));
-    }
-    found.sort_unstable();
-    Ok(found)
-}
-
 /// The segments, after checking that none is missing, cut, or of another log. A last segment whose
 /// header was never completed is left out and, being empty, written again when its turn comes.
-pub(in crate::store) fn sound_segments(
+pub(super) fn sound_segments(
     directory: &Path,
     lineage: &Lineage,
 ) -> Result<Vec<(u64, PathBuf)>, Error> {
@@ -253,13 +238,4 @@ fn length_if_zeros(path: &Path, wanted: u64) -> Result<u64, Error> {
         .map_err(Error::io("seek in", path))?;
     let zeros = only_zeros(&mut BufReader::new(file)).map_err(Error::io("read", path))?;
     Ok(if zeros { length.min(wanted) } else { length })
-}
-
-/// A journal is never without one: it is made with its first.
-pub(in crate::store) fn no_segments(directory: &Path) -> Error {
-    Error::Journal {
-        path: directory.to_owned(),
-        position: 0,
-        reason: "it has no segment".into(),
-    }
 }

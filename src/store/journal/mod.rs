@@ -3,15 +3,17 @@
 //! What is acknowledged is here, and everything else can be made from it. Its boundary is three calls:
 //! [`Journal::append`], [`Journal::follow`], [`Journal::identity`]; nothing above knows more of it.
 
-pub(super) mod ahead;
+mod ahead;
 mod checksum;
 pub(super) mod command;
+mod damage;
 pub(super) mod follow;
+mod frame;
+pub(super) mod live;
 mod rest;
-pub(super) mod segment;
+mod segment;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -21,14 +23,16 @@ use tracing::warn;
 
 use crate::model::{LogId, Position};
 use crate::store::directory::Directory;
-use crate::store::directory::files::sync_directory;
-use crate::store::directory::mark::{self, Own};
-use crate::store::directory::place::{LiveSegment, Place, open_own, write_again};
+use crate::store::directory::mark::{self, JournalEnd, Own};
+use crate::store::directory::place::Place;
+use crate::store::directory::segments::{SegmentHead, no_segments, to_u64, write_segment};
 use crate::store::error::Error;
-use ahead::{Ahead, Live};
+use ahead::Ahead;
 use command::Entry;
-use follow::{Follower, no_segments, segments, sound_segments};
-use segment::{HEADER_BYTES, Next, SegmentHead, SegmentReader, encode_frame, to_u64};
+use follow::{Follower, sound_segments};
+use frame::encode_frame;
+use live::{Live, LiveSegment, open_own, write_again};
+use segment::{Next, SegmentReader};
 
 /// A segment ends when it has grown to this: small enough to copy and to read at each start.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -80,29 +84,6 @@ pub struct JournalSize {
 }
 
 impl Journal {
-    /// Makes the first segment of a new log.
-    pub(in crate::store) fn create(place: &Place, log: LogId) -> Result<(), Error> {
-        let directory = place.path();
-        // A first start that was cut short leaves a header without entries behind.
-        let found = segments(directory)?;
-        if found.len() > 1 || found.iter().any(|(first, path)| *first != 1 || !bare(path)) {
-            return Err(Error::Directory {
-                path: directory.to_owned(),
-                reason:
-                    "it has a journal, but the file `format` beside it is missing; nothing was \
-                         changed: put the file back, from a backup of this directory"
-                        .into(),
-            });
-        }
-        let head = SegmentHead {
-            log,
-            first: 1,
-            previous: (0, 0),
-            heads: Position::default(),
-        };
-        write_segment(place, &head).map(drop)
-    }
-
     /// Opens the journal, and makes sure that what is read is on disk. A torn tail is still there until
     /// [`Self::cut_tail`]. `sync_each`: sync each entry before it counts as appended.
     pub fn open(of: &Directory, sync_each: bool) -> Result<Self, Error> {
@@ -273,51 +254,6 @@ impl Journal {
         self.log = log;
     }
 
-    /// Cuts a damaged journal off where the damage begins; what is behind it is put aside. Whether there
-    /// was any; the directory then expects the loss.
-    pub fn cut_damage(of: &mut Directory, now_ms: u64) -> Result<bool, Error> {
-        let directory = of.journal();
-        let mut lost = false;
-        loop {
-            let damage = match Follower::read_only(of).and_then(Follower::drain) {
-                Ok(()) => return Ok(lost),
-                Err(Error::Journal {
-                    path,
-                    position,
-                    reason,
-                }) => (path, position, reason),
-                Err(e) => return Err(e),
-            };
-            let (path, position, reason) = damage;
-            warn!(path = %path.display(), position, reason, "cutting the journal off here");
-            let known = segments(&directory)?;
-            let number = known.iter().position(|(_, known)| *known == path);
-            // Nothing is before it that could be kept.
-            let Some(number) = number.filter(|number| *number > 0 || position > 0) else {
-                let reason = format!("{reason}; before it there is nothing that could be kept");
-                return Err(Error::Journal {
-                    path,
-                    position,
-                    reason,
-                });
-            };
-            of.expect_loss()?;
-            for (_, behind) in known.iter().skip(number + usize::from(position > 0)) {
-                put_aside(behind, now_ms)?;
-            }
-            if position > 0 {
-                let copy = path.with_extension(format!("damaged-{now_ms}"));
-                fs::copy(&path, &copy).map_err(Error::io("copy", &path))?;
-                let file = OpenOptions::new().write(true).open(&path);
-                let cut =
-                    file.and_then(|file| file.set_len(position).and_then(|()| file.sync_all()));
-                cut.map_err(Error::io("cut", &path))?;
-            }
-            sync_directory(&directory)?;
-            lost = true;
-        }
-    }
-
     /// The log that is written, and its first and last offset.
     pub fn identity(&self) -> (LogId, u64, u64) {
         (self.log, self.first, self.next - 1)
@@ -329,12 +265,20 @@ impl Journal {
     }
 
     /// The segment that is written, for those who look whether it is still what it was.
-    pub(in crate::store) fn live(&self) -> &Arc<Live> {
+    pub(super) fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
-    /// The same for who looks at it after a stop.
-    pub(in crate::store) fn own_segment(&self) -> Result<Own, Error> {
+    /// Its end as it is now, for the mark of a start.
+    pub fn end(&self) -> Result<JournalEnd, Error> {
+        Ok(JournalEnd {
+            offset: self.next - 1,
+            segment: self.own_segment()?,
+        })
+    }
+
+    /// The segment that is written, for who looks at it after a stop.
+    fn own_segment(&self) -> Result<Own, Error> {
         Own::segment(&self.path, &self.file)
     }
 
@@ -344,7 +288,7 @@ impl Journal {
     }
 
     #[cfg(test)]
-    pub(in crate::store) fn ahead(&self) -> &Ahead {
+    fn ahead(&self) -> &Ahead {
         &self.ahead
     }
 
@@ -392,43 +336,13 @@ fn keys_ms_before(directory: &Path, next: u64) -> u64 {
     last.ok().flatten().map_or(0, |(_, entry)| entry.keys_ms())
 }
 
-/// Whether there is no room for an entry in a segment.
-fn bare(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|data| data.len() <= to_u64(HEADER_BYTES))
-}
-
-/// Gives a segment a name under which it is no longer read.
-fn put_aside(path: &Path, now_ms: u64) -> Result<(), Error> {
-    let aside = path.with_extension(format!("damaged-{now_ms}"));
-    fs::rename(path, &aside).map_err(Error::io("put aside", path))
-}
-
-/// Writes a segment's header and syncs it and its name.
-fn write_segment(place: &Place, head: &SegmentHead) -> Result<(PathBuf, File, u64), Error> {
-    let name = format!("{:020}.journal", head.first);
-    let path = place.path().join(&name);
-    // A stop may have left a header, with or without its end; more than that is somebody's data.
-    let file = place.create_or_empty(&name, to_u64(HEADER_BYTES))?;
-    let mut file = file.ok_or_else(|| Error::Journal {
-        path: path.clone(),
-        position: 0,
-        reason:
-            "it holds entries already, where a new segment should begin: another server writes here"
-                .into(),
-    })?;
-    let header = head.encode();
-    file.write_all(&header).map_err(Error::io("write", &path))?;
-    file.sync_all().map_err(Error::io("sync", &path))?;
-    place.sync()?;
-    Ok((path, file, to_u64(header.len())))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
     use crate::store::Command;
+    use crate::store::directory::segments::{HEADER_BYTES, segments};
 
     fn entry(n: u64) -> Entry {
         let group = crate::model::GroupName::parse(&format!("group {n}")).unwrap();

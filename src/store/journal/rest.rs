@@ -3,10 +3,11 @@
 use std::io::{self, BufRead};
 
 use super::checksum::Checksums;
-use super::segment::{CHECKED_FROM, FRAME_HEAD_BYTES, frame_head, to_u64};
+use super::frame::{CHECKED_FROM, FRAME_HEAD_BYTES, frame_head};
+use crate::store::directory::segments::to_u64;
 
 /// Whether nothing but zeros is left to read.
-pub(in crate::store) fn only_zeros(from: &mut impl BufRead) -> io::Result<bool> {
+pub(super) fn only_zeros(from: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let read = from.fill_buf()?;
         if read.is_empty() {
@@ -22,7 +23,7 @@ pub(in crate::store) fn only_zeros(from: &mut impl BufRead) -> io::Result<bool> 
 
 /// Whether a whole frame of this offset or a later one stands anywhere after the first byte. An entry is
 /// synced before the next is written, so behind a torn one there is none.
-pub(in crate::store) fn later_frame(rest: &[u8], next: u64) -> bool {
+pub(super) fn later_frame(rest: &[u8], next: u64) -> bool {
     const FRAMES_AHEAD: u64 = 1 << 24;
     let sums = Checksums::new(rest);
     let heads = rest.windows(FRAME_HEAD_BYTES).enumerate().skip(1);
@@ -38,7 +39,7 @@ pub(in crate::store) fn later_frame(rest: &[u8], next: u64) -> bool {
 /// Whether a frame that does not check out, at this position of a file, is a hole of a live copy. A copier reads
 /// whole blocks: from where the entries ended then up to the end of a block it has zeros, and behind them what was
 /// written later.
-pub(in crate::store) fn is_hole(rest: &[u8], position: u64) -> bool {
+pub(super) fn is_hole(rest: &[u8], position: u64) -> bool {
     const BLOCK: usize = 512;
     /// So many zeros in a row are in no frame.
     const ZEROS: usize = 64;

@@ -11,7 +11,7 @@ mod read;
 pub(crate) mod record;
 mod sequence;
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{LogId, Message, Position, Sequence};
 use crate::store::directory::Directory;
-use crate::store::directory::files::{make_directory, remove_half_written_snapshots};
+use crate::store::directory::files::make_directory;
 use crate::store::error::Error;
 use key::Key;
 use record::{decode, encode, encode_message};
@@ -251,6 +251,23 @@ fn open_sled(path: &Path, cache_bytes: u64) -> Result<Opened, Error> {
     let (direct, group) = (db.open_tree("direct")?, db.open_tree("group")?);
     let index = db.open_tree("index")?;
     Ok((db, direct, group, index))
+}
+
+/// sled takes a half-written snapshot for the newest one and then does not open.
+fn remove_half_written_snapshots(sled: &Path) -> Result<(), Error> {
+    let Ok(entries) = fs::read_dir(sled) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", sled))?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "generating")
+        {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until sled's file is free. Our own lock keeps other processes out, but a thread of a sled that this

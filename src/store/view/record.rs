@@ -141,7 +141,7 @@ impl IntervalRow {
 /// What was stored under an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRow {
-    /// The first receipt, with the entry's [`keys_ms`](super::Entry::keys_ms) for the message's time.
+    /// The first receipt, with the entry's [`keys_ms`](crate::store::Entry::keys_ms) for the message's time.
     pub receipt: Receipt,
     /// A hash of what was pushed.
     pub content: [u8; 16],
