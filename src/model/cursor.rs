@@ -198,7 +198,7 @@ impl Lineage {
 pub(crate) mod log_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
-    use crate::model::LogId;
+    use crate::model::id::LogId;
 
     pub(crate) fn serialize<S: Serializer>(log: &LogId, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(log)
