@@ -32,6 +32,7 @@ impl Directory {
             Aside::Damaged => format!("{DAMAGED}{now_ms}"),
             Aside::Ahead => format!("sled.ahead-{now_ms}"),
         };
+        // Durable before a new one is made: after a power cut, the old one must not stand under this name again.
         self.place.rename("sled", &name)?;
         self.place.sync()?;
         let path = self.path().join(&name);
@@ -53,6 +54,7 @@ impl Directory {
             if name.is_none_or(|name| !name.starts_with(DAMAGED) || Some(name) == keep) {
                 continue;
             }
+            // Of a link, what it points to is not ours to remove.
             let removed = if path.is_dir() && !path.is_symlink() {
                 fs::remove_dir_all(&path)
             } else {

@@ -11,6 +11,7 @@ use crate::store::error::Error;
 
 /// Refuses a directory without `format` that holds what Halley did not make; before anything is made in it.
 pub(super) fn must_be_ours(path: &Path) -> Result<(), Error> {
+    // The keys may be given before the first start; the rest is what a first start that was cut short leaves.
     const OURS: [&str; 9] = [
         "LOCK",
         "README",

@@ -56,6 +56,7 @@ pub(super) fn read_format(path: &Path) -> Result<Format, Error> {
         path: path.to_owned(),
         reason: format!("it is not readable ({e}); put it back from a backup of this directory"),
     };
+    // Alone first: of another version, the rest may have another shape, and would be called unreadable.
     let VersionOnly { version } = serde_json::from_slice(&text).map_err(unreadable)?;
     if version != FORMAT_VERSION {
         return Err(Error::Version {
@@ -78,6 +79,7 @@ pub(super) fn write_format(
     journal: &Place,
     format: &mut Format,
 ) -> Result<(), Error> {
+    // A new file: its inode is known before its content is written, and a stop leaves the old one whole.
     let mut file = place.create_new("format")?;
     let path = place.path().join("format");
     let inode = file

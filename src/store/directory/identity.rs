@@ -13,6 +13,7 @@ use crate::store::error::Error;
 /// birth times, a copy may well have the same numbers; then the time at which LOCK was made tells it, which nobody
 /// can set.
 pub(super) fn identity(data: &Place, journal: &Place, format: &Metadata) -> Result<String, Error> {
+    // Not the device: its number may be another after each boot.
     let inodes = [&data.metadata()?, &journal.metadata()?, format];
     let mut parts: Vec<String> = inodes.map(inode).into();
     if inodes.iter().any(|data| born(data) == 0) {
@@ -24,6 +25,7 @@ pub(super) fn identity(data: &Place, journal: &Place, format: &Metadata) -> Resu
 
 /// Number and birth time of an inode.
 pub(super) fn inode(data: &Metadata) -> String {
+    // The number alone is given again when its file is deleted.
     format!("{}-{}", data.ino(), born(data))
 }
 
@@ -52,6 +54,7 @@ pub(super) fn files_of(directory: &Path) -> Result<Vec<(String, u64, u64)>, Erro
                 .metadata()
                 .map_err(Error::io("read the size of", &path))?;
             if data.is_dir() {
+                // root's alone where sled has a disk of its own; listing it would fail.
                 if entry.file_name() != LOST_FOUND {
                     waiting.push(path);
                 }

@@ -69,6 +69,7 @@ pub(super) fn lock_journal(journal: &Place) -> Result<Option<Lock>, Error> {
     let path = journal.path();
     let file = File::open(path).map_err(Error::io("open", path))?;
     match Lock::take(file, path) {
+        // LOCK still keeps out who uses the same data directory.
         Err(Error::Io { .. }) => Ok(None),
         taken => taken.map(Some),
     }

@@ -99,7 +99,12 @@ impl Marks {
         let (begun, own): (Option<Begun>, _) = read_begun(place).unzip();
         let clean_mark = clean.as_ref().and_then(|clean| clean.mark.as_ref());
         let begun_mark = begun.as_ref().and_then(|begun| begun.mark.as_ref());
+        // `cp -a` writes a backup into the files that are here. `format` has the same content then, and its
+        // modification time can be set back; that its inode was changed cannot be hidden.
         let other_format = |begun: &Begun| begun.format != changed(format);
+        // None of these sees every way of restoring: a mark that came with the backup names its inode there; one
+        // that stayed does not fit a `format` that was written; rsync passes over a `format` that is the same, and
+        // replaces the files that have grown.
         let restored = is_copied(place, CLEAN, clean_mark)
             || is_copied(place, BEGUN, begun_mark)
             || begun.as_ref().is_some_and(other_format)
@@ -118,6 +123,7 @@ impl Marks {
         format: &Metadata,
         end: &JournalEnd,
     ) -> Result<(), Error> {
+        // Its own inode is in it: a copy of the mark names another file than itself.
         let mut file = place.create_new(BEGUN)?;
         let path = place.path().join(BEGUN);
         let begun = Begun {
@@ -131,6 +137,7 @@ impl Marks {
         file.write_all(&text).map_err(Error::io("write", &path))?;
         place.finish_new(BEGUN, &file)?;
         self.begun = Some(begun);
+        // The witnesses are replaced; it is written in `format` by now.
         self.restored = false;
         Ok(())
     }
@@ -138,6 +145,7 @@ impl Marks {
     /// Removes the mark of the last clean stop.
     pub(super) fn remove_clean(&mut self, place: &Place) -> Result<(), Error> {
         self.clean = None;
+        // Durable before sled is written: a power cut must not bring back a mark that vouches for a sled as it was.
         if place.remove(CLEAN)? {
             place.sync()?;
         }
@@ -152,6 +160,7 @@ pub(in crate::store) fn note_segment(place: &Place, segment: &Own) -> Result<(),
 
 /// Notes in the mark of the start which sled is written.
 pub(super) fn note_sled(place: &Place) -> Result<(), Error> {
+    // By name, for sled does not give its file out.
     let path = place.path().join(Own::SLED);
     let data = fs::metadata(&path).map_err(Error::io("read the inode of", &path))?;
     let own = Own {
@@ -166,6 +175,7 @@ fn read_begun(place: &Place) -> Option<(Begun, Vec<Own>)> {
     let bytes = fs::read(place.path().join(BEGUN)).ok()?;
     let mut text = serde_json::Deserializer::from_slice(&bytes);
     let begun = Begun::deserialize(&mut text).ok()?;
+    // The last note may be torn: it is written before anything is in its file, so nothing is lost with it.
     let own = text.into_iter().map_while(Result::ok).collect();
     Some((begun, own))
 }
@@ -173,6 +183,7 @@ fn read_begun(place: &Place) -> Option<(Begun, Vec<Own>)> {
 /// Whether a mark was copied here, given what it says of itself.
 fn is_copied(place: &Place, name: &str, mark: Option<&String>) -> bool {
     let own = fs::metadata(place.path().join(name)).map(|data| inode(&data));
+    // A mark without it is of an older version, and says nothing.
     mark.is_some_and(|mark| own.is_ok_and(|own| *mark != own))
 }
 
@@ -180,6 +191,7 @@ fn is_copied(place: &Place, name: &str, mark: Option<&String>) -> bool {
 /// be repaired from a backup, and a kill may leave a later one that is not noted yet. sled may be removed.
 fn are_others(place: &Place, own: &[Own]) -> bool {
     let last = |of: &str| own.iter().rfind(|own| own.name.starts_with(of));
+    // Without the last segment the journal would end earlier, and look whole.
     let segment = last(Own::JOURNAL).is_some_and(|own| own.is_there(place) != Some(true));
     let sled = last(Own::SLED).is_some_and(|own| own.is_there(place) == Some(false));
     segment || sled
@@ -207,6 +219,7 @@ pub(super) fn close(place: &Place, sled: &Place, offset: u64) -> Result<(), Erro
     };
     let text = serde_json::to_vec_pretty(&clean).expect("plain data encodes");
     file.write_all(&text).map_err(Error::io("write", &path))?;
+    // In this order: both marks together do no harm, and without any a restore would not be noticed.
     place.finish_new(CLEAN, &file)?;
     place.remove(BEGUN).map(drop)
 }

@@ -74,6 +74,7 @@ impl Directory {
     /// Opens a data directory, or makes a new one where there is none.
     pub fn open(path: &Path) -> Result<Self, Error> {
         make_directory(path)?;
+        // Both before LOCK is made: in a directory that is refused, nothing is left behind.
         if is_there(&path.join("format"))? {
             must_be_owner(path, "serve")?;
         } else {
@@ -81,6 +82,7 @@ impl Directory {
         }
         let place = Place::open(path)?;
         let lock = lock(&place)?;
+        // Looked for again: another process may have made it before this one had the lock.
         if !is_there(&path.join("format"))? {
             create(&place)?;
             info!(path = %path.display(), "there was no data here: a new log begins");
@@ -119,6 +121,8 @@ impl Directory {
         let journal = Place::open(&path.join("journal"))?;
         let locks = (lock, lock_journal(&journal)?);
         let inode = inode_of_format(&place)?;
+        // Whoever copies a directory, and however: its inodes are others. If a copy went on under the same log id, it
+        // and the original would give the same ids to different messages, and both would take each other's cursors.
         let copied = format.directory != identity(&place, &journal, &inode)?;
         let marks = Marks::read(&place, &inode);
         Ok(Self {
@@ -172,8 +176,10 @@ impl Directory {
 
     /// How the journal's last entries were written.
     pub(super) fn tail(&self) -> Tail {
+        // A stop that left its mark has synced and cut the last segment, so a copy of it has no hole either.
         if self.marks.clean.is_some() {
             Tail::Synced
+        // Before the copies, for it allows more: a copy of an unsynced journal may have both.
         } else if self.format.relaxed {
             Tail::Unsynced
         } else if self.copied || self.marks.restored {
@@ -191,6 +197,8 @@ impl Directory {
     /// Whether the journal holds all that the marks of the last clean stop and the last start say was in it.
     pub fn check_end(&self, journal_end: u64) -> Result<(), Error> {
         let Marks { clean, begun, .. } = &self.marks;
+        // sled cannot say it alone: where it is deleted, or was put back together with an older journal, its own mark
+        // is gone or agrees, and the ids of the entries that are missing would be given again.
         let stopped = clean.as_ref().map_or(0, |clean| clean.offset);
         let begun = begun.as_ref().map_or(0, |begun| begun.offset);
         let known = stopped.max(begun);
@@ -209,13 +217,18 @@ impl Directory {
         if !self.sled().is_dir() {
             return Ok(Trust::Rebuild);
         }
+        // sled reads a file that was put back or cut without a complaint if its checksums are right, and says nothing
+        // of what it lacks. Sizes and times tell that this is the one that was closed, without reading it.
         let untouched = match &self.marks.clean {
             Some(clean) => clean.offset == journal_end && clean.files == files_of(&self.sled())?,
             None => false,
         };
         Ok(match (untouched, self.copied || self.marks.restored) {
+            // A copy too: it was made after the stop, and has all the files that the mark lists.
             (true, _) => Trust::Clean,
+            // After a kill, sled recovers to one moment; the journal has what follows.
             (false, false) => Trust::Check,
+            // Copied file by file while it was written, it is of many moments, and a check need not find that.
             (false, true) => Trust::Rebuild,
         })
     }
@@ -223,6 +236,8 @@ impl Directory {
     /// Whether this log may not be gone on with: in a copy, where a backup was copied over the directory, and after
     /// acknowledged entries may have been lost.
     pub fn must_fork(&self) -> bool {
+        // Entries that clients have seen may be lost. Their ids will be given to other messages, so a cursor from
+        // before the stop must be told from one after it.
         let lossy = self.format.relaxed && self.marks.clean.is_none();
         self.copied || self.marks.restored || lossy
     }
@@ -232,6 +247,8 @@ impl Directory {
         let old = self.format.log;
         self.format.ancestors.push(Ancestor { log: old, parted });
         self.format.log = new_log_id();
+        // First the log, then the mark: after a stop between the two, an old mark does not fit `format`, and the log
+        // forks once more. The other way round, the mark would vouch for a log that has not forked.
         self.write_format()?;
         self.copied = false;
         self.leave_begun(end)?;
@@ -247,18 +264,23 @@ impl Directory {
         if self.copied || self.marks.restored {
             self.sync_copy()?;
         }
+        // What shows the restore may be the mark of the clean stop, which is about to go.
         if self.marks.restored {
             self.remember_loss()?;
         }
         if self.format.relaxed != relaxed {
             self.format.relaxed = relaxed;
+            // `fork` writes it: until then `format` must go on saying that the log has to fork, and a copy must keep
+            // the `format` that tells it from the original.
             if !fork {
                 self.write_format()?;
             }
         }
+        // Of a restore, the old mark is the witness.
         if !fork {
             self.leave_begun(end)?;
         }
+        // Once the mark of the start is there: without any mark, a restore would not be noticed.
         self.marks.remove_clean(&self.place)
     }
 
@@ -296,6 +318,8 @@ impl Directory {
     }
 
     fn remember_loss(&mut self) -> Result<(), Error> {
+        // A copy is known as one as long as `format` is the one that was copied: writing it here would make it an
+        // original.
         if !self.copied && !self.format.relaxed {
             self.format.relaxed = true;
             self.write_format()?;
@@ -306,6 +330,7 @@ impl Directory {
     /// Leaves the mark of a clean stop, unless the directory is no longer the one that was opened. sled must be
     /// closed.
     pub fn close(&self, offset: u64) -> Result<(), Error> {
+        // In another directory of this name, the mark would vouch for another sled.
         self.place.check()?;
         // Until the log has forked, only those that are there show that a backup was copied over the directory.
         if self.marks.restored && !self.copied {
@@ -337,6 +362,7 @@ fn create(place: &Place) -> Result<(), Error> {
         directory: String::new(),
         relaxed: false,
     };
+    // `format` is the last: without it, what a stop has left here is a first start, which begins again.
     write_format(place, &journal, &mut format)?;
     sync_names_above(path)
 }

@@ -22,6 +22,7 @@ pub(super) fn must_be_owner(data: &Path, command: &str) -> Result<(), Error> {
         reason,
     };
     let us = geteuid().as_raw();
+    // root may write everything, so nothing fails here: the owner's next start does.
     let owner = owner_of(&data.join("format"));
     if let (0, Some(owner)) = (us, owner.filter(|owner| *owner != us)) {
         return Err(refused(format!(
@@ -61,6 +62,7 @@ fn foreign_file(data: &Path, us: u32) -> Option<(String, u32)> {
             .filter(|path| is_written(folder, path));
         for path in paths.chain([data.join(folder)]) {
             let owner = owner_of(&path).unwrap_or(us);
+            // Another's file that this user may write is no harm: a group may share the directory.
             if owner != us && access(&path, Access::WRITE_OK).is_err() {
                 let name = path.strip_prefix(data).unwrap_or(&path);
                 return Some((format!("`{}`", name.display()), owner));

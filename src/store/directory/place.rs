@@ -81,6 +81,7 @@ impl Place {
             made => made?,
         };
         let data = file.metadata().map_err(Error::io("make", &path))?;
+        // With a second name it may be a backup's, made of hard links, which would be emptied too.
         if data.len() > longest || data.nlink() > 1 {
             return Ok(None);
         }
@@ -105,6 +106,7 @@ impl Place {
     /// Makes `NAME.new`, also where an earlier try has left one.
     pub(super) fn create_new(&self, name: &str) -> Result<File, Error> {
         let new = format!("{name}.new");
+        // Made anew, never reused: what is left of an earlier try may have another owner, or a second name.
         self.remove(&new)?;
         self.open_file(&new, OpenOptions::new().create_new(true))
     }
@@ -174,6 +176,7 @@ pub(in crate::store) fn check(path: &Path, held: &File, opened: Identity) -> Res
             how,
         })
     };
+    // None once it is removed, also where its path names another one by now.
     let links = held.metadata().map_or(0, |data| data.nlink());
     match fs::metadata(path) {
         Ok(now) if Identity::of(&now) == opened => Ok(()),

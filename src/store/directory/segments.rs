@@ -137,6 +137,7 @@ pub(in crate::store) fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
         let path = entry.map_err(Error::io("list", directory))?.path();
+        // What was put aside has another extension, and is not read.
         let number = (path
             .extension()
             .is_some_and(|extension| extension == "journal"))
