@@ -29,7 +29,7 @@
 //!    depends on it any longer.
 //! 3. The journal stage, one thread, takes all that is queued as one [`store::Entry`], appends it and syncs once.
 //!    What arrives meanwhile is the next entry.
-//! 4. The apply stage, one thread, plans the entry, which gives the ids; writes the rows to sled, the mark last;
+//! 4. The apply stage, one thread, plans the entry, which gives the ids; has the view keep what it adds and changes;
 //!    raises the watermark; answers the pushers; fills the mailboxes of the receivers; wakes them.
 //! 5. [`hub::Feed`] gives what is in its mailbox, or reads the view up to the watermark.
 //! 6. `http::hold` writes the reply to the socket, which waits outside of hyper.
@@ -37,7 +37,8 @@
 //! # What always holds
 //!
 //! - What is acknowledged or seen is in the journal, on disk. Everything in sled can be made from the journal.
-//! - Planning is pure: no clock, no randomness, no configuration. The same journal gives the same ids.
+//! - Planning is pure: no clock, no randomness, no configuration. The same journal gives the same ids. It says what is
+//!   kept ([`store::Writes`]); only the store knows keys and rows.
 //! - A channel's number is given where an id is given, and is as lasting.
 //! - Readers never look above the watermark, and the watermark is raised before anyone is woken. A mailbox is
 //!   registered before its feed reads. So nothing is skipped, whatever the timing.

@@ -61,7 +61,9 @@ const FOLDERS: [(&str, &[&[&str]]); 8] = [
         &[
             &["channel", "check", "read"],
             &[OWN],
-            &["record", "sequence"],
+            &["rows", "sequence"],
+            &["writes"],
+            &["record"],
             &["key"],
         ],
     ),
@@ -351,6 +353,33 @@ fn sled_and_warp_stay_in_their_folders() {
                 "{} names {name}",
                 path.display()
             );
+        }
+    }
+}
+
+/// What keys and rows look like, and which versions of rows there are, is for the store alone to know: others name
+/// what it says in nouns, and none of its modules.
+#[test]
+fn keys_and_rows_stay_in_the_store() {
+    let modules: BTreeSet<String> = sources(Path::new("src/store"))
+        .iter()
+        .flat_map(|path| module(path).into_iter().skip(1))
+        .collect();
+    assert!(modules.contains("key") && modules.contains("record"));
+    let own = |name: &str| {
+        let version = name.ends_with("VERSION") && name != "FORMAT_VERSION";
+        modules.contains(name) || ["Key", "encode", "decode"].contains(&name) || version
+    };
+    for path in sources(Path::new("src")) {
+        if layer(&path) == "store" {
+            continue;
+        }
+        let text = uncommented(&fs::read_to_string(&path).unwrap());
+        let mut named = paths_from("crate", &text, &[]);
+        named.extend(paths_from("store", &text, &[]));
+        named.retain(|named| named.first().is_some_and(|first| first == "store"));
+        for name in named.iter().flatten().skip(1) {
+            assert!(!own(name), "{} names store::{name}", path.display());
         }
     }
 }

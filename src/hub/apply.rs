@@ -13,13 +13,18 @@ use super::journal::Pending;
 use super::plan::{Outcome, Plan, Receivers, plan};
 use super::state::State;
 use crate::error::Error;
-use crate::store::{self, Entry, Follower, View};
+use crate::store::{self, Entry, Follower, View, Written};
 
 /// How often long work says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Plans an entry and writes it to the view.
-fn apply(state: &mut State, view: &View, offset: u64, entry: &Entry) -> Result<Plan, store::Error> {
+fn apply(
+    state: &mut State,
+    view: &View,
+    offset: u64,
+    entry: &Entry,
+) -> Result<(Plan, Written), store::Error> {
     state.prepare(view, entry)?;
     let plan = plan(state, offset, entry);
     let last = view.take_ids(plan.taken.direct, plan.taken.group)?;
@@ -28,14 +33,14 @@ fn apply(state: &mut State, view: &View, offset: u64, entry: &Entry) -> Result<P
         "the counters give {last:?}, the plan {:?}",
         state.applied.heads
     );
-    view.write(&plan.writes, &state.applied)?;
+    let written = view.write(&plan.writes, &state.applied)?;
     state.forget_keys();
     for delivery in &plan.deliveries {
         if let Receivers::Members(group, _) = &delivery.receivers {
             group.last.store(delivery.message.id, Ordering::Release);
         }
     }
-    Ok(plan)
+    Ok((plan, written))
 }
 
 /// Applies what is on disk and not yet in the view. Says how far it is when it takes long.
@@ -51,8 +56,8 @@ pub(super) fn catch_up(
         let Some((offset, entry)) = follower.next_entry()? else {
             break;
         };
-        let plan = apply(state, view, offset, &entry)?;
-        flusher.wrote(&plan.writes)?;
+        let (_, written) = apply(state, view, offset, &entry)?;
+        flusher.wrote(written)?;
         if said.elapsed() >= PROGRESS_EVERY {
             let percent = (offset - from) * 100 / (end - from).max(1);
             info!(
@@ -124,14 +129,13 @@ impl ApplyStage {
     }
 
     fn step(&mut self, offset: u64, entry: &Entry) -> Result<(), store::Error> {
-        let plan = apply(&mut self.state, &self.view, offset, entry)?;
+        let (plan, written) = apply(&mut self.state, &self.view, offset, entry)?;
         let Plan {
             outcomes,
             deliveries,
             changed,
             moved,
             channels,
-            writes,
             ..
         } = plan;
         self.inner.memberships.moved(changed, moved);
@@ -164,7 +168,7 @@ impl ApplyStage {
         }
         self.inner.woken.raise(heads);
         wakers.into_iter().for_each(std::task::Waker::wake);
-        self.flusher.wrote(&writes)
+        self.flusher.wrote(written)
     }
 }
 

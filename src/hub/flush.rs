@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::disk::{Refused, UnderWay};
-use crate::store::{Error, View, Writes};
+use crate::store::{Error, View, Written};
 
 /// Flush after this many rows, of which a direct message has four: sled recovers if less than a segment of its
 /// log is unsynced.
@@ -16,14 +16,14 @@ const FLUSH_BYTES: usize = 2 << 20;
 const AHEAD: usize = 4;
 
 #[derive(Debug, Default)]
-struct Written {
+struct Unflushed {
     rows: usize,
     bytes: usize,
     stop: bool,
     failed: bool,
 }
 
-impl Written {
+impl Unflushed {
     fn due(&self, times: usize) -> bool {
         self.rows >= FLUSH_ROWS * times || self.bytes >= FLUSH_BYTES * times
     }
@@ -32,7 +32,7 @@ impl Written {
 /// Counts what was written and has it flushed.
 #[derive(Debug, Default)]
 pub(super) struct Flusher {
-    written: Mutex<Written>,
+    written: Mutex<Unflushed>,
     changed: Condvar,
     failure: Arc<Refused>,
     flushing: Arc<UnderWay>,
@@ -55,23 +55,14 @@ impl Flusher {
     }
 
     /// An entry was written. Waits while too much is not flushed.
-    pub(super) fn wrote(&self, writes: &Writes) -> Result<(), Error> {
-        let Writes {
-            rows,
-            messages,
-            changes,
-        } = writes;
+    pub(super) fn wrote(&self, Written { rows, bytes }: Written) -> Result<(), Error> {
         let mut written = self.lock();
-        // A row that changes is written aside first.
-        written.rows += rows.len() + messages.len() + 2 * changes.len();
-        written.bytes += messages
-            .iter()
-            .map(|message| message.body.as_bytes().len())
-            .sum::<usize>();
+        written.rows += rows;
+        written.bytes += bytes;
         if written.due(1) {
             self.changed.notify_all();
         }
-        let behind = |written: &mut Written| written.due(AHEAD) && !written.failed;
+        let behind = |written: &mut Unflushed| written.due(AHEAD) && !written.failed;
         let written = self
             .changed
             .wait_while(written, behind)
@@ -106,14 +97,14 @@ impl Flusher {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Written> {
+    fn lock(&self) -> MutexGuard<'_, Unflushed> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, flush: &dyn Fn() -> Result<(), Error>) {
         let _ending = Ending(self);
         loop {
-            let idle = |written: &mut Written| !written.due(1) && !written.stop;
+            let idle = |written: &mut Unflushed| !written.due(1) && !written.stop;
             let waited = self.changed.wait_while(self.lock(), idle);
             let mut written = waited.unwrap_or_else(PoisonError::into_inner);
             if written.stop {
@@ -151,18 +142,11 @@ impl Drop for Ending<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Change;
 
-    fn joins(count: usize) -> Writes {
-        let change = Change {
-            key: vec![0],
-            value: None,
-        };
-        Writes {
-            changes: vec![change; count],
-            ..Writes::default()
-        }
-    }
+    const DUE: Written = Written {
+        rows: FLUSH_ROWS,
+        bytes: 0,
+    };
 
     #[test]
     fn a_flush_that_panics_fails_those_that_wait_for_it() {
@@ -170,7 +154,7 @@ mod tests {
         let own = Arc::clone(&flusher);
         let thread = std::thread::spawn(move || own.run(&|| panic!("as sled does")));
         let mut tries = 0;
-        while flusher.wrote(&joins(FLUSH_ROWS)).is_ok() {
+        while flusher.wrote(DUE).is_ok() {
             tries += 1;
             assert!(tries < 10);
         }
@@ -178,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_members_are_flushed_too() {
+    fn what_is_due_is_flushed() {
         let flusher = Arc::new(Flusher::default());
         let own = Arc::clone(&flusher);
         let (flushed, told) = std::sync::mpsc::channel();
@@ -188,7 +172,7 @@ mod tests {
                 Ok(())
             });
         });
-        flusher.wrote(&joins(FLUSH_ROWS)).unwrap();
+        flusher.wrote(DUE).unwrap();
         told.recv_timeout(std::time::Duration::from_secs(10))
             .unwrap();
         flusher.stop();

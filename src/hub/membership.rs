@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::state::{Group, GroupFacts, Member, State};
 use crate::model::{GroupName, UserName};
-use crate::store::{Error, HistoryMode, IntervalRow, View};
+use crate::store::{Error, HistoryMode, Membership, View};
 
 /// A time of being a member, in ids of the group sequence: those with `from < id <= until`.
 #[derive(Clone, Debug)]
@@ -71,9 +71,9 @@ impl Moved {
 }
 
 impl Member {
-    /// As it is stored.
-    pub(super) fn row(self, user: &UserName, until: Option<u64>) -> IntervalRow {
-        IntervalRow {
+    /// As it is kept.
+    pub(super) fn membership(self, user: &UserName, until: Option<u64>) -> Membership {
+        Membership {
             user: user.clone(),
             until,
             all: self.all,
@@ -141,14 +141,14 @@ impl Memberships {
             let name = group.facts.name.clone();
             inside.groups.insert(name, (group.present(), members));
         }
-        for row in view.intervals() {
-            let (group, _, from, row) = row?;
-            let IntervalRow {
+        for interval in view.intervals() {
+            let (group, _, from, membership) = interval?;
+            let Membership {
                 user,
                 until,
                 all,
                 joined_ms,
-            } = row;
+            } = membership;
             let group = groups.get(&group).ok_or_else(|| {
                 Error::View(format!("an interval names group {group}, which is missing"))
             })?;

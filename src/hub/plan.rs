@@ -10,7 +10,7 @@ use super::membership::{Moved, Present};
 use super::state::{Group, GroupFacts, Kept, Members, State, content_hash, key_hash};
 use crate::error::Error;
 use crate::model::{Draft, GroupName, Message, Position, Receipt, Receiver, Sequence, UserName};
-use crate::store::{Change, Command, Entry, HistoryMode, KeyRow, Writes, key, record};
+use crate::store::{Addition, Change, Command, Entry, HistoryMode, KeyUse, Writes};
 
 /// What a change of a group's members did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +103,11 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
     let plan = planner.plan;
     state.applied.offset = offset;
     state.applied.at_ms = entry.at_ms;
-    let new = u64::try_from(plan.writes.rows.len()).expect("a length fits 64 bits");
-    state.applied.rows += new;
+    let rows = state
+        .applied
+        .rows
+        .checked_add_signed(plan.writes.rows_added());
+    state.applied.rows = rows.expect("what is forgotten was kept");
     plan
 }
 
@@ -143,11 +146,11 @@ impl Planner<'_> {
         if let Some(kept) = hash.and_then(|hash| self.state.keys.get(&hash).copied().flatten())
             && kept.lives_at(self.keys_ms)
         {
-            let same = kept.row.content == content_hash(draft);
+            let same = kept.first.content == content_hash(draft);
             let receipt = Receipt {
                 duplicate: true,
                 at_ms: kept.at_ms,
-                ..kept.row.receipt
+                ..kept.first.receipt
             };
             return if same {
                 Ok(receipt)
@@ -161,7 +164,7 @@ impl Planner<'_> {
         };
         if let Some(hash) = hash {
             let kept = Kept {
-                row: KeyRow {
+                first: KeyUse {
                     receipt: Receipt {
                         at_ms: self.keys_ms,
                         ..receipt
@@ -171,10 +174,11 @@ impl Planner<'_> {
                 at_ms: receipt.at_ms,
             };
             let renewed = self.state.keys.insert(hash, Some(kept)).flatten().is_some();
-            let row = record::encode(&kept.row);
-            self.change(key::idempotency(hash), Some(row), renewed);
-            let expiry = key::expiry(self.keys_ms, hash);
-            self.change(expiry, Some(hash.0.to_vec()), false);
+            self.change(Change::KeyUsed {
+                hash,
+                first: kept.first,
+                new: !renewed,
+            });
         }
         Ok(receipt)
     }
@@ -184,23 +188,15 @@ impl Planner<'_> {
         let users = (sender.min(receiver), sender.max(receiver));
         let id = self.take(Sequence::Direct);
         let prev = self.state.conversations.insert(users, id).unwrap_or(0);
-        self.row(
-            key::with_id(&key::conversation(sender, receiver), id),
-            Vec::new(),
-        );
-        self.row(key::with_id(&key::inbox(sender), id), Vec::new());
-        if prev == 0 {
-            self.row(key::peer(sender, receiver), to.as_str().into());
-        }
-        if sender != receiver {
-            self.row(key::with_id(&key::inbox(receiver), id), Vec::new());
-            if prev == 0 {
-                self.row(key::peer(receiver, sender), draft.from.as_str().into());
-            }
-        }
-        self.channel_row(receiver, Sequence::Direct, id);
+        let message = self.new_message(draft, id, prev);
+        self.add(Addition::DirectMessage {
+            message: Arc::clone(&message),
+            from: sender,
+            to: receiver,
+        });
+        self.number_in_channel(receiver, Sequence::Direct, id);
         let receivers = Receivers::Pair(draft.from.clone(), to.clone());
-        self.keep(draft, id, prev, receivers)
+        self.deliver(message, receivers)
     }
 
     fn group_message(&mut self, draft: &Draft, name: &GroupName) -> Result<Receipt, Error> {
@@ -221,34 +217,37 @@ impl Planner<'_> {
             .ok_or(Error::GroupNotFound)?;
         let prev = std::mem::replace(&mut group.last, id);
         group.left = HashSet::new();
-        self.row(
-            key::with_id(&key::group_messages(facts.number), id),
-            Vec::new(),
-        );
-        self.channel_rows(&members, &draft.from, id);
-        Ok(self.keep(draft, id, prev, Receivers::Members(facts, members)))
+        let message = self.new_message(draft, id, prev);
+        self.add(Addition::GroupMessage {
+            message: Arc::clone(&message),
+            group: facts.number,
+        });
+        self.number_in_channels(&members, &draft.from, id);
+        Ok(self.deliver(message, Receivers::Members(facts, members)))
     }
 
-    fn keep(&mut self, draft: &Draft, id: u64, prev: u64, receivers: Receivers) -> Receipt {
+    fn new_message(&self, draft: &Draft, id: u64, prev: u64) -> Arc<Message> {
         assert!(prev < id, "message {id} follows {prev}");
-        let message = Arc::new(Message {
+        Arc::new(Message {
             id,
             prev,
             at_ms: self.at_ms,
             from: draft.from.clone(),
             to: draft.to.clone(),
             body: draft.body.clone(),
-        });
-        self.plan.writes.messages.push(Arc::clone(&message));
-        let sequence = message.sequence();
-        self.plan.deliveries.push(Delivery { message, receivers });
-        Receipt {
-            sequence,
-            id,
-            prev,
-            at_ms: self.at_ms,
+        })
+    }
+
+    fn deliver(&mut self, message: Arc<Message>, receivers: Receivers) -> Receipt {
+        let receipt = Receipt {
+            sequence: message.sequence(),
+            id: message.id,
+            prev: message.prev,
+            at_ms: message.at_ms,
             duplicate: false,
-        }
+        };
+        self.plan.deliveries.push(Delivery { message, receivers });
+        receipt
     }
 
     /// The user's number; assigned now if there is none.
@@ -259,7 +258,10 @@ impl Planner<'_> {
         self.state.applied.users += 1;
         let number = self.state.applied.users;
         self.state.users.insert(name.clone(), Some(number));
-        self.row(key::user(name), number.to_be_bytes().into());
+        self.add(Addition::User {
+            name: name.clone(),
+            number,
+        });
         number
     }
 
@@ -271,31 +273,28 @@ impl Planner<'_> {
         *head
     }
 
-    pub(super) fn row(&mut self, key: key::Key, value: Vec<u8>) {
-        self.plan.writes.rows.push((key, value));
+    pub(super) fn add(&mut self, addition: Addition) {
+        self.plan.writes.additions.push(addition);
     }
 
-    /// A row that may change. `known`: whether there is such a row already.
-    pub(super) fn change(&mut self, key: key::Key, value: Option<Vec<u8>>, known: bool) {
-        let rows = &mut self.state.applied.rows;
-        match (&value, known) {
-            (Some(_), false) => *rows += 1,
-            (None, true) => *rows -= 1,
-            _ => {}
-        }
-        self.plan.writes.changes.push(Change { key, value });
+    pub(super) fn change(&mut self, change: Change) {
+        self.plan.writes.changes.push(change);
     }
 
     /// Forgets keys whose time is over.
     fn forget_expired(&mut self) {
-        for (keys_ms, hash) in std::mem::take(&mut self.state.expired) {
-            self.change(key::expiry(keys_ms, hash), None, true);
+        for (at_ms, hash) in std::mem::take(&mut self.state.expired) {
             let kept = self.state.keys.get(&hash).copied().flatten();
             // Used again since: then it has a later time of its own.
-            if kept.is_some_and(|kept| kept.row.receipt.at_ms == keys_ms) {
+            let renewed = kept.is_none_or(|kept| kept.first.receipt.at_ms != at_ms);
+            if !renewed {
                 self.state.keys.insert(hash, None);
-                self.change(key::idempotency(hash), None, true);
             }
+            self.change(Change::KeyExpired {
+                hash,
+                at_ms,
+                renewed,
+            });
         }
     }
 }
@@ -598,8 +597,7 @@ mod tests {
             // Without a view, as a verification plans; only keys are not forgotten there.
             let unread = super::plan(&mut bare, offset, entry);
             assert_eq!(unread.outcomes, plan.outcomes, "entry {offset}");
-            assert_eq!(unread.writes.rows, plan.writes.rows);
-            assert_eq!(unread.writes.messages, plan.writes.messages);
+            assert_eq!(unread.writes.additions, plan.writes.additions);
         }
         assert_eq!(kept.applied.heads, bare.applied.heads);
         other

@@ -4,7 +4,7 @@ use super::channel::{ICOMET, icomet_group};
 use super::plan::{ChannelChange, Planner};
 use super::state::{Dropping, Members, NUMBERS_DROPPED};
 use crate::model::{GroupName, Sequence, UserName};
-use crate::store::{HistoryMode, channel, key};
+use crate::store::{Addition, Change, HistoryMode, OpenChannel};
 
 impl Planner<'_> {
     /// Opens a user's channel, unless it is open, and adds the user to the group of broadcasts. Numbers that were
@@ -17,21 +17,22 @@ impl Planner<'_> {
         let forgotten = self.state.forgotten.get(&number).copied().flatten();
         let last = forgotten.unwrap_or(0);
         self.state.channels.insert(number, Some(last));
-        let (key, row) = (
-            key::open_channel(number),
-            channel::encode_opened(self.offset, user),
-        );
+        let channel = OpenChannel {
+            user: number,
+            name: user.clone(),
+            offset: self.offset,
+        };
         match forgotten {
-            None => self.row(key, row),
-            // There was such a row, perhaps in this very entry.
-            Some(_) => self.change(key, Some(row), false),
+            None => self.add(Addition::Channel(channel)),
+            // It was open before, perhaps in this very entry.
+            Some(_) => self.change(Change::ChannelReopened(channel)),
         }
         let group = icomet_group();
         match self.state.groups.get_mut(&group) {
             None => self.make_group(&group, HistoryMode::Member),
             Some(known) if known.deleted => {
                 known.deleted = false;
-                self.group_changed(&group, true);
+                self.group_changed(&group, false);
             }
             Some(_) => {}
         }
@@ -46,13 +47,15 @@ impl Planner<'_> {
         let number = self.state.users.get(user).copied().flatten()?;
         let last = self.state.channels.remove(&number)?;
         let last = last.expect("the channels of an entry are looked up before it");
-        self.change(key::open_channel(number), None, true);
         let before = self.state.forgotten.insert(number, Some(last)).flatten();
-        let forgotten = last.to_be_bytes().to_vec();
-        self.change(key::forgotten(number), Some(forgotten), before.is_some());
+        self.change(Change::ChannelClosed {
+            user: number,
+            last,
+            new: before.is_none(),
+        });
         if before.unwrap_or(0) < last {
             let new = self.state.to_drop.insert(number);
-            self.change(key::to_drop(number), Some(Vec::new()), !new);
+            self.change(Change::NumbersToDrop { user: number, new });
         }
         self.leave(&icomet_group(), std::slice::from_ref(user));
         let closed = ChannelChange::Closed(user.clone());
@@ -60,18 +63,20 @@ impl Planner<'_> {
         Some(last + 1)
     }
 
-    /// Drops rows of forgotten numbers: some with each entry, as there may be too many for one.
+    /// Drops forgotten numbers: some with each entry, as there may be too many for one.
     pub(super) fn drop_numbers(&mut self) {
-        let Some(Dropping { user, keys }) = self.state.dropping.take() else {
+        let Some(Dropping { user, numbers }) = self.state.dropping.take() else {
             return;
         };
-        if keys.len() < NUMBERS_DROPPED {
+        let last = numbers.len() < NUMBERS_DROPPED;
+        if last {
             self.state.to_drop.remove(&user);
-            self.change(key::to_drop(user), None, true);
         }
-        for key in keys {
-            self.change(key, None, true);
-        }
+        self.change(Change::NumbersDropped {
+            user,
+            numbers,
+            last,
+        });
     }
 
     /// Whether only backends may send to a group: all who have a channel are members of one, and could otherwise
@@ -81,24 +86,28 @@ impl Planner<'_> {
     }
 
     /// Gives a message the next number of a user's channel, if there is one.
-    pub(super) fn channel_row(&mut self, user: u32, sequence: Sequence, id: u64) {
+    pub(super) fn number_in_channel(&mut self, user: u32, sequence: Sequence, id: u64) {
         let Some(last) = self.state.channels.get_mut(&user) else {
             return;
         };
         let number = last.expect("the channels of an entry are looked up before it") + 1;
         *last = Some(number);
-        let key = key::with_id(&key::channel(user), number);
-        self.row(key, channel::encode(sequence, id));
+        self.add(Addition::ChannelNumber {
+            user,
+            number,
+            sequence,
+            id,
+        });
     }
 
-    /// Gives a group's message its numbers: one row per member with a channel, except the sender.
-    pub(super) fn channel_rows(&mut self, members: &Members, from: &UserName, id: u64) {
+    /// Gives a group's message its numbers: one per member with a channel, except the sender.
+    pub(super) fn number_in_channels(&mut self, members: &Members, from: &UserName, id: u64) {
         if self.state.channels.is_empty() {
             return;
         }
         for (name, member) in members.iter() {
             if name != from {
-                self.channel_row(member.number, Sequence::Group, id);
+                self.number_in_channel(member.number, Sequence::Group, id);
             }
         }
     }

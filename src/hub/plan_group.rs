@@ -9,7 +9,7 @@ use super::plan::{GroupReceipt, Planner, live};
 use super::state::{Group, GroupFacts, Members};
 use crate::error::Error;
 use crate::model::{GroupName, UserName};
-use crate::store::{GroupRow, HistoryMode, key, record};
+use crate::store::{Addition, Change, GroupState, HistoryMode};
 
 /// The most members of one group: a message to more would hold up all others behind it.
 pub(crate) const GROUP_MEMBERS_MAX: usize = 100_000;
@@ -46,7 +46,7 @@ impl Planner<'_> {
             && (group.deleted || group.history != history)
         {
             (group.deleted, group.history) = (false, history);
-            self.group_changed(name, true);
+            self.group_changed(name, false);
         }
         let removed = self.leave(name, &leaving);
         let added = self.join(name, wanted);
@@ -91,14 +91,17 @@ impl Planner<'_> {
         if let Some(group) = self.state.groups.get_mut(name) {
             group.deleted = true;
         }
-        self.group_changed(name, true);
+        self.group_changed(name, false);
         self.group_receipt(name, false, 0, removed)
     }
 
     pub(super) fn make_group(&mut self, name: &GroupName, history: HistoryMode) {
         self.state.applied.groups += 1;
         let number = self.state.applied.groups;
-        self.row(key::group(name), number.to_be_bytes().into());
+        self.add(Addition::Group {
+            name: name.clone(),
+            number,
+        });
         let facts = GroupFacts {
             name: name.clone(),
             number,
@@ -114,23 +117,19 @@ impl Planner<'_> {
             left: HashSet::new(),
         };
         self.state.groups.insert(name.clone(), group);
-        self.group_changed(name, false);
+        self.group_changed(name, true);
     }
 
-    pub(super) fn group_changed(&mut self, name: &GroupName, known: bool) {
+    pub(super) fn group_changed(&mut self, name: &GroupName, new: bool) {
         if let Some(group) = self.state.groups.get(name) {
             self.plan.changed.push(group.present());
-            let (history, deleted) = (group.history, group.deleted);
-            let row = GroupRow {
+            let (number, history, deleted) = (group.facts.number, group.history, group.deleted);
+            let state = GroupState {
                 name: name.clone(),
                 history,
                 deleted,
             };
-            self.change(
-                key::group_row(group.facts.number),
-                Some(record::encode(&row)),
-                known,
-            );
+            self.change(Change::Group { number, state, new });
         }
     }
 
@@ -171,11 +170,17 @@ impl Planner<'_> {
 
     fn join_one(&mut self, name: &GroupName, user: &UserName, number: u32) -> Option<()> {
         let group = self.state.groups.get_mut(name)?;
-        let known = group.left.contains(user);
+        let new = !group.left.contains(user);
         let member = group.join(user, number, self.at_ms);
         let moved = Moved::joined(user, &group.facts, member);
-        let key = key::interval(group.facts.number, number, member.from);
-        self.change(key, Some(member.row(user, None).encode()), known);
+        let change = Change::Member {
+            group: group.facts.number,
+            user: number,
+            from: member.from,
+            membership: Some(member.membership(user, None)),
+            new,
+        };
+        self.change(change);
         self.plan.moved.push(moved);
         Some(())
     }
@@ -191,14 +196,20 @@ impl Planner<'_> {
         let group = self.state.groups.get_mut(name)?;
         let member = Arc::make_mut(&mut group.members).remove(user)?;
         let until = group.last;
-        let key = key::interval(group.facts.number, member.number, member.from);
         let moved = Moved::left(user, &group.facts, member, until);
         // Who could read nothing leaves nothing behind.
-        let row = (!moved.interval.is_empty()).then(|| member.row(user, Some(until)).encode());
-        if row.is_some() && until == member.from {
+        let membership = (!moved.interval.is_empty()).then(|| member.membership(user, Some(until)));
+        if membership.is_some() && until == member.from {
             group.left.insert(user.clone());
         }
-        self.change(key, row, true);
+        let change = Change::Member {
+            group: group.facts.number,
+            user: member.number,
+            from: member.from,
+            membership,
+            new: false,
+        };
+        self.change(change);
         self.plan.moved.push(moved);
         Some(())
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use crate::model::{Draft, GroupName, Receipt, Receiver, UserName};
-use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyRow, View, key::Key};
+use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyUse, View};
 
 /// How long a retried push is known again, at least: 24 hours.
 pub(super) const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
@@ -18,7 +18,7 @@ pub(super) const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 const LOOKED_UP_MAX: usize = 200_000;
 /// Keys forgotten with each entry, besides two for each that it brings.
 const KEYS_FORGOTTEN: usize = 16;
-/// Rows of forgotten numbers that are dropped with each entry: a channel may have any number of them.
+/// Forgotten numbers that are dropped with each entry: a channel may have any number of them.
 pub(super) const NUMBERS_DROPPED: usize = 64;
 
 /// What readers share with the applier about a group.
@@ -53,15 +53,15 @@ pub(super) struct Group {
     pub(super) last: u64,
     pub(super) members: Members,
     /// Users who left after the last message and may read back to the beginning. Rejoining would collide with their
-    /// existing interval row.
+    /// existing membership.
     pub(super) left: HashSet<UserName>,
 }
 
 /// An idempotency key that was used, perhaps more than a day ago.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
-    /// As it is stored: with the time of the keys.
-    pub(super) row: KeyRow,
+    /// As it is kept: with the time of the keys.
+    pub(super) first: KeyUse,
     /// The time of the message.
     pub(super) at_ms: u64,
 }
@@ -69,7 +69,7 @@ pub(super) struct Kept {
 impl Kept {
     /// Whether it is still known when the time of the keys is this.
     pub(super) fn lives_at(&self, keys_ms: u64) -> bool {
-        self.row.receipt.at_ms + KEYS_KEPT_MS > keys_ms
+        self.first.receipt.at_ms + KEYS_KEPT_MS > keys_ms
     }
 }
 
@@ -87,19 +87,19 @@ pub(crate) struct State {
     pub(super) channels: HashMap<u32, Option<u64>>,
     /// The last forgotten numbers of channels that were closed; `None`: it never was.
     pub(super) forgotten: HashMap<u32, Option<u64>>,
-    /// Whose channels have rows of forgotten numbers.
+    /// Whose channels have forgotten numbers that are still kept.
     pub(super) to_drop: BTreeSet<u32>,
-    /// Rows to drop with the next entry.
+    /// Numbers to drop with the next entry.
     pub(super) dropping: Option<Dropping>,
     /// Keys whose time is over, to forget with the next entry.
     pub(super) expired: Vec<(u64, KeyHash)>,
 }
 
-/// Rows of one channel that are dropped with an entry.
+/// Numbers of one channel that are dropped with an entry.
 #[derive(Debug)]
 pub(super) struct Dropping {
     pub(super) user: u32,
-    pub(super) keys: Vec<Key>,
+    pub(super) numbers: Vec<u64>,
 }
 
 impl State {
@@ -130,24 +130,27 @@ impl State {
         let mut members: HashMap<u32, BTreeMap<UserName, Member>> = HashMap::new();
         let mut left: HashMap<u32, Vec<(u64, UserName)>> = HashMap::new();
         for interval in view.intervals() {
-            let (group, number, from, row) = interval?;
-            if row.until == Some(from) {
-                left.entry(group).or_default().push((from, row.user));
-            } else if row.until.is_none() {
+            let (group, number, from, membership) = interval?;
+            if membership.until == Some(from) {
+                left.entry(group).or_default().push((from, membership.user));
+            } else if membership.until.is_none() {
                 let member = Member {
                     number,
                     from,
-                    all: row.all,
-                    joined_ms: row.joined_ms,
+                    all: membership.all,
+                    joined_ms: membership.joined_ms,
                 };
-                members.entry(group).or_default().insert(row.user, member);
+                members
+                    .entry(group)
+                    .or_default()
+                    .insert(membership.user, member);
             }
         }
         for group in view.groups() {
-            let (number, row) = group?;
+            let (number, kept) = group?;
             let last = view.last_of_group(number, applied.heads.group)?;
             let facts = GroupFacts {
-                name: row.name.clone(),
+                name: kept.name.clone(),
                 number,
                 last: AtomicU64::new(last),
             };
@@ -155,7 +158,7 @@ impl State {
             let left = left.remove(&number).unwrap_or_default();
             let left = left.into_iter().filter(|(from, _)| *from == last);
             let left = left.map(|(_, user)| user).collect();
-            let (history, deleted) = (row.history, row.deleted);
+            let (history, deleted) = (kept.history, kept.deleted);
             let group = Group {
                 facts: Arc::new(facts),
                 history,
@@ -164,7 +167,7 @@ impl State {
                 members,
                 left,
             };
-            state.groups.insert(row.name, group);
+            state.groups.insert(kept.name, group);
         }
         for channel in view.channels() {
             let (number, opened, _) = channel?;
@@ -219,8 +222,8 @@ impl State {
             self.prepare_key(view, hash)?;
         }
         if let Some(user) = self.to_drop.first().copied() {
-            let keys = view.forgotten_keys(user, NUMBERS_DROPPED)?;
-            self.dropping = Some(Dropping { user, keys });
+            let numbers = view.forgotten_numbers(user, NUMBERS_DROPPED)?;
+            self.dropping = Some(Dropping { user, numbers });
         }
         Ok(())
     }
@@ -301,9 +304,9 @@ impl State {
 
     fn prepare_key(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
         if let MapEntry::Vacant(vacant) = self.keys.entry(hash) {
-            let kept = |row: KeyRow| Kept {
-                row,
-                at_ms: row.receipt.at_ms,
+            let kept = |first: KeyUse| Kept {
+                first,
+                at_ms: first.receipt.at_ms,
             };
             vacant.insert(view.key(hash)?.map(kept));
         }
@@ -313,7 +316,7 @@ impl State {
     /// The time of the message that a key stands for, as it is said again.
     fn prepare_time(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
         if let Some(Some(kept)) = self.keys.get_mut(&hash) {
-            let Receipt { sequence, id, .. } = kept.row.receipt;
+            let Receipt { sequence, id, .. } = kept.first.receipt;
             kept.at_ms = view.indexed(sequence, id)?.at_ms;
         }
         Ok(())

@@ -24,7 +24,7 @@ pub use journal::command::{Command, Entry, HistoryMode};
 pub use journal::follow::Follower;
 pub use journal::{Journal, JournalSize};
 pub(crate) use view::SLED_OPEN_THREAD;
-pub use view::key::KeyHash;
-pub use view::record::{GroupRow, IntervalRow, KeyRow};
-pub use view::{Applied, Change, View, Writes};
-pub(crate) use view::{channel, key, record};
+pub use view::{
+    Addition, Applied, Change, GroupState, KeyHash, KeyUse, Membership, OpenChannel, View, Writes,
+    Written,
+};

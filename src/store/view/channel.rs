@@ -3,43 +3,13 @@
 use std::ops::Bound as Edge;
 
 use super::View;
-use super::key::{self, Key};
+use super::key;
+use super::record::{decode_numbered, decode_opened};
 use crate::model::{Position, Sequence, UserName};
 use crate::store::error::Error;
 
 /// A number in a channel, and the message that has it.
 pub(crate) type Numbered = (u64, Sequence, u64);
-
-/// The value of a `C` row.
-pub(crate) fn encode(sequence: Sequence, id: u64) -> Vec<u8> {
-    let tag = match sequence {
-        Sequence::Direct => b'd',
-        Sequence::Group => b'g',
-    };
-    [&[tag][..], &id.to_be_bytes()].concat()
-}
-
-fn decode(key: &[u8], value: &[u8]) -> Option<Numbered> {
-    let (tag, id) = value.split_first()?;
-    let sequence = match tag {
-        b'd' => Sequence::Direct,
-        b'g' => Sequence::Group,
-        _ => return None,
-    };
-    let id = u64::from_be_bytes(id.try_into().ok()?);
-    Some((key::last_id(key)?, sequence, id))
-}
-
-/// The value of an `o` row.
-pub(crate) fn encode_opened(offset: u64, name: &UserName) -> Vec<u8> {
-    [&offset.to_be_bytes()[..], name.as_str().as_bytes()].concat()
-}
-
-fn decode_opened(value: &[u8]) -> Option<(u64, UserName)> {
-    let (offset, name) = value.split_first_chunk()?;
-    let name = UserName::parse(str::from_utf8(name).ok()?).ok()?;
-    Some((u64::from_be_bytes(*offset), name))
-}
 
 impl View {
     /// All open channels: the user's number, the entry that opened it, the user's name.
@@ -68,7 +38,9 @@ impl View {
         );
         self.index.range::<Vec<u8>, _>(range).map(|row| {
             let (key, value) = row?;
-            decode(&key, &value)
+            let numbered = key::last_id(&key).zip(decode_numbered(&value));
+            numbered
+                .map(|(number, (sequence, id))| (number, sequence, id))
                 .ok_or_else(|| Error::View("a channel's number is not readable".into()))
         })
     }
@@ -104,35 +76,16 @@ impl View {
         })
     }
 
-    /// Keys of forgotten numbers of a channel, at most `limit`.
-    pub(crate) fn forgotten_keys(&self, user: u32, limit: usize) -> Result<Vec<Key>, Error> {
+    /// Forgotten numbers of a channel that are still kept, at most `limit`.
+    pub(crate) fn forgotten_numbers(&self, user: u32, limit: usize) -> Result<Vec<u64>, Error> {
         let prefix = key::channel(user);
         let last = self.forgotten(user)?.unwrap_or(0);
         let range = key::with_id(&prefix, 0)..=key::with_id(&prefix, last);
         let rows = self.index.range(range).take(limit);
-        rows.map(|row| Ok(row?.0.to_vec())).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_round_trip_and_cut_ones_are_not_read() {
-        let key = key::with_id(&key::channel(7), 3);
-        for sequence in Sequence::ALL {
-            let value = encode(sequence, 9);
-            assert_eq!(decode(&key, &value), Some((3, sequence, 9)));
-            for length in 0..value.len() {
-                assert_eq!(decode(&key, &value[..length]), None);
-            }
-        }
-        let name = UserName::parse("bob").unwrap();
-        let value = encode_opened(5, &name);
-        assert_eq!(decode_opened(&value), Some((5, name)));
-        for length in 0..9 {
-            assert_eq!(decode_opened(&value[..length.min(8)]), None);
-        }
+        rows.map(|row| {
+            let number = key::last_id(&row?.0);
+            number.ok_or_else(|| Error::View("a key of a channel is cut".into()))
+        })
+        .collect()
     }
 }

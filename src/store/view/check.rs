@@ -2,7 +2,7 @@
 
 use super::key;
 use super::record::decode_message;
-use super::{Applied, View};
+use super::{Addition, Applied, View};
 use crate::model::Sequence;
 use crate::store::error::Error;
 
@@ -39,5 +39,25 @@ impl View {
             )));
         }
         Ok(())
+    }
+
+    /// Whether something that was added is kept as it was written.
+    pub fn check_addition(&self, addition: &Addition) -> Result<(), Error> {
+        if let Some(message) = addition.message() {
+            let (sequence, id) = (message.sequence(), message.id);
+            if self.indexed(sequence, id)? != **message {
+                return Err(Error::View(format!(
+                    "{sequence} message {id} is not as in the journal"
+                )));
+            }
+        }
+        let mut rows = Vec::new();
+        addition.rows(&mut rows);
+        match rows.iter().find(|(key, value)| !self.has(key, value)) {
+            Some((key, _)) => Err(Error::View(format!(
+                "a row of its index is missing: {key:02x?}"
+            ))),
+            None => Ok(()),
+        }
     }
 }

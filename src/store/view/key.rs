@@ -28,22 +28,22 @@ use serde::{Deserialize, Serialize};
 use crate::model::{GroupName, UserName};
 
 /// A key of the index.
-pub(crate) type Key = Vec<u8>;
+pub(super) type Key = Vec<u8>;
 
 /// The hash that stands for an idempotency key and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyHash(pub [u8; 16]);
 
-pub(crate) fn user(name: &UserName) -> Key {
+pub(super) fn user(name: &UserName) -> Key {
     [b"nu", name.as_str().as_bytes()].concat()
 }
 
-pub(crate) fn group(name: &GroupName) -> Key {
+pub(super) fn group(name: &GroupName) -> Key {
     [b"ng", name.as_str().as_bytes()].concat()
 }
 
 /// The prefix of a conversation; the same for both users.
-pub(crate) fn conversation(one: u32, other: u32) -> Key {
+pub(super) fn conversation(one: u32, other: u32) -> Key {
     [
         &b"c"[..],
         &one.min(other).to_be_bytes(),
@@ -52,31 +52,31 @@ pub(crate) fn conversation(one: u32, other: u32) -> Key {
     .concat()
 }
 
-pub(crate) fn inbox(user: u32) -> Key {
+pub(super) fn inbox(user: u32) -> Key {
     [&b"u"[..], &user.to_be_bytes()].concat()
 }
 
-pub(crate) fn group_messages(group: u32) -> Key {
+pub(super) fn group_messages(group: u32) -> Key {
     [&b"g"[..], &group.to_be_bytes()].concat()
 }
 
-pub(crate) fn peers(user: u32) -> Key {
+pub(super) fn peers(user: u32) -> Key {
     [&b"p"[..], &user.to_be_bytes()].concat()
 }
 
-pub(crate) fn peer(user: u32, peer: u32) -> Key {
+pub(super) fn peer(user: u32, peer: u32) -> Key {
     [peers(user).as_slice(), &peer.to_be_bytes()].concat()
 }
 
-pub(crate) fn group_row(group: u32) -> Key {
+pub(super) fn group_row(group: u32) -> Key {
     [&b"G"[..], &group.to_be_bytes()].concat()
 }
 
-pub(crate) fn intervals(group: u32) -> Key {
+pub(super) fn intervals(group: u32) -> Key {
     [&b"m"[..], &group.to_be_bytes()].concat()
 }
 
-pub(crate) fn interval(group: u32, user: u32, from: u64) -> Key {
+pub(super) fn interval(group: u32, user: u32, from: u64) -> Key {
     [
         intervals(group).as_slice(),
         &user.to_be_bytes(),
@@ -85,88 +85,78 @@ pub(crate) fn interval(group: u32, user: u32, from: u64) -> Key {
     .concat()
 }
 
-pub(crate) fn idempotency(hash: KeyHash) -> Key {
+pub(super) fn idempotency(hash: KeyHash) -> Key {
     [&b"k"[..], &hash.0].concat()
 }
 
-pub(crate) fn expiry(at_ms: u64, hash: KeyHash) -> Key {
+pub(super) fn expiry(at_ms: u64, hash: KeyHash) -> Key {
     let (half, _) = hash.0.split_at(8);
     [&expiries_before(at_ms)[..], half].concat()
 }
 
 /// The end of the range of keys that were kept before this time; `x` alone begins it.
-pub(crate) fn expiries_before(at_ms: u64) -> Key {
+pub(super) fn expiries_before(at_ms: u64) -> Key {
     [&b"x"[..], &at_ms.to_be_bytes()].concat()
 }
 
 /// The time in an `x` key.
-pub(crate) fn expiry_time(key: &[u8]) -> Option<u64> {
+pub(super) fn expiry_time(key: &[u8]) -> Option<u64> {
     key.get(1..9)?
         .first_chunk()
         .map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// A prefix with an id behind it.
-pub(crate) fn with_id(prefix: &[u8], id: u64) -> Key {
+pub(super) fn with_id(prefix: &[u8], id: u64) -> Key {
     [prefix, &id.to_be_bytes()].concat()
 }
 
 /// The id at the end of a key.
-pub(crate) fn last_id(key: &[u8]) -> Option<u64> {
+pub(super) fn last_id(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// The number of a group (`G`, `m`) or user at the front of a key, behind its prefix byte.
-pub(crate) fn first_number(key: &[u8]) -> Option<u32> {
+pub(super) fn first_number(key: &[u8]) -> Option<u32> {
     key.get(1..5)?
         .first_chunk()
         .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 /// The second number of an `m` or `p` key.
-pub(crate) fn second_number(key: &[u8]) -> Option<u32> {
+pub(super) fn second_number(key: &[u8]) -> Option<u32> {
     key.get(5..9)?
         .first_chunk()
         .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
-pub(crate) fn open_channel(user: u32) -> Key {
+pub(super) fn open_channel(user: u32) -> Key {
     [&b"o"[..], &user.to_be_bytes()].concat()
 }
 
 /// The prefix of the numbers of a channel.
-pub(crate) fn channel(user: u32) -> Key {
+pub(super) fn channel(user: u32) -> Key {
     [&b"C"[..], &user.to_be_bytes()].concat()
 }
 
 /// The last number of a user's channel that is forgotten.
-pub(crate) fn forgotten(user: u32) -> Key {
+pub(super) fn forgotten(user: u32) -> Key {
     [&b"f"[..], &user.to_be_bytes()].concat()
 }
 
 /// Is there as long as there are rows of forgotten numbers.
-pub(crate) fn to_drop(user: u32) -> Key {
+pub(super) fn to_drop(user: u32) -> Key {
     [&b"F"[..], &user.to_be_bytes()].concat()
 }
 
-/// The user and the number of a row of a channel; 0 for the row that says that it is open.
-pub(crate) fn in_channel(key: &[u8]) -> Option<(u32, u64)> {
-    let number = match key.first()? {
-        b'o' => 0,
-        b'C' => last_id(key)?,
-        _ => return None,
-    };
-    Some((first_number(key)?, number))
-}
-
-pub(crate) const APPLIED: &[u8] = b"applied";
+pub(super) const APPLIED: &[u8] = b"applied";
 
 /// The prefix of the changes of one entry.
-pub(crate) fn redos(offset: u64) -> Key {
+pub(super) fn redos(offset: u64) -> Key {
     [&b"r"[..], &offset.to_be_bytes()].concat()
 }
 
-pub(crate) fn redo(offset: u64, number: u32) -> Key {
+pub(super) fn redo(offset: u64, number: u32) -> Key {
     [redos(offset).as_slice(), &number.to_be_bytes()].concat()
 }
 

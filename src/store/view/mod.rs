@@ -4,12 +4,14 @@
 //! `applied` mark of an entry is there when the mark is. Rows that never change are written before it;
 //! those that do are first written aside, and put in place once the mark is set.
 
-pub(crate) mod channel;
+mod channel;
 mod check;
-pub(crate) mod key;
+mod key;
 mod read;
-pub(crate) mod record;
+mod record;
+mod rows;
 mod sequence;
+mod writes;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -18,13 +20,17 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{LogId, Message, Position, Sequence};
+use crate::model::{LogId, Position, Sequence};
 use crate::store::directory::Directory;
 use crate::store::directory::files::make_directory;
 use crate::store::error::Error;
-use key::Key;
 use record::{decode, encode, encode_message};
+use rows::{Row, RowChange};
 use sequence::Sequences;
+
+pub use key::KeyHash;
+pub use record::{GroupState, KeyUse, Membership};
+pub use writes::{Addition, Change, OpenChannel, Writes, Written};
 
 /// sled writes values of pages beyond about 100 KiB in files of their own, which it never syncs, unless
 /// its segments are this large. Fixed when the database is made.
@@ -72,26 +78,6 @@ impl Applied {
             rows: 0,
         }
     }
-}
-
-/// A row that changes: a new value, or `None` to remove it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// The row's key in the index.
-    pub key: Key,
-    /// Its new value.
-    pub value: Option<Vec<u8>>,
-}
-
-/// What applying one entry writes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Writes {
-    /// New rows of the index, which never change.
-    pub rows: Vec<(Key, Vec<u8>)>,
-    /// Messages, rising within each sequence.
-    pub messages: Vec<std::sync::Arc<Message>>,
-    /// Rows that change.
-    pub changes: Vec<Change>,
 }
 
 /// The open view.
@@ -160,27 +146,34 @@ impl View {
     }
 
     /// Writes what an entry brings. Writing the same again changes nothing.
-    pub fn write(&self, writes: &Writes, applied: &Applied) -> Result<(), Error> {
-        for (key, value) in &writes.rows {
+    pub fn write(&self, writes: &Writes, applied: &Applied) -> Result<Written, Error> {
+        let (rows, changes) = (writes.rows(), writes.row_changes());
+        let mut written = Written {
+            rows: rows.len() + 2 * changes.len(),
+            bytes: 0,
+        };
+        for (key, value) in &rows {
             self.index.insert(key, value.as_slice())?;
         }
-        for message in &writes.messages {
+        for message in writes.messages() {
+            written.rows += 1;
+            written.bytes += message.body.as_bytes().len();
             let row = encode_message(message);
             self.tree(message.sequence())
                 .insert(message.id.to_be_bytes(), row)?;
         }
-        self.settle(writes)?;
-        let chunks = redo_rows(&writes.changes);
+        self.settle(&rows, writes)?;
+        let chunks = redo_rows(&changes);
         for (number, chunk) in (0..).zip(&chunks) {
             self.db
                 .insert(key::redo(applied.offset, number), encode(chunk))?;
         }
         self.db.insert(key::APPLIED, encode(applied))?;
-        self.change(&writes.changes)?;
+        self.change(&changes)?;
         for (number, _) in (0..).zip(&chunks) {
             self.db.remove(key::redo(applied.offset, number))?;
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Makes durable what was written. sled's own flush does not sync.
@@ -193,11 +186,11 @@ impl View {
 
     /// Reads what was just written. sled divides a page that has become too large when it next meets it, also
     /// while it reads; done here, readings need not write, and go on when writes fail.
-    fn settle(&self, writes: &Writes) -> Result<(), Error> {
-        for (key, _) in &writes.rows {
+    fn settle(&self, rows: &[Row], writes: &Writes) -> Result<(), Error> {
+        for (key, _) in rows {
             self.index.contains_key(key)?;
         }
-        for message in &writes.messages {
+        for message in writes.messages() {
             self.tree(message.sequence())
                 .contains_key(message.id.to_be_bytes())?;
         }
@@ -212,7 +205,7 @@ impl View {
         }
     }
 
-    fn change(&self, changes: &[Change]) -> Result<(), Error> {
+    fn change(&self, changes: &[RowChange]) -> Result<(), Error> {
         for change in changes {
             match &change.value {
                 Some(value) => self.index.insert(&change.key, value.as_slice())?,
@@ -227,7 +220,7 @@ impl View {
         let rows: Vec<_> = self.db.scan_prefix(b"r").collect::<Result<_, _>>()?;
         for (key, value) in rows {
             if key.starts_with(&key::redos(offset)) {
-                self.change(&decode::<Vec<Change>>("a change", &value)?)?;
+                self.change(&decode::<Vec<RowChange>>("a change", &value)?)?;
             }
             self.db.remove(key)?;
         }
@@ -294,8 +287,8 @@ fn await_lock(file: &Path) -> Result<(), Error> {
     }
 }
 
-fn redo_rows(changes: &[Change]) -> Vec<Vec<&Change>> {
-    let mut chunks: Vec<Vec<&Change>> = Vec::new();
+fn redo_rows(changes: &[RowChange]) -> Vec<Vec<&RowChange>> {
+    let mut chunks: Vec<Vec<&RowChange>> = Vec::new();
     let mut bytes = REDO_BYTES;
     for change in changes {
         let size = change.key.len() + change.value.as_ref().map_or(0, Vec::len) + 4;
@@ -315,6 +308,8 @@ fn redo_rows(changes: &[Change]) -> Vec<Vec<&Change>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UserName;
+    use crate::store::{Addition, Change};
 
     #[test]
     fn opening_waits_for_a_thread_that_still_holds_the_file() {
@@ -334,10 +329,6 @@ mod tests {
         View::open(&Directory::open(folder).unwrap(), 8 << 20).unwrap()
     }
 
-    fn number(bytes: &[u8]) -> u64 {
-        u64::from_be_bytes(*bytes.first_chunk().unwrap())
-    }
-
     /// What stands before the mark is there when the mark is, and what stands behind it is not there earlier: an
     /// entry that is cut short is applied again, and must find what it found.
     #[test]
@@ -345,21 +336,25 @@ mod tests {
         const ENTRIES: u64 = 3000;
         let folder = tempfile::tempdir().unwrap();
         let (view, mut applied) = opened(folder.path());
-        let row = |n: u64| [b"z", &n.to_be_bytes()[..]].concat();
+        let name = |n| UserName::parse(&format!("user-{n}")).unwrap();
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for n in 1..=ENTRIES {
                     applied.offset = n;
-                    let change = Change {
-                        key: b"y".to_vec(),
-                        value: Some(n.to_be_bytes().to_vec()),
-                    };
                     let writes = Writes {
-                        rows: vec![(row(n), Vec::new())],
-                        changes: vec![change],
-                        ..Writes::default()
+                        additions: vec![Addition::User {
+                            name: name(n),
+                            number: 1,
+                        }],
+                        changes: vec![Change::ChannelClosed {
+                            user: 1,
+                            last: n,
+                            new: n == 1,
+                        }],
                     };
-                    view.write(&writes, &applied).unwrap();
+                    let written = view.write(&writes, &applied).unwrap();
+                    // One that is new, and two that are written aside and in place.
+                    assert_eq!(written, Written { rows: 5, bytes: 0 });
                 }
             });
             let mark = || {
@@ -367,10 +362,10 @@ mod tests {
                 mark.map_or(0, |mark| decode::<Applied>("", &mark).unwrap().offset)
             };
             while !writer.is_finished() {
-                let changed = view.index.get("y").unwrap().map_or(0, |n| number(&n));
+                let changed = view.forgotten(1).unwrap().unwrap_or(0);
                 let marked = mark();
                 assert!(changed <= marked, "a change before the mark");
-                let there = marked == 0 || view.has(&row(marked), &[]);
+                let there = marked == 0 || view.user(&name(marked)).unwrap().is_some();
                 assert!(there, "the mark before a row");
             }
         });
@@ -384,7 +379,7 @@ mod tests {
         let (view, mut applied) = opened(folder.path());
         applied.offset = 7;
         for offset in [7, 8] {
-            let change = Change {
+            let change = RowChange {
                 key: vec![b'0' + u8::try_from(offset).unwrap()],
                 value: Some(vec![1]),
             };

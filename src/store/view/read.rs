@@ -4,14 +4,14 @@ use std::ops::Bound as Edge;
 
 use super::View;
 use super::key::{self, KeyHash};
-use super::record::{GroupRow, IntervalRow, KeyRow, decode, decode_message};
+use super::record::{GroupState, KeyUse, Membership, decode, decode_message};
 use crate::model::{GroupName, Message, PageLimit, Position, Sequence, UserName};
 use crate::store::error::Error;
 
 /// A group or user number and the rest of a row of the index.
 pub(crate) type Loaded<T> = (u32, T);
 /// Group, user, the id after which the interval begins, and the rest.
-pub(crate) type Interval = (u32, u32, u64, IntervalRow);
+pub(crate) type Interval = (u32, u32, u64, Membership);
 
 impl View {
     /// A message by id.
@@ -93,7 +93,7 @@ impl View {
     }
 
     /// What is kept under an idempotency key.
-    pub fn key(&self, hash: KeyHash) -> Result<Option<KeyRow>, Error> {
+    pub fn key(&self, hash: KeyHash) -> Result<Option<KeyUse>, Error> {
         let row = self.index.get(key::idempotency(hash))?;
         row.map(|bytes| decode("an idempotency key", &bytes))
             .transpose()
@@ -126,7 +126,7 @@ impl View {
     }
 
     /// All groups.
-    pub fn groups(&self) -> impl Iterator<Item = Result<Loaded<GroupRow>, Error>> + use<> {
+    pub fn groups(&self) -> impl Iterator<Item = Result<Loaded<GroupState>, Error>> + use<> {
         self.index.scan_prefix(b"G").map(|row| {
             let (key, value) = row?;
             let number = key::first_number(&key)
@@ -144,12 +144,12 @@ impl View {
                 .zip(key::last_id(&key));
             let ((group, user), from) =
                 numbers.ok_or_else(|| Error::View("an interval's key is cut".into()))?;
-            Ok((group, user, from, IntervalRow::decode(&value)?))
+            Ok((group, user, from, Membership::decode(&value)?))
         })
     }
 
     /// Whether the index has a row with this value.
-    pub fn has(&self, key: &[u8], value: &[u8]) -> bool {
+    pub(super) fn has(&self, key: &[u8], value: &[u8]) -> bool {
         self.index
             .get(key)
             .is_ok_and(|row| row.is_some_and(|found| found == value))

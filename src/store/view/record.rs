@@ -1,10 +1,10 @@
-//! Stored values: a version byte, then bincode. Decoding never panics.
+//! Stored values: a version byte, then bincode; those of channels are plain bytes. Decoding never panics.
 
 use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Body, GroupName, Message, Receipt, Receiver, UserName};
+use crate::model::{Body, GroupName, Message, Receipt, Receiver, Sequence, UserName};
 use crate::store::error::Error;
 use crate::store::journal::command::HistoryMode;
 
@@ -17,7 +17,7 @@ fn codec() -> impl Options {
 }
 
 /// A value as it is stored.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     encode_as(VERSION, value)
 }
 
@@ -30,7 +30,7 @@ fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
 }
 
 /// A stored value; `what` names it in the error.
-pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => codec()
             .deserialize(rest)
@@ -51,7 +51,7 @@ struct MessageRow {
 }
 
 /// A message as it is stored under its id.
-pub(crate) fn encode_message(message: &Message) -> Vec<u8> {
+pub(super) fn encode_message(message: &Message) -> Vec<u8> {
     encode(&MessageRow {
         prev: message.prev,
         at_ms: message.at_ms,
@@ -62,7 +62,7 @@ pub(crate) fn encode_message(message: &Message) -> Vec<u8> {
 }
 
 /// The message that is stored under an id.
-pub(crate) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
+pub(super) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
     let MessageRow {
         prev,
         at_ms,
@@ -82,7 +82,7 @@ pub(crate) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
 
 /// What a group is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupRow {
+pub struct GroupState {
     /// Its name.
     pub name: GroupName,
     /// For those who join from now on.
@@ -93,20 +93,20 @@ pub struct GroupRow {
 
 /// When a user was a member of a group, in ids of the group sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IntervalRow {
+pub struct Membership {
     /// The user's name.
     pub user: UserName,
     /// The last message before leaving; `None` while a member.
     pub until: Option<u64>,
     /// Whether history may be read from before joining.
     pub all: bool,
-    /// When the user joined, Unix milliseconds; 0 in rows of version 1.
+    /// When the user joined, Unix milliseconds; 0 if that was not kept yet.
     pub joined_ms: u64,
 }
 
 /// What followed in rows of version 1.
 #[derive(Deserialize)]
-struct UndatedIntervalRow {
+struct UndatedMembership {
     user: UserName,
     until: Option<u64>,
     all: bool,
@@ -114,9 +114,9 @@ struct UndatedIntervalRow {
 
 const INTERVAL_VERSION: u8 = 2;
 
-impl IntervalRow {
+impl Membership {
     /// As it is stored.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         encode_as(INTERVAL_VERSION, self)
     }
 
@@ -128,7 +128,7 @@ impl IntervalRow {
                 .deserialize(rest)
                 .map_err(|e| Error::View(format!("{WHAT} is not readable: {e}")));
         }
-        let UndatedIntervalRow { user, until, all } = decode(WHAT, bytes)?;
+        let UndatedMembership { user, until, all } = decode(WHAT, bytes)?;
         Ok(Self {
             user,
             until,
@@ -140,11 +140,41 @@ impl IntervalRow {
 
 /// What was stored under an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyRow {
+pub struct KeyUse {
     /// The first receipt, with the entry's [`keys_ms`](crate::store::Entry::keys_ms) for the message's time.
     pub receipt: Receipt,
     /// A hash of what was pushed.
     pub content: [u8; 16],
+}
+
+/// The message that has a number in a channel.
+pub(super) fn encode_numbered(sequence: Sequence, id: u64) -> Vec<u8> {
+    let tag = match sequence {
+        Sequence::Direct => b'd',
+        Sequence::Group => b'g',
+    };
+    [&[tag][..], &id.to_be_bytes()].concat()
+}
+
+pub(super) fn decode_numbered(value: &[u8]) -> Option<(Sequence, u64)> {
+    let (tag, id) = value.split_first()?;
+    let sequence = match tag {
+        b'd' => Sequence::Direct,
+        b'g' => Sequence::Group,
+        _ => return None,
+    };
+    Some((sequence, u64::from_be_bytes(id.try_into().ok()?)))
+}
+
+/// The entry that opened a user's channel, and the user's name.
+pub(super) fn encode_opened(offset: u64, name: &UserName) -> Vec<u8> {
+    [&offset.to_be_bytes()[..], name.as_str().as_bytes()].concat()
+}
+
+pub(super) fn decode_opened(value: &[u8]) -> Option<(u64, UserName)> {
+    let (offset, name) = value.split_first_chunk()?;
+    let name = UserName::parse(str::from_utf8(name).ok()?).ok()?;
+    Some((u64::from_be_bytes(*offset), name))
 }
 
 #[cfg(test)]
@@ -169,46 +199,63 @@ mod tests {
 
     #[test]
     fn an_interval_without_its_time_is_read_too() {
-        let row = IntervalRow {
+        let row = Membership {
             user: UserName::parse("bob").unwrap(),
             until: Some(7),
             all: true,
             joined_ms: 5,
         };
-        assert_eq!(IntervalRow::decode(&row.encode()).unwrap(), row);
+        assert_eq!(Membership::decode(&row.encode()).unwrap(), row);
         let undated = [1, 3, b'b', b'o', b'b', 1, 7, 1];
-        let read = IntervalRow::decode(&undated).unwrap();
+        let read = Membership::decode(&undated).unwrap();
         assert_eq!(
             read,
-            IntervalRow {
+            Membership {
                 joined_ms: 0,
                 ..row
             }
         );
         for length in 0..undated.len() {
-            assert!(IntervalRow::decode(&undated[..length]).is_err());
+            assert!(Membership::decode(&undated[..length]).is_err());
         }
     }
 
     #[test]
     fn cut_changed_or_longer_values_are_errors() {
-        let row = GroupRow {
+        let row = GroupState {
             name: GroupName::parse("team").unwrap(),
             history: HistoryMode::All,
             deleted: false,
         };
         let good = encode(&row);
-        assert_eq!(decode::<GroupRow>("a group", &good).unwrap(), row);
+        assert_eq!(decode::<GroupState>("a group", &good).unwrap(), row);
         for length in 0..good.len() {
-            assert!(decode::<GroupRow>("a group", &good[..length]).is_err());
+            assert!(decode::<GroupState>("a group", &good[..length]).is_err());
         }
-        assert!(decode::<GroupRow>("a group", &[&good[..], &[0]].concat()).is_err());
+        assert!(decode::<GroupState>("a group", &[&good[..], &[0]].concat()).is_err());
         let newer = [&[2], &good[1..]].concat();
         assert!(
-            decode::<GroupRow>("a group", &newer)
+            decode::<GroupState>("a group", &newer)
                 .unwrap_err()
                 .to_string()
                 .contains("version 2")
         );
+    }
+
+    #[test]
+    fn values_of_channels_round_trip_and_cut_ones_are_not_read() {
+        for sequence in Sequence::ALL {
+            let value = encode_numbered(sequence, 9);
+            assert_eq!(decode_numbered(&value), Some((sequence, 9)));
+            for length in 0..value.len() {
+                assert_eq!(decode_numbered(&value[..length]), None);
+            }
+        }
+        let name = UserName::parse("bob").unwrap();
+        let value = encode_opened(5, &name);
+        assert_eq!(decode_opened(&value), Some((5, name)));
+        for length in 0..9 {
+            assert_eq!(decode_opened(&value[..length.min(8)]), None);
+        }
     }
 }
