@@ -1,6 +1,8 @@
 //! Figures: what the system says of a process, and latencies.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// Resident memory of a process, bytes.
@@ -25,6 +27,22 @@ pub(super) fn processor(pid: u32) -> Duration {
         .map(|field| field.parse::<u64>().expect("it is a number"))
         .sum();
     Duration::from_millis(ticks * 10) // a tick is 10 ms wherever Linux runs
+}
+
+/// What the files below a folder take on the disk, and how long they are, bytes. Where there are none, nothing.
+pub(crate) fn disk(folder: &Path) -> [u64; 2] {
+    let mut sum = [0, 0];
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        // The server may remove a file meanwhile.
+        let Ok(data) = entry.metadata() else { continue };
+        let [blocks, length] = if data.is_dir() {
+            disk(&entry.path())
+        } else {
+            [data.blocks() * 512, data.len()]
+        };
+        sum = [sum[0] + blocks, sum[1] + length];
+    }
+    sum
 }
 
 /// The load average: what else the machine was doing.

@@ -1,4 +1,4 @@
-//! Halley itself: the release build, on a new data directory, with all defaults but the addresses.
+//! Halley itself: the release build, or another one, on a new data directory, with all defaults but the addresses.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -14,6 +15,7 @@ use super::{Endless, Http, Server, connect};
 
 /// Runs until it is dropped.
 pub(crate) struct Halley {
+    binary: PathBuf,
     child: Child,
     client: SocketAddr,
     admin: SocketAddr,
@@ -25,6 +27,24 @@ pub(crate) struct Halley {
 }
 
 impl Halley {
+    /// A new server without messages, run by this program.
+    pub(crate) fn of(binary: PathBuf) -> Self {
+        // Under the build's own folder: the system's may be memory, and then a sync costs nothing.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let (child, output, [client, admin]) = run_in(&binary, folder.path());
+        let key = std::fs::read_to_string(folder.path().join("data/admin.key")).expect("the key");
+        Self {
+            binary,
+            child,
+            client,
+            admin,
+            key: key.trim().to_owned(),
+            tokens: Mutex::default(),
+            output,
+            folder,
+        }
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> String {
         format!(
             "{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\n\
@@ -46,10 +66,23 @@ impl Halley {
         self.folder.path().join("data")
     }
 
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Holds it still, with all that it does in the background.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Ends it as an operator does.
     pub(crate) fn stop(&mut self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("it runs");
+        self.signal(Signal::TERM);
         let ended = self.child.wait().expect("it ends");
         assert!(ended.success(), "{ended}");
     }
@@ -60,9 +93,16 @@ impl Halley {
         self.child.wait().expect("it ends");
     }
 
-    /// Starts it again on its directory, after it has ended.
-    pub(crate) fn start_again(&mut self) {
-        (self.child, self.output, [self.client, self.admin]) = run_in(self.folder.path());
+    /// Starts it again on its directory, after it has ended; how long it took until it was ready.
+    pub(crate) async fn start_again(&mut self) -> Duration {
+        let begin = Instant::now();
+        let folder = self.folder.path();
+        (self.child, self.output, [self.client, self.admin]) = run_in(&self.binary, folder);
+        let mut backend = self.backend().await;
+        while backend.ask(&self.get("/readyz")).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        begin.elapsed()
     }
 
     /// Where clients ask.
@@ -83,8 +123,8 @@ impl Halley {
 }
 
 /// A server on the data directory in this folder, when it has said its addresses: of clients, of the backend.
-fn run_in(folder: &Path) -> (Child, BufReader<ChildStdout>, [SocketAddr; 2]) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_halley"))
+fn run_in(binary: &Path, folder: &Path) -> (Child, BufReader<ChildStdout>, [SocketAddr; 2]) {
+    let mut child = Command::new(binary)
         .env_clear()
         .arg("--data")
         .arg(folder.join("data"))
@@ -108,19 +148,7 @@ impl Server for Halley {
     const NAME: &'static str = "Halley";
 
     fn start() -> Self {
-        // Under the build's own folder: the system's may be memory, and then a sync costs nothing.
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let (child, output, [client, admin]) = run_in(folder.path());
-        let key = std::fs::read_to_string(folder.path().join("data/admin.key")).expect("the key");
-        Self {
-            child,
-            client,
-            admin,
-            key: key.trim().to_owned(),
-            tokens: Mutex::default(),
-            output,
-            folder,
-        }
+        Self::of(env!("CARGO_BIN_EXE_halley").into())
     }
 
     fn pid(&self) -> u32 {

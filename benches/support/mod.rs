@@ -3,6 +3,7 @@
 //! The load comes from this process, with one thread; what is measured is another process. Both on one
 //! machine take the processor from each other, so compare ratios of one run, not figures of two.
 
+mod conversation;
 mod figures;
 mod halley;
 #[path = "../../tests/http/mod.rs"]
@@ -14,7 +15,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 #[allow(unused_imports, reason = "not each benchmark uses all of them")]
-pub(crate) use figures::{Latencies, about_machine, load};
+pub(crate) use conversation::{PAGE, Random, batch, pages, push_batch};
+#[allow(unused_imports, reason = "not each benchmark uses all of them")]
+pub(crate) use figures::{Latencies, about_machine, disk, load};
 pub(crate) use halley::Halley;
 pub(crate) use http::Http;
 #[allow(unused_imports, reason = "not each benchmark compares")]

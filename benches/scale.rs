@@ -1,0 +1,433 @@
+//! Many users and many messages: what the server does with them while they grow: `cargo bench --bench scale`.
+//!
+//! Three parts; those that are named on the command line run, with another number if one is given, and all run where none
+//! is named: `cargo bench --bench scale -- pairs=200000 users=20000 pushes=500000 conversation`.
+//!
+//! - `pairs` (2,000,000): messages between random pairs of `users` (100,000) users, 1,000 in a request, one request after
+//!   the other; then `kill -9`, and a start.
+//! - `pushes` (5,000,000): one message in a request, from 32 connections that each wait for the receipt.
+//! - `conversation` (5,000,000): messages of two users, 1,000 in a request; pages before random ids; `kill -9`, and a
+//!   start. The files are measured at 1,000,000.
+//!
+//! `HALLEY_BESIDE` names another halley program, such as an older release: it is measured in the same run. Each has short
+//! turns in which the other one is stopped, so that neither takes time from the other, and a machine that gets busy slows
+//! both. Sizes on disk are those of blocks, while the server runs; lengths are told too where they differ.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "a benchmark prints figures and stops at the first surprise; not each uses all that they share"
+)]
+
+mod support;
+
+use std::cell::Cell;
+use std::io::Write;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use support::{
+    Halley, Http, Latencies, PAGE, Random, Server, about_machine, batch, body, disk, load, pages,
+    push_batch, run, users,
+};
+
+const BODY_BYTES: usize = 256;
+const AT_ONCE: usize = 1000;
+const CONNECTIONS: usize = 32;
+/// What a rate is measured over, at most.
+const WINDOW: usize = 100_000;
+/// Turns in which the messages of a window are pushed.
+const TURNS: usize = 10;
+/// When the files of a conversation are measured.
+const MEASURED: usize = 1_000_000;
+/// Pages of one measurement, and the first ones after a start.
+const PAGES: usize = 5000;
+const FIRST: usize = 100;
+
+/// How many of what; none of a part that does not run.
+#[derive(Default)]
+struct Sizes {
+    pairs: Option<usize>,
+    users: Option<usize>,
+    pushes: Option<usize>,
+    conversation: Option<usize>,
+}
+
+fn main() {
+    let sizes = sizes();
+    println!("scale: messages of {BODY_BYTES} bytes\n{}", about_machine());
+    run(async {
+        if let Some(count) = sizes.pairs {
+            pairs(count, sizes.users.unwrap_or(100_000)).await;
+        }
+        if let Some(count) = sizes.pushes {
+            pushes(count).await;
+        }
+        if let Some(count) = sizes.conversation {
+            conversation(count).await;
+        }
+    });
+}
+
+/// What the command line asks for.
+fn sizes() -> Sizes {
+    let mut sizes = Sizes::default();
+    // cargo adds an option of its own.
+    for argument in std::env::args().skip(1).filter(|text| text != "--bench") {
+        let (name, number) = argument.split_once('=').unwrap_or((&argument, ""));
+        let (size, usual) = match name {
+            "pairs" => (&mut sizes.pairs, 2_000_000),
+            "users" => (&mut sizes.users, 100_000),
+            "pushes" => (&mut sizes.pushes, 5_000_000),
+            "conversation" => (&mut sizes.conversation, 5_000_000),
+            _ => panic!("{name} is none of pairs, users, pushes, conversation"),
+        };
+        let number = if number.is_empty() {
+            Ok(usual)
+        } else {
+            number.parse()
+        };
+        *size = Some(number.expect("a number stands behind ="));
+    }
+    if (sizes.pairs, sizes.pushes, sizes.conversation) == (None, None, None) {
+        sizes.pairs = Some(2_000_000);
+        sizes.pushes = Some(5_000_000);
+        sizes.conversation = Some(5_000_000);
+    }
+    sizes
+}
+
+/// One of the programs that are compared.
+struct Side {
+    name: &'static str,
+    server: Halley,
+    /// What each turn took.
+    turns: Vec<Turn>,
+    /// What its column of the table has, with the names of the rows.
+    figures: Vec<(String, f64)>,
+}
+
+#[derive(Clone, Copy)]
+struct Turn {
+    messages: usize,
+    time: Duration,
+    processor: Duration,
+}
+
+impl Side {
+    fn new(name: &'static str, binary: PathBuf) -> Self {
+        Self {
+            name,
+            server: Halley::of(binary),
+            turns: Vec::new(),
+            figures: Vec::new(),
+        }
+    }
+
+    fn figure(&mut self, what: &str, value: f64) {
+        self.figures.push((what.to_owned(), value));
+    }
+
+    /// Rate and processor time over some of the turns.
+    fn rates(&mut self, when: &str, turns: Range<usize>) {
+        let turns = &self.turns[turns];
+        let messages: usize = turns.iter().map(|turn| turn.messages).sum();
+        let time: Duration = turns.iter().map(|turn| turn.time).sum();
+        let processor: Duration = turns.iter().map(|turn| turn.processor).sum();
+        let rate = messages as f64 / time.as_secs_f64();
+        let each = processor.as_secs_f64() * 1e6 / messages as f64;
+        self.figure(&format!("{when}: messages a second"), rate);
+        self.figure(&format!("{when}: processor us a message"), each);
+    }
+
+    /// The rates of the second window, of the last one and of all.
+    fn all_rates(&mut self, window: &str) {
+        let count = self.turns.len();
+        self.rates(&format!("the second {window}"), TURNS..2 * TURNS);
+        self.rates(&format!("the last {window}"), count - TURNS..count);
+        self.rates("all", 0..count);
+    }
+
+    fn memory(&mut self, when: &str) {
+        let memory = self.server.memory();
+        self.figure(&format!("resident MB {when}"), memory as f64 / 1e6);
+    }
+
+    /// Disk that a message takes.
+    fn disk(&mut self, when: &str, messages: usize) {
+        for part in ["journal", "sled"] {
+            let [blocks, length] = disk(&self.server.data().join(part));
+            let each = |bytes: u64| bytes as f64 / messages as f64;
+            let what = format!("{part}, bytes a message {when}");
+            self.figure(&what, each(blocks));
+            self.figure(&format!("{what}{BY_LENGTH}"), each(length));
+        }
+    }
+
+    /// Ends it as a crash does, and starts it again.
+    async fn crash(&mut self) {
+        self.server.kill();
+        let started = self.server.start_again().await;
+        self.figure("start after kill -9, s", started.as_secs_f64());
+        self.memory("after that start");
+    }
+
+    fn percentiles(&mut self, what: &str, mut times: Latencies) {
+        for percent in [50, 99] {
+            let time = times.percentile(percent);
+            self.figure(&format!("{what}: p{percent} ms"), time);
+        }
+    }
+}
+
+/// Ends the name of a row that is told only where it differs from the one above.
+const BY_LENGTH: &str = ", by length";
+
+/// A new server of this build, and one of the other.
+fn sides() -> Vec<Side> {
+    let own = Side::new(Halley::NAME, env!("CARGO_BIN_EXE_halley").into());
+    let other = std::env::var_os("HALLEY_BESIDE");
+    let other = other.map(|binary| Side::new("beside", binary.into()));
+    [own].into_iter().chain(other).collect()
+}
+
+/// Does it with each in its turn, while the other one stands still.
+async fn each(sides: &mut [Side], mut work: impl AsyncFnMut(usize, &mut Side)) {
+    let is_alone = sides.len() == 1;
+    for (number, side) in sides.iter_mut().enumerate() {
+        side.server.resume();
+        work(number, side).await;
+        if !is_alone {
+            side.server.pause();
+        }
+    }
+}
+
+/// Does it, with so many messages, and notes what it took.
+async fn turn(side: &mut Side, messages: usize, work: impl Future<Output = ()>) {
+    let (begin, before) = (Instant::now(), side.server.processor());
+    work.await;
+    side.turns.push(Turn {
+        messages,
+        time: begin.elapsed(),
+        processor: side.server.processor().saturating_sub(before),
+    });
+}
+
+/// A row for each figure, a column for each side, and ours by the other's.
+fn print(title: &str, sides: &[Side]) {
+    let names: Vec<_> = sides.iter().map(|side| side.name).collect();
+    let ratio = if sides.len() == 2 { " ratio |" } else { "" };
+    println!("\n{title}\n\n| | {} |{ratio}", names.join(" | "));
+    println!("|---|{}", "---|".repeat(sides.len() * 2 - 1));
+    let mut above = Vec::new();
+    for (row, (what, _)) in sides[0].figures.iter().enumerate() {
+        let values: Vec<f64> = sides.iter().map(|side| side.figures[row].1).collect();
+        let texts: Vec<_> = values.iter().copied().map(text).collect();
+        if !what.ends_with(BY_LENGTH) || texts != above {
+            let ratio = match values[..] {
+                [ours, others] => format!(" {:.2} |", ours / others),
+                _ => String::new(),
+            };
+            println!("| {what} | {} |{ratio}", texts.join(" | "));
+        }
+        above = texts;
+    }
+    println!("\nload average after: {}", load());
+}
+
+fn text(value: f64) -> String {
+    if value < 100.0 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+/// A request with messages of random pairs. The names in it are written over, each time at the same places.
+struct Pairs {
+    request: Vec<u8>,
+    /// Where the names of the first message stand, and how long a message is.
+    names: [usize; 2],
+    item: usize,
+    users: usize,
+    random: Random,
+}
+
+impl Pairs {
+    fn new(server: &Halley, users: usize) -> Self {
+        let item = format!(
+            "{{\"from\":\"u0000000\",\"to\":\"u0000000\",\"body\":{}}},",
+            body(BODY_BYTES)
+        );
+        let items = item.repeat(AT_ONCE);
+        let items = format!("[{}]", items.trim_end_matches(','));
+        let request = server.request("POST", "/v1/messages", &items);
+        let begin = request.len() - items.len() + 1;
+        let mut names = item.match_indices("u0").map(|(at, _)| begin + at + 1);
+        Self {
+            names: [names.next().unwrap(), names.next().unwrap()],
+            request: request.into_bytes(),
+            item: item.len(),
+            users,
+            random: Random::default(),
+        }
+    }
+
+    /// The same number of messages, of other pairs.
+    fn next(&mut self) -> &[u8] {
+        for message in 0..AT_ONCE {
+            let from = self.random.below(self.users);
+            let to = (from + 1 + self.random.below(self.users - 1)) % self.users;
+            for (name, user) in self.names.iter().zip([from, to]) {
+                let at = name + message * self.item;
+                write!(&mut self.request[at..at + 7], "{user:07}").unwrap();
+            }
+        }
+        &self.request
+    }
+}
+
+async fn pairs(count: usize, users: usize) {
+    let count = count.next_multiple_of(10 * TURNS * AT_ONCE);
+    let mut sides = sides();
+    let mut clients = Vec::new();
+    for side in &sides {
+        clients.push((side.server.backend().await, Pairs::new(&side.server, users)));
+    }
+    let messages = count / (10 * TURNS);
+    for number in 0..10 * TURNS {
+        each(&mut sides, async |which, side| {
+            let (backend, pairs) = &mut clients[which];
+            let work = async {
+                for _ in 0..messages / AT_ONCE {
+                    push_batch(backend, pairs.next()).await;
+                }
+            };
+            turn(side, messages, work).await;
+            if number + 1 == 5 * TURNS {
+                side.disk("at half", count / 2);
+            }
+        })
+        .await;
+    }
+    each(&mut sides, async |_, side| {
+        side.disk("at the end", count);
+        side.all_rates("tenth");
+        side.memory("at the end");
+        side.crash().await;
+    })
+    .await;
+    let title = format!(
+        "pairs: {count} messages between random pairs of {users} users, {AT_ONCE} in a request"
+    );
+    print(&title, &sides);
+}
+
+async fn pushes(count: usize) {
+    let window = WINDOW.min((count / 10).next_multiple_of(TURNS));
+    let count = count.next_multiple_of(window).max(2 * window);
+    let mut sides = sides();
+    let mut clients = Vec::new();
+    for side in &sides {
+        let requests: Vec<_> = users(1000)
+            .iter()
+            .map(|user| side.server.push(user, false, &body(BODY_BYTES)))
+            .collect();
+        let mut backends = Vec::new();
+        for _ in 0..CONNECTIONS {
+            backends.push(side.server.backend().await);
+        }
+        clients.push((requests, backends));
+    }
+    let messages = window / TURNS;
+    for _ in 0..count / messages {
+        each(&mut sides, async |which, side| {
+            let (requests, backends) = &mut clients[which];
+            let left = Cell::new(messages);
+            let work = backends
+                .iter_mut()
+                .map(|backend| push(backend, requests, &left));
+            let work = async {
+                join_all(work).await;
+            };
+            turn(side, messages, work).await;
+        })
+        .await;
+    }
+    each(&mut sides, async |_, side| {
+        side.all_rates(&window.to_string());
+        side.memory("at the end");
+        side.disk("at the end", count);
+    })
+    .await;
+    let title = format!(
+        "pushes: {count} messages to 1000 users from {CONNECTIONS} connections, one in a request"
+    );
+    print(&title, &sides);
+}
+
+/// Pushes as long as there are any left.
+async fn push(backend: &mut Http, requests: &[String], left: &Cell<usize>) {
+    while let Some(rest) = left.get().checked_sub(1) {
+        left.set(rest);
+        let reply = backend.ask(&requests[rest % requests.len()]).await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+    }
+}
+
+async fn conversation(count: usize) {
+    let messages = TURNS * AT_ONCE;
+    let count = count.next_multiple_of(messages);
+    let measured = MEASURED.min(count);
+    let mut sides = sides();
+    let mut clients = Vec::new();
+    for side in &sides {
+        side.server.ready(&users(1), None).await;
+        let request = batch(&side.server, &body(BODY_BYTES), AT_ONCE);
+        clients.push((side.server.backend().await, request));
+    }
+    for number in 1..=count / messages {
+        each(&mut sides, async |which, side| {
+            let (backend, request) = &mut clients[which];
+            let work = async {
+                for _ in 0..TURNS {
+                    push_batch(backend, request.as_bytes()).await;
+                }
+            };
+            turn(side, messages, work).await;
+            if number * messages == measured {
+                side.disk(&format!("at {measured}"), measured);
+            }
+        })
+        .await;
+    }
+    each(&mut sides, async |_, side| {
+        side.rates("all", 0..side.turns.len());
+        let random = &mut Random::default();
+        // The first ones warm up.
+        pages(&side.server, random, count, PAGES).await;
+        let warm = pages(&side.server, random, count, PAGES).await;
+        side.percentiles("pages, warm", warm);
+        side.memory("at the end");
+        side.crash().await;
+        let first = pages(&side.server, random, count, FIRST).await;
+        side.percentiles(&format!("the first {FIRST} pages after that start"), first);
+    })
+    .await;
+    let title = format!(
+        "conversation: {count} messages of two users, {AT_ONCE} in a request; pages of {PAGE} before a random id"
+    );
+    print(&title, &sides);
+}
