@@ -9,6 +9,7 @@ mod halley;
 #[path = "../../tests/http/mod.rs"]
 pub(crate) mod http;
 mod nchan;
+mod sides;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ pub(crate) use halley::Halley;
 pub(crate) use http::Http;
 #[allow(unused_imports, reason = "not each benchmark compares")]
 pub(crate) use nchan::Nchan;
+#[allow(unused_imports, reason = "not each benchmark compares builds")]
+pub(crate) use sides::{TURNS, each, print, sides, turn};
 
 /// No step of a benchmark takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
