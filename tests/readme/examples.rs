@@ -269,5 +269,5 @@ fn the_examples_of_the_readme_and_of_backups_answer_as_written() {
         );
         seen += 1;
     }
-    assert!(seen >= 4, "examples are found where this looks");
+    assert!(seen >= 5, "examples are found where this looks");
 }
