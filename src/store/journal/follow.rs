@@ -1,6 +1,6 @@
 //! Reading the journal: its segments in order, checked against each other, then what is appended.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -229,13 +229,15 @@ fn check_segment(
 /// How long a segment is, without zeros behind the length that it should have: those of a live copy were not cut off
 /// yet.
 fn length_if_zeros(path: &Path, wanted: u64) -> Result<u64, Error> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    let length = file
-        .metadata()
+    let length = fs::metadata(path)
         .map_err(Error::io("read the size of", path))?
         .len();
+    if length <= wanted {
+        return Ok(length);
+    }
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
     file.seek(SeekFrom::Start(wanted))
         .map_err(Error::io("seek in", path))?;
     let zeros = only_zeros(&mut BufReader::new(file)).map_err(Error::io("read", path))?;
-    Ok(if zeros { length.min(wanted) } else { length })
+    Ok(if zeros { wanted } else { length })
 }
