@@ -295,6 +295,7 @@ mod tests {
         Arc::new(Message {
             id,
             prev: 3,
+            n: 2,
             at_ms: 9,
             from,
             to,

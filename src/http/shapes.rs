@@ -382,6 +382,7 @@ mod tests {
             out.message(&model::Message {
                 id: 7,
                 prev: 3,
+                n: 2,
                 at_ms: 9,
                 from: UserName::parse("alice").unwrap(),
                 to,

@@ -94,7 +94,8 @@ impl Inner {
         if let Some(number) = view.user(user)? {
             for peer in view.peers(number) {
                 let (other, peer) = peer?;
-                let id = view.last_of_conversation((number, other), heads.direct)?;
+                let end = view.last_of_conversation((number, other), heads.direct)?;
+                let id = end.last;
                 if 0 < id && id <= upto.direct {
                     peers.add((id, peer));
                 }

@@ -97,7 +97,7 @@ impl Group {
     pub(super) fn join(&mut self, user: &UserName, number: u32, now_ms: u64) -> Member {
         let member = Member {
             number,
-            from: self.last,
+            from: self.end.last,
             all: self.left.remove(user) || self.history == HistoryMode::All,
             joined_ms: now_ms,
         };

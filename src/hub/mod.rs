@@ -224,11 +224,11 @@ impl Hub {
         self.blocking(move |inner, view| {
             let found = inner.memberships.group(&name);
             let (group, members) = found.ok_or(Error::GroupNotFound)?;
-            let last = view.last_of_group(group.facts.number, inner.visible.get().group)?;
+            let end = view.last_of_group(group.facts.number, inner.visible.get().group)?;
             Ok(GroupInfo {
                 history: group.history,
                 members,
-                last,
+                last: end.last,
             })
         })
         .await

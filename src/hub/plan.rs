@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::membership::{Moved, Present};
 use super::state::{Group, GroupFacts, Kept, Members, State, content_hash, key_hash};
 use crate::error::Error;
-use crate::model::{Draft, GroupName, Message, Position, Receipt, Receiver, Sequence, UserName};
+use crate::model::{
+    ChainEnd, Draft, GroupName, Message, Position, Receipt, Receiver, Sequence, UserName,
+};
 use crate::store::{Addition, Change, Command, Entry, HistoryMode, KeyUse, Writes};
 
 /// What a change of a group's members did.
@@ -187,8 +189,8 @@ impl Planner<'_> {
         let (sender, receiver) = (self.number(&draft.from), self.number(to));
         let users = (sender.min(receiver), sender.max(receiver));
         let id = self.take(Sequence::Direct);
-        let prev = self.state.conversations.insert(users, id).unwrap_or(0);
-        let message = self.new_message(draft, id, prev);
+        let end = self.state.conversations.entry(users).or_default();
+        let message = new_message(draft, id, self.at_ms, end);
         self.add(Addition::DirectMessage {
             message: Arc::clone(&message),
             from: sender,
@@ -215,27 +217,14 @@ impl Planner<'_> {
             .groups
             .get_mut(name)
             .ok_or(Error::GroupNotFound)?;
-        let prev = std::mem::replace(&mut group.last, id);
+        let message = new_message(draft, id, self.at_ms, &mut group.end);
         group.left = HashSet::new();
-        let message = self.new_message(draft, id, prev);
         self.add(Addition::GroupMessage {
             message: Arc::clone(&message),
             group: facts.number,
         });
         self.number_in_channels(&members, &draft.from, id);
         Ok(self.deliver(message, Receivers::Members(facts, members)))
-    }
-
-    fn new_message(&self, draft: &Draft, id: u64, prev: u64) -> Arc<Message> {
-        assert!(prev < id, "message {id} follows {prev}");
-        Arc::new(Message {
-            id,
-            prev,
-            at_ms: self.at_ms,
-            from: draft.from.clone(),
-            to: draft.to.clone(),
-            body: draft.body.clone(),
-        })
     }
 
     fn deliver(&mut self, message: Arc<Message>, receivers: Receivers) -> Receipt {
@@ -297,6 +286,21 @@ impl Planner<'_> {
             });
         }
     }
+}
+
+/// The draft as the next message of its conversation or group, whose end it becomes.
+fn new_message(draft: &Draft, id: u64, at_ms: u64, end: &mut ChainEnd) -> Arc<Message> {
+    let prev = end.last;
+    *end = end.then(id);
+    Arc::new(Message {
+        id,
+        prev,
+        n: end.n,
+        at_ms,
+        from: draft.from.clone(),
+        to: draft.to.clone(),
+        body: draft.body.clone(),
+    })
 }
 
 /// A group that was made and not deleted.
@@ -487,6 +491,51 @@ mod tests {
             ] {
                 assert_eq!(channel_rows(folder.path(), name), expected, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn a_number_is_one_more_than_that_before_it_in_the_same_conversation_or_group() {
+        let commands = vec![
+            direct("a", "b", None),
+            direct("c", "a", None),
+            direct("b", "a", Some("k")),
+            direct("b", "a", Some("k")),
+            direct("a", "a", None),
+            set(&["a", "b"], None),
+            to_team("a", None),
+            to_team("c", None),
+            change(&[], &["b"]),
+            to_team("b", None),
+            change(&["c"], &[]),
+            to_team("c", None),
+            direct("a", "b", None),
+            direct("a", "a", None),
+            Command::DeleteGroup { group: team() },
+            to_team("a", None),
+            set(&["d"], None),
+            to_team("d", None),
+        ];
+        let commands = [commands, vec![direct("b", "a", None), to_team("d", None)]];
+        let entry = |(n, commands)| Entry {
+            proposer: 1,
+            n,
+            at_ms: n,
+            commands,
+        };
+        let entries: Vec<_> = (1..).zip(commands).map(entry).collect();
+        let folder = assert_same(&entries);
+        let (view, _) = open(folder.path());
+        for (sequence, expected) in [
+            (
+                Sequence::Direct,
+                &[(0, 1), (0, 1), (1, 2), (0, 1), (3, 3), (4, 2), (5, 4)][..],
+            ),
+            (Sequence::Group, &[(0, 1), (1, 2), (2, 3), (3, 4)]),
+        ] {
+            let messages = (1..).map_while(|id| view.message(sequence, id).unwrap());
+            let found: Vec<_> = messages.map(|message| (message.prev, message.n)).collect();
+            assert_eq!(found, expected, "{sequence}");
         }
     }
 

@@ -8,7 +8,7 @@ use super::membership::Moved;
 use super::plan::{GroupReceipt, Planner, live};
 use super::state::{Group, GroupFacts, Members};
 use crate::error::Error;
-use crate::model::{GroupName, UserName};
+use crate::model::{ChainEnd, GroupName, UserName};
 use crate::store::{Addition, Change, GroupState, HistoryMode};
 
 /// The most members of one group: a message to more would hold up all others behind it.
@@ -112,7 +112,7 @@ impl Planner<'_> {
             facts,
             history,
             deleted: false,
-            last: 0,
+            end: ChainEnd::default(),
             members,
             left: HashSet::new(),
         };
@@ -195,7 +195,7 @@ impl Planner<'_> {
     fn leave_one(&mut self, name: &GroupName, user: &UserName) -> Option<()> {
         let group = self.state.groups.get_mut(name)?;
         let member = Arc::make_mut(&mut group.members).remove(user)?;
-        let until = group.last;
+        let until = group.end.last;
         let moved = Moved::left(user, &group.facts, member, until);
         // Who could read nothing leaves nothing behind.
         let membership = (!moved.interval.is_empty()).then(|| member.membership(user, Some(until)));

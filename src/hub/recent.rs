@@ -72,6 +72,7 @@ mod tests {
         let message = Message {
             id,
             prev: 0,
+            n: 1,
             at_ms: 0,
             from: from.clone(),
             to: Receiver::User(to.clone()),

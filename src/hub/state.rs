@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Draft, GroupName, Receipt, Receiver, UserName};
+use crate::model::{ChainEnd, Draft, GroupName, Receipt, Receiver, UserName};
 use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyUse, View};
 
 /// How long a retried push is known again, at least: 24 hours.
@@ -50,7 +50,7 @@ pub(super) struct Group {
     pub(super) facts: Arc<GroupFacts>,
     pub(super) history: HistoryMode,
     pub(super) deleted: bool,
-    pub(super) last: u64,
+    pub(super) end: ChainEnd,
     pub(super) members: Members,
     /// Users who left after the last message and may read back to the beginning. Rejoining would collide with their
     /// existing membership.
@@ -80,8 +80,8 @@ pub(crate) struct State {
     pub(super) groups: HashMap<GroupName, Group>,
     /// Numbers of users; `None`: has none yet.
     pub(super) users: HashMap<UserName, Option<u32>>,
-    /// The last id of conversations, under the lower number first.
-    pub(super) conversations: HashMap<(u32, u32), u64>,
+    /// The ends of conversations, under the lower number first.
+    pub(super) conversations: HashMap<(u32, u32), ChainEnd>,
     pub(super) keys: HashMap<KeyHash, Option<Kept>>,
     /// All open channels, by user, and their last numbers once these were looked up.
     pub(super) channels: HashMap<u32, Option<u64>>,
@@ -148,22 +148,22 @@ impl State {
         }
         for group in view.groups() {
             let (number, kept) = group?;
-            let last = view.last_of_group(number, applied.heads.group)?;
+            let end = view.last_of_group(number, applied.heads.group)?;
             let facts = GroupFacts {
                 name: kept.name.clone(),
                 number,
-                last: AtomicU64::new(last),
+                last: AtomicU64::new(end.last),
             };
             let members = Arc::new(members.remove(&number).unwrap_or_default());
             let left = left.remove(&number).unwrap_or_default();
-            let left = left.into_iter().filter(|(from, _)| *from == last);
+            let left = left.into_iter().filter(|(from, _)| *from == end.last);
             let left = left.map(|(_, user)| user).collect();
             let (history, deleted) = (kept.history, kept.deleted);
             let group = Group {
                 facts: Arc::new(facts),
                 history,
                 deleted,
-                last,
+                end,
                 members,
                 left,
             };
@@ -296,8 +296,8 @@ impl State {
         };
         let users = (from.min(to), from.max(to));
         if !self.conversations.contains_key(&users) {
-            let last = view.last_of_conversation(users, self.applied.heads.direct)?;
-            self.conversations.insert(users, last);
+            let end = view.last_of_conversation(users, self.applied.heads.direct)?;
+            self.conversations.insert(users, end);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Proves that a data directory is whole: every checksum of the journal, ids and `prev` chains as applying
+//! Proves that a data directory is whole: every checksum of the journal, ids, `prev` chains and numbers as applying
 //! gives them, and the readable view against both, where it may be trusted. Changes nothing in the journal.
 
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::plan::plan;
 use super::recover::check_view_end;
 use super::state::State;
-use crate::model::{Message, Position, Receiver, UserName};
+use crate::model::{ChainEnd, Message, Position, Receiver, UserName};
 use crate::store::{Addition, Applied, Directory, Error, Follower, Trust, View, Writes};
 
 /// Keys known before it is worth looking for those whose time is over.
@@ -154,10 +154,10 @@ impl Replay {
     }
 }
 
-/// The last id of each conversation and group.
+/// The end of each conversation and group.
 #[derive(Default)]
 struct Chains {
-    last: HashMap<(UserName, Receiver), u64>,
+    ends: HashMap<(UserName, Receiver), ChainEnd>,
     heads: Position,
 }
 
@@ -175,11 +175,12 @@ impl Chains {
                 (any, Receiver::Group(group.clone()))
             }
         };
-        let last = self.last.insert(chain, message.id).unwrap_or(0);
-        if message.id != *head + 1 || message.prev != last {
+        let before = self.ends.insert(chain, message.chain_end());
+        let ChainEnd { last, n } = before.unwrap_or_default();
+        if message.id != *head + 1 || message.prev != last || message.n != n + 1 {
             return Err(Error::View(format!(
-                "{sequence} message {} follows {head} and names {} where {last} was before it",
-                message.id, message.prev
+                "{sequence} message {} follows {head}, names {} where {last} was before it, and has number {} after {n}",
+                message.id, message.prev, message.n
             )));
         }
         *head = message.id;
@@ -205,6 +206,30 @@ mod tests {
             key: Some(IdempotencyKey::parse(&key.to_string()).unwrap()),
             by_user: false,
         })
+    }
+
+    #[test]
+    fn a_number_that_is_skipped_or_repeated_breaks_the_chain() {
+        let message = |id, prev, n| Message {
+            id,
+            prev,
+            n,
+            at_ms: 1,
+            from: UserName::parse("alice").unwrap(),
+            to: Receiver::User(UserName::parse("bob").unwrap()),
+            body: Body::from(b"1".to_vec()),
+        };
+        for (second, good) in [
+            (message(2, 1, 2), true),
+            (message(2, 1, 1), false),
+            (message(2, 1, 3), false),
+            (message(2, 0, 1), false),
+        ] {
+            let mut chains = Chains::default();
+            chains.follow(&message(1, 0, 1)).unwrap();
+            assert_eq!(chains.follow(&second).is_ok(), good, "{second:?}");
+        }
+        assert!(Chains::default().follow(&message(1, 0, 2)).is_err());
     }
 
     #[test]

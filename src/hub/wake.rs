@@ -297,6 +297,7 @@ mod tests {
         Arc::new(Message {
             id,
             prev: 0,
+            n: 1,
             at_ms: 0,
             from: user(),
             to: Receiver::User(user()),

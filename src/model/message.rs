@@ -125,6 +125,8 @@ pub struct Message {
     pub id: u64,
     /// The id before it in the same conversation or group; 0 for the first.
     pub prev: u64,
+    /// Its number within its conversation or group: one more than the message before it, 1 for the first.
+    pub n: u64,
     /// Commit time, Unix milliseconds, never falling within a sequence.
     pub at_ms: u64,
     /// Who sent it.
@@ -139,6 +141,37 @@ impl Message {
     /// The sequence of its id.
     pub fn sequence(&self) -> Sequence {
         self.to.sequence()
+    }
+
+    /// The end of its conversation or group while nothing follows it.
+    pub fn chain_end(&self) -> ChainEnd {
+        ChainEnd {
+            last: self.id,
+            n: self.n,
+        }
+    }
+}
+
+/// The end of a conversation or group: its last message. The default: nothing was sent yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChainEnd {
+    /// The last message's id.
+    pub last: u64,
+    /// The last message's number, which is also how many messages there were.
+    pub n: u64,
+}
+
+impl ChainEnd {
+    /// The end after one more message.
+    #[must_use]
+    pub fn then(self, id: u64) -> Self {
+        // Every message takes an id of its own, so there are never fewer ids than numbers.
+        let Self { last, n } = self;
+        assert!(
+            last < id && n <= last && (n == 0) == (last == 0),
+            "message {id} follows {last}, whose number is {n}"
+        );
+        Self { last: id, n: n + 1 }
     }
 }
 

@@ -14,7 +14,7 @@ mod transport;
 pub(crate) use cursor::log_text;
 pub use cursor::{After, Ancestor, Cursor, CursorError, Lineage, LogTag, Resolution};
 pub use id::{LogId, Position, Sequence};
-pub use message::{Body, Draft, IdempotencyKey, Message, Receipt, Receiver};
+pub use message::{Body, ChainEnd, Draft, IdempotencyKey, Message, Receipt, Receiver};
 pub use name::{GroupName, NAME_BYTES_MAX, NameError, UserName};
 pub use page::{
     Batch, Bound, ConversationEntry, ConversationPage, ConversationToken, HistoryPage, PageLimit,

@@ -201,6 +201,7 @@ mod tests {
         Message {
             id: 9,
             prev: 0,
+            n: 1,
             at_ms: 0,
             from: name("ann"),
             to,

@@ -24,7 +24,7 @@ use crate::model::{LogId, Position, Sequence};
 use crate::store::directory::Directory;
 use crate::store::directory::files::make_directory;
 use crate::store::error::Error;
-use record::{decode, encode, encode_message};
+use record::{decode, decode_mark, encode, encode_mark, encode_message};
 use rows::{Row, RowChange};
 use sequence::Sequences;
 
@@ -110,7 +110,7 @@ impl View {
             Err(_) => return Err(Error::View("sled panicked while opening".into())),
         };
         let applied = match db.get(key::APPLIED)? {
-            Some(bytes) => decode("the applied mark", &bytes)?,
+            Some(bytes) => decode_mark(&bytes)?,
             None if index.is_empty() && direct.is_empty() && group.is_empty() => {
                 Applied::nothing(directory.lineage().log)
             }
@@ -168,7 +168,7 @@ impl View {
             self.db
                 .insert(key::redo(applied.offset, number), encode(chunk))?;
         }
-        self.db.insert(key::APPLIED, encode(applied))?;
+        self.db.insert(key::APPLIED, encode_mark(applied))?;
         self.change(&changes)?;
         for (number, _) in (0..).zip(&chunks) {
             self.db.remove(key::redo(applied.offset, number))?;
@@ -359,7 +359,7 @@ mod tests {
             });
             let mark = || {
                 let mark = view.db.get(key::APPLIED).unwrap();
-                mark.map_or(0, |mark| decode::<Applied>("", &mark).unwrap().offset)
+                mark.map_or(0, |mark| decode_mark(&mark).unwrap().offset)
             };
             while !writer.is_finished() {
                 let changed = view.forgotten(1).unwrap().unwrap_or(0);
@@ -371,6 +371,18 @@ mod tests {
         });
         let left = view.db.scan_prefix("r").count();
         assert_eq!(left, 0, "what was done is forgotten");
+    }
+
+    #[test]
+    fn a_view_whose_rows_have_no_numbers_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (view, applied) = opened(folder.path());
+        let mut mark = encode_mark(&applied);
+        mark[0] = 1;
+        view.db.insert(key::APPLIED, mark).unwrap();
+        drop(view);
+        let again = View::open(&Directory::open(folder.path()).unwrap(), 8 << 20);
+        assert!(matches!(again, Err(Error::View(_))), "{again:?}");
     }
 
     #[test]
@@ -386,7 +398,7 @@ mod tests {
             let row = key::redo(offset, 0);
             view.db.insert(row, encode(&vec![change])).unwrap();
         }
-        view.db.insert(key::APPLIED, encode(&applied)).unwrap();
+        view.db.insert(key::APPLIED, encode_mark(&applied)).unwrap();
         drop(view);
         let (view, again) = opened(folder.path());
         assert_eq!(again, applied);

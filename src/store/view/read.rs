@@ -5,7 +5,7 @@ use std::ops::Bound as Edge;
 use super::View;
 use super::key::{self, KeyHash};
 use super::record::{GroupState, KeyUse, Membership, decode, decode_message};
-use crate::model::{GroupName, Message, PageLimit, Position, Sequence, UserName};
+use crate::model::{ChainEnd, GroupName, Message, PageLimit, Position, Sequence, UserName};
 use crate::store::error::Error;
 
 /// A group or user number and the rest of a row of the index.
@@ -170,16 +170,24 @@ impl View {
         })
     }
 
-    /// The last id of a group up to a head; 0 without one.
-    pub fn last_of_group(&self, group: u32, head: u64) -> Result<u64, Error> {
-        self.group_ids(group, 0, head).next_back().unwrap_or(Ok(0))
+    /// The end of a group up to a head.
+    pub fn last_of_group(&self, group: u32, head: u64) -> Result<ChainEnd, Error> {
+        self.end(Sequence::Group, self.group_ids(group, 0, head))
     }
 
-    /// The last id of a conversation up to a head; 0 without one.
-    pub fn last_of_conversation(&self, users: (u32, u32), head: u64) -> Result<u64, Error> {
-        self.conversation_ids(users, 0, head)
-            .next_back()
-            .unwrap_or(Ok(0))
+    /// The end of a conversation up to a head.
+    pub fn last_of_conversation(&self, users: (u32, u32), head: u64) -> Result<ChainEnd, Error> {
+        self.end(Sequence::Direct, self.conversation_ids(users, 0, head))
+    }
+
+    fn end(
+        &self,
+        sequence: Sequence,
+        mut ids: impl DoubleEndedIterator<Item = Result<u64, Error>>,
+    ) -> Result<ChainEnd, Error> {
+        let last = ids.next_back().transpose()?;
+        let message = last.map(|id| self.indexed(sequence, id)).transpose()?;
+        Ok(message.map_or_else(ChainEnd::default, |message| message.chain_end()))
     }
 
     /// Reads messages in the order of their ids until the page is full. Returns whether there are more.

@@ -4,6 +4,7 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::Applied;
 use crate::model::{Body, GroupName, Message, Receipt, Receiver, Sequence, UserName};
 use crate::store::error::Error;
 use crate::store::journal::command::HistoryMode;
@@ -31,8 +32,12 @@ fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
 
 /// A stored value; `what` names it in the error.
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+    decode_as(VERSION, what, bytes)
+}
+
+fn decode_as<T: DeserializeOwned>(version: u8, what: &str, bytes: &[u8]) -> Result<T, Error> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => codec()
+        Some((found, rest)) if *found == version => codec()
             .deserialize(rest)
             .map_err(|e| Error::View(format!("{what} is not readable: {e}"))),
         Some((other, _)) => Err(Error::View(format!("{what} has unknown version {other}"))),
@@ -40,10 +45,24 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T,
     }
 }
 
+/// Of the mark, and so of all rows: with any other, the view is rebuilt. In 1, messages had no number.
+const MARK_VERSION: u8 = 2;
+
+/// The mark as it is stored.
+pub(super) fn encode_mark(mark: &Applied) -> Vec<u8> {
+    encode_as(MARK_VERSION, mark)
+}
+
+/// The stored mark.
+pub(super) fn decode_mark(bytes: &[u8]) -> Result<Applied, Error> {
+    decode_as(MARK_VERSION, "the applied mark", bytes)
+}
+
 /// A message as it is stored; the id is its key, the sequence its tree.
 #[derive(Serialize, Deserialize)]
 struct MessageRow {
     prev: u64,
+    n: u64,
     at_ms: u64,
     from: UserName,
     to: Receiver,
@@ -54,6 +73,7 @@ struct MessageRow {
 pub(super) fn encode_message(message: &Message) -> Vec<u8> {
     encode(&MessageRow {
         prev: message.prev,
+        n: message.n,
         at_ms: message.at_ms,
         from: message.from.clone(),
         to: message.to.clone(),
@@ -65,6 +85,7 @@ pub(super) fn encode_message(message: &Message) -> Vec<u8> {
 pub(super) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
     let MessageRow {
         prev,
+        n,
         at_ms,
         from,
         to,
@@ -73,6 +94,7 @@ pub(super) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
     Ok(Message {
         id,
         prev,
+        n,
         at_ms,
         from,
         to,
@@ -123,10 +145,8 @@ impl Membership {
     /// What is stored.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
         const WHAT: &str = "an interval of membership";
-        if let Some((&INTERVAL_VERSION, rest)) = bytes.split_first() {
-            return codec()
-                .deserialize(rest)
-                .map_err(|e| Error::View(format!("{WHAT} is not readable: {e}")));
+        if bytes.first() == Some(&INTERVAL_VERSION) {
+            return decode_as(INTERVAL_VERSION, WHAT, bytes);
         }
         let UndatedMembership { user, until, all } = decode(WHAT, bytes)?;
         Ok(Self {
@@ -186,6 +206,7 @@ mod tests {
         let message = Message {
             id: 9,
             prev: 3,
+            n: 2,
             at_ms: 1_763_890_000_123,
             from: UserName::parse("alice").unwrap(),
             to: Receiver::Group(GroupName::parse("team").unwrap()),
