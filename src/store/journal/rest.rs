@@ -6,6 +6,9 @@ use super::checksum::Checksums;
 use super::frame::{CHECKED_FROM, FRAME_HEAD_BYTES, frame_head};
 use crate::store::directory::segments::to_u64;
 
+/// A frame begins with its length.
+const LENGTH_BYTES: usize = 4;
+
 /// Whether nothing but zeros is left to read.
 pub(super) fn only_zeros(from: &mut impl BufRead) -> io::Result<bool> {
     loop {
@@ -48,10 +51,29 @@ pub(super) fn is_hole(rest: &[u8], position: u64) -> bool {
         None => FRAME_HEAD_BYTES,
     };
     let in_block = usize::try_from(position % to_u64(BLOCK)).expect("it is small");
-    (BLOCK - in_block..frame + BLOCK + ZEROS)
+    let first = BLOCK - in_block;
+    let zeros = (first..frame + BLOCK + ZEROS)
         .step_by(BLOCK)
+        .skip_while(|end| *end < LENGTH_BYTES)
         .map_while(|end| rest.get(end.saturating_sub(ZEROS)..end))
-        .any(|before| before.iter().all(|byte| *byte == 0))
+        .any(|before| before.iter().all(|byte| *byte == 0));
+    zeros || (first < LENGTH_BYTES && lacks_length(rest, first))
+}
+
+/// Whether a frame is whole but for the first bytes of its length, which are zeros. In most frames those are zeros
+/// anyway, so that they alone show no hole.
+fn lacks_length(rest: &[u8], zeros: usize) -> bool {
+    let Some((length, crc, _)) = frame_head(rest) else {
+        return false;
+    };
+    if rest.iter().take(zeros).any(|byte| *byte != 0) {
+        return false;
+    }
+    let sums = Checksums::new(rest);
+    let step = 1 << (8 * (LENGTH_BYTES - zeros));
+    (length..rest.len())
+        .step_by(step)
+        .any(|length| sums.of(CHECKED_FROM, FRAME_HEAD_BYTES + length) == Some(crc))
 }
 
 #[cfg(test)]
