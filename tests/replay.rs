@@ -88,6 +88,7 @@ fn entry(random: &mut Random, n: u64, at_ms: u64) -> Entry {
         proposer,
         n,
         at_ms,
+        keys_us: at_ms * 1000,
         commands,
     }
 }

@@ -131,13 +131,14 @@ impl JournalStage {
             }
             return;
         }
-        let Stamp { n, at_ms } = self.times.next();
+        let Stamp { n, at_ms, keys_us } = self.times.next();
         self.inner.at_ms.store(at_ms, Ordering::Relaxed);
         let commands = commands.into_iter().flatten().collect();
         let entry = Entry {
             proposer: self.inner.proposer,
             n,
             at_ms,
+            keys_us,
             commands,
         };
         self.inner.pending.insert(n, waiting);
@@ -301,6 +302,7 @@ mod tests {
             proposer: 1,
             n: 1,
             at_ms: AHEAD_MS,
+            keys_us: AHEAD_MS * 1000,
             commands: Vec::new(),
         };
         journal.append(entry, |_| unreachable!()).unwrap();

@@ -388,7 +388,6 @@ mod tests {
     fn entries_ahead() -> Vec<Entry> {
         let mut entries = entries();
         for (order, entry) in (0..).zip(&mut entries) {
-            entry.n = Entry::number(entry.at_ms * 1000 + order);
             entry.at_ms = (1 << 50) + order / 4;
         }
         entries
@@ -458,6 +457,7 @@ mod tests {
             proposer: 1,
             n,
             at_ms,
+            keys_us: at_ms * 1000,
             commands,
         };
         (1..).zip(commands).map(entry).collect()
@@ -521,6 +521,7 @@ mod tests {
             proposer: 1,
             n,
             at_ms: n,
+            keys_us: n * 1000,
             commands,
         };
         let entries: Vec<_> = (1..).zip(commands).map(entry).collect();
@@ -592,6 +593,7 @@ mod tests {
             proposer: 1,
             n,
             at_ms: n,
+            keys_us: n * 1000,
             commands,
         };
         let entries: Vec<_> = (1..).zip(commands).map(entry).collect();
@@ -672,6 +674,7 @@ mod tests {
                 proposer: 1,
                 n,
                 at_ms,
+                keys_us: at_ms * 1000,
                 commands,
             };
             let (plan, applied) = planned(&mut state, &view, n, &entry);
@@ -688,6 +691,7 @@ mod tests {
             proposer: 1,
             n: 7,
             at_ms: 2 * DAY_MS + 2,
+            keys_us: (2 * DAY_MS + 2) * 1000,
             commands: vec![],
         };
         let hash = kept(&view)[0].1;

@@ -252,6 +252,7 @@ mod tests {
             proposer: 1,
             n: 1,
             at_ms: 1,
+            keys_us: 1000,
             commands,
         };
         let mut state = State::new(Applied::nothing(LogId([1; 16])));

@@ -109,6 +109,7 @@ mod tests {
                 proposer: 1,
                 n,
                 at_ms: n,
+                keys_us: n * 1000,
                 commands: vec![Command::Message(draft())],
             };
             let heads = |direct| Ok(Position { direct, group: 0 });

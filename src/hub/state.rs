@@ -408,6 +408,7 @@ mod tests {
                 proposer: 1,
                 n: offset,
                 at_ms,
+                keys_us: at_ms * 1000,
                 commands: keys.map(keyed).collect(),
             };
             state.prepare(&view, &entry).unwrap();

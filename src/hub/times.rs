@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::store::{Entry, Error, Journal, View};
+use crate::store::{Error, Journal, View};
 
 /// The clock is said to be wrong from here on: less is how clocks are usually corrected.
 const BEHIND_TOLD_MS: u64 = 1000;
@@ -24,11 +24,14 @@ const KEYS_MS_MAX: u64 = 1 << 50;
 pub(super) struct Stamp {
     pub(super) n: u64,
     pub(super) at_ms: u64,
+    pub(super) keys_us: u64,
 }
 
 /// Gives entries their times.
 #[derive(Debug)]
 pub(super) struct Times {
+    /// Entries of this process.
+    entries: u64,
     /// The time of the last entry's messages.
     at_ms: u64,
     /// The time of the keys when this process began, and of the last entry's keys.
@@ -52,6 +55,7 @@ impl Times {
     fn new(at_ms: u64, last_keys_ms: Option<u64>) -> Self {
         let keys_us = last_keys_ms.unwrap_or(0).min(KEYS_MS_MAX) * 1000;
         Self {
+            entries: 0,
             at_ms,
             keys_from_us: keys_us,
             keys_us,
@@ -70,12 +74,13 @@ impl Times {
     fn stamp(&mut self, clock_ms: u64, running: Duration) -> Stamp {
         let running_us = u64::try_from(running.as_micros()).unwrap_or(u64::MAX);
         let keys_us = self.keys_from_us.saturating_add(running_us);
-        // Two entries of a process never have the same number.
-        self.keys_us = keys_us.max(self.keys_us + 1);
+        self.entries += 1;
+        self.keys_us = self.keys_us.max(keys_us);
         self.at_ms = self.at_ms.max(clock_ms);
         Stamp {
-            n: Entry::number(self.keys_us),
+            n: self.entries,
             at_ms: self.at_ms,
+            keys_us: self.keys_us,
         }
     }
 
@@ -129,7 +134,7 @@ mod tests {
     use super::super::state::{KEYS_KEPT_MS, State};
     use super::*;
     use crate::model::{Body, Draft, IdempotencyKey, Receipt, Receiver, UserName};
-    use crate::store::{Command, Directory};
+    use crate::store::{Command, Directory, Entry};
 
     /// The clock of these tests, when it is right.
     const NOW_MS: u64 = 1_800_000_000_000;
@@ -165,7 +170,7 @@ mod tests {
         /// A push under a key, so long after the start, by this clock.
         fn push(&mut self, key: &str, clock_ms: u64, running_ms: u64) -> Receipt {
             let running = Duration::from_millis(running_ms);
-            let Stamp { n, at_ms } = self.times.stamp(clock_ms, running);
+            let Stamp { n, at_ms, keys_us } = self.times.stamp(clock_ms, running);
             let user = |name| UserName::parse(name).unwrap();
             let draft = Draft {
                 from: user("ann"),
@@ -178,6 +183,7 @@ mod tests {
                 proposer: 1,
                 n,
                 at_ms,
+                keys_us,
                 commands: vec![Command::Message(draft)],
             };
             self.state.prepare(&self.view, &entry).unwrap();
@@ -249,7 +255,7 @@ mod tests {
     fn entries_of_one_moment_have_numbers_of_their_own() {
         let mut times = Times::new(5, Some(u64::MAX));
         let stamps: Vec<_> = (0..1000).map(|_| times.stamp(3, Duration::ZERO)).collect();
-        assert!(stamps.is_sorted_by(|one, next| one.n < next.n));
+        assert!(stamps.is_sorted_by(|one, next| one.n < next.n && one.keys_us <= next.keys_us));
         assert!(stamps.iter().all(|stamp| stamp.at_ms == 5));
     }
 

@@ -249,6 +249,7 @@ mod tests {
                 proposer: 1,
                 n,
                 at_ms,
+                keys_us: at_ms * 1000,
                 commands: keys.map(keyed).collect(),
             };
             journal.append(entry, |_| unreachable!()).unwrap();
@@ -277,8 +278,9 @@ mod tests {
         for (keys_ms, draft) in [(1, draft.clone()), (KEYS_KEPT_MS + 2, unkeyed)] {
             let entry = Entry {
                 proposer: 1,
-                n: Entry::number(keys_ms * 1000),
+                n: keys_ms,
                 at_ms: 1,
+                keys_us: keys_ms * 1000,
                 commands: vec![Command::Message(draft)],
             };
             journal.append(entry, |_| unreachable!()).unwrap();

@@ -81,14 +81,19 @@ pub enum Error {
         /// The system's answer, if it was one.
         source: Option<io::Error>,
     },
-    /// Made by another version.
-    #[error("{path} has format version {found}; this program reads version {supported}")]
+    /// Made by a newer version.
+    #[error(
+        "{path} has {what} {found}, and this program reads those up to {supported}: it was written by a newer version of \
+         Halley. Nothing is damaged, and nothing was changed; use that version"
+    )]
     Version {
         /// Where it is said.
         path: PathBuf,
-        /// The directory's version.
+        /// What has a version.
+        what: &'static str,
+        /// The version that is there.
         found: u32,
-        /// Ours.
+        /// The latest that this program reads.
         supported: u32,
     },
     /// Another process uses the directory.

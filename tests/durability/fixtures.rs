@@ -358,4 +358,8 @@ fn a_directory_of_format_1_is_opened_with_all_that_is_in_it() {
     push_on(&process);
     assert!(process.terminate().success(), "{}", launch.log());
     verified(&data, 16, 13);
+    // From entries of the old version and of the new one.
+    let rebuilt = halley(&["rebuild".as_ref(), "--data".as_ref(), data.as_os_str()]);
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    verified(&data, 16, 13);
 }

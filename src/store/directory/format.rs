@@ -61,6 +61,7 @@ pub(super) fn read_format(path: &Path) -> Result<Format, Error> {
     if version != FORMAT_VERSION {
         return Err(Error::Version {
             path: path.to_owned(),
+            what: "the format version",
             found: version,
             supported: FORMAT_VERSION,
         });

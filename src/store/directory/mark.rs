@@ -249,6 +249,7 @@ mod tests {
                 proposer: 1,
                 n,
                 at_ms: n,
+                keys_us: n * 1000,
                 commands: vec![Command::DeleteGroup { group }],
             };
             journal.append(entry, |_| Ok(Position::default())).unwrap();

@@ -538,6 +538,7 @@ mod tests {
             proposer: 1,
             n: 1,
             at_ms: 1,
+            keys_us: 1000,
             commands: Vec::new(),
         };
         journal.append(entry, |_| unreachable!()).unwrap();

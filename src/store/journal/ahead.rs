@@ -158,6 +158,7 @@ mod tests {
             proposer: 7,
             n,
             at_ms: n,
+            keys_us: n * 1000,
             commands: vec![Command::SetGroup {
                 group,
                 members: Vec::new(),
@@ -285,13 +286,17 @@ mod tests {
                 for block in [512, 4096] {
                     let zeros = from.next_multiple_of(block) - from;
                     overwrite(&path, from, &vec![0; usize::try_from(zeros).unwrap()]);
+                    // The first bytes of a frame, which say its length, may be zeros anyway.
+                    if fs::read(&path).unwrap() == sound {
+                        continue;
+                    }
                     let found = read(&directory, Tail::Copied);
                     if half == 0 || zeros >= 64 {
                         assert_eq!(found.unwrap(), entries, "{zeros} zeros at {from}");
                     }
                     let found = read(&directory, Tail::Synced);
                     assert!(
-                        zeros == 0 || matches!(found, Err(Error::Journal { .. })),
+                        matches!(found, Err(Error::Journal { .. })),
                         "{zeros} zeros at {from}: {found:?}"
                     );
                     fs::write(&path, &sound).unwrap();

@@ -73,28 +73,55 @@ impl Command {
 pub struct Entry {
     /// Which process proposed it: a random number of its own.
     pub proposer: u64,
-    /// Rises within that process, which recognises its own entries by it; holds [`Self::keys_ms`], too.
+    /// Rises within that process, which recognises its own entries by it.
     pub n: u64,
     /// Commit time, Unix milliseconds, never falling. Applying reads no other clock.
     pub at_ms: u64,
+    /// The time by which idempotency keys are kept, in microseconds, never falling. It says nothing of the time of day:
+    /// a clock that jumps must neither end them early nor keep them for ever.
+    pub keys_us: u64,
     /// In the order in which they take effect.
     pub commands: Vec<Command>,
 }
 
 impl Entry {
-    /// Numbers from here on are times; smaller ones count the entries of a process, as they did at first.
-    const TIMES: u64 = 1 << 62;
-
-    /// The number of an entry whose keys have this time, in microseconds. It rises from entry to entry.
-    pub fn number(keys_us: u64) -> u64 {
-        Self::TIMES | keys_us
-    }
-
-    /// The time by which idempotency keys are kept, in milliseconds. It says nothing of the time of day: a clock
-    /// that jumps must neither end them early nor keep them for ever.
+    /// The time by which idempotency keys are kept, in milliseconds.
     pub fn keys_ms(&self) -> u64 {
-        self.n
-            .checked_sub(Self::TIMES)
-            .map_or(self.at_ms, |keys_us| keys_us / 1000)
+        self.keys_us / 1000
+    }
+}
+
+/// An entry as version 1 has it, which is still read: the time of the keys is in its number.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+pub(super) struct EntryV1 {
+    pub(super) proposer: u64,
+    pub(super) n: u64,
+    pub(super) at_ms: u64,
+    pub(super) commands: Vec<Command>,
+}
+
+impl EntryV1 {
+    /// Numbers from here on are times, in microseconds. Smaller ones, the first that there were, count the entries of
+    /// a process, whose keys were kept by the clock.
+    pub(super) const TIMES: u64 = 1 << 62;
+}
+
+impl From<EntryV1> for Entry {
+    fn from(entry: EntryV1) -> Self {
+        let EntryV1 {
+            proposer,
+            n,
+            at_ms,
+            commands,
+        } = entry;
+        let keys_us = n.checked_sub(EntryV1::TIMES);
+        Self {
+            proposer,
+            n,
+            at_ms,
+            keys_us: keys_us.unwrap_or_else(|| at_ms.saturating_mul(1000)),
+            commands,
+        }
     }
 }

@@ -351,6 +351,7 @@ mod tests {
             proposer: 7,
             n,
             at_ms: n,
+            keys_us: n * 1000,
             commands,
         }
     }
@@ -548,7 +549,7 @@ mod tests {
         assert_eq!(journal.keys_ms(), 0);
         for keys_ms in [7, 9] {
             let entry = Entry {
-                n: Entry::number(keys_ms * 1000),
+                keys_us: keys_ms * 1000,
                 ..entry(1)
             };
             journal.append(entry, |_| unreachable!()).unwrap();

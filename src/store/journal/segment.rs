@@ -5,10 +5,8 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use bincode::Options;
-
 use super::command::Entry;
-use super::frame::{ENTRY_VERSION, FRAME_HEAD_BYTES, codec, frame_crc, frame_head};
+use super::frame::{ENTRY_VERSION, FRAME_HEAD_BYTES, decode_entry, frame_crc, frame_head};
 use super::rest::{is_hole, later_frame, only_zeros};
 use crate::store::directory::Tail;
 use crate::store::directory::segments::{HEADER_BYTES, SegmentHead, to_u64};
@@ -159,14 +157,15 @@ impl SegmentReader {
         }
         // The checksum is right, so this is what was written: an error here is a version's, not a disk's.
         let [.., version, _, _, _, _, _, _, _, _] = head;
-        if version != ENTRY_VERSION {
+        let Some(entry) = decode_entry(version, &payload) else {
             return Err(Error::Version {
                 path: self.path.clone(),
+                what: "entries of version",
                 found: version.into(),
                 supported: ENTRY_VERSION.into(),
             });
-        }
-        match codec().deserialize(&payload) {
+        };
+        match entry {
             Ok(entry) => Ok(Frame::Entry(
                 Box::new(entry),
                 to_u64(FRAME_HEAD_BYTES + length),
