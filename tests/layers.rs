@@ -59,10 +59,11 @@ const FOLDERS: [(&str, &[&[&str]]); 8] = [
     (
         "store/view",
         &[
-            &["channel", "check", "read"],
+            &["channel", "check"],
+            &["forget", "read", "write"],
             &[OWN],
             &["rows", "sequence"],
-            &["writes"],
+            &["mark", "writes"],
             &["record"],
             &["key"],
         ],

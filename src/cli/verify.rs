@@ -69,6 +69,10 @@ pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(
             "The readable view (sled) was not compared: it was not closed by a clean stop, so the next start \
              checks it, or rebuilds it from the journal."
         }
+        Compared::Older => {
+            "The readable view (sled) was not compared: an older version wrote it, so the next start rebuilds it from \
+             the journal."
+        }
         Compared::ReadOnly => {
             "The readable view (sled) was not compared: to open it, the directory must be writable."
         }

@@ -33,7 +33,13 @@ fn apply(
         "the counters give {last:?}, the plan {:?}",
         state.applied.heads
     );
-    let written = view.write(&plan.writes, &state.applied)?;
+    let mut written = Written::default();
+    let mut step = |more: Written| {
+        written.rows += more.rows;
+        written.bytes += more.bytes;
+        Ok(())
+    };
+    view.write(&plan.writes, &state.applied, &mut step)?;
     state.forget_keys();
     for delivery in &plan.deliveries {
         if let Receivers::Members(group, _) = &delivery.receivers {

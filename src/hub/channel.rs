@@ -137,9 +137,7 @@ impl Channels {
     pub(super) fn load(view: &View, max: usize) -> Result<Self, store::Error> {
         let mut book = Book::default();
         if max > 0 {
-            let names = view
-                .channels()
-                .map(|channel| channel.map(|(_, _, name)| name));
+            let names = view.channels().map(|channel| channel.map(|(_, name)| name));
             book.open = names.collect::<Result<_, _>>()?;
         }
         Ok(Self {

@@ -2,9 +2,9 @@
 
 use super::channel::{ICOMET, icomet_group};
 use super::plan::{ChannelChange, Planner};
-use super::state::{Dropping, Members, NUMBERS_DROPPED};
+use super::state::Members;
 use crate::model::{GroupName, Sequence, UserName};
-use crate::store::{Addition, Change, HistoryMode, OpenChannel};
+use crate::store::{Addition, Change, HistoryMode};
 
 impl Planner<'_> {
     /// Opens a user's channel, unless it is open, and adds the user to the group of broadcasts. Numbers that were
@@ -17,22 +17,16 @@ impl Planner<'_> {
         let forgotten = self.state.forgotten.get(&number).copied().flatten();
         let last = forgotten.unwrap_or(0);
         self.state.channels.insert(number, Some(last));
-        let channel = OpenChannel {
+        self.change(Change::ChannelOpened {
             user: number,
             name: user.clone(),
-            offset: self.offset,
-        };
-        match forgotten {
-            None => self.add(Addition::Channel(channel)),
-            // It was open before, perhaps in this very entry.
-            Some(_) => self.change(Change::ChannelReopened(channel)),
-        }
+        });
         let group = icomet_group();
         match self.state.groups.get_mut(&group) {
             None => self.make_group(&group, HistoryMode::Member),
             Some(known) if known.deleted => {
                 known.deleted = false;
-                self.group_changed(&group, false);
+                self.group_changed(&group);
             }
             Some(_) => {}
         }
@@ -47,36 +41,12 @@ impl Planner<'_> {
         let number = self.state.users.get(user).copied().flatten()?;
         let last = self.state.channels.remove(&number)?;
         let last = last.expect("the channels of an entry are looked up before it");
-        let before = self.state.forgotten.insert(number, Some(last)).flatten();
-        self.change(Change::ChannelClosed {
-            user: number,
-            last,
-            new: before.is_none(),
-        });
-        if before.unwrap_or(0) < last {
-            let new = self.state.to_drop.insert(number);
-            self.change(Change::NumbersToDrop { user: number, new });
-        }
+        self.state.forgotten.insert(number, Some(last));
+        self.change(Change::ChannelClosed { user: number, last });
         self.leave(&icomet_group(), std::slice::from_ref(user));
         let closed = ChannelChange::Closed(user.clone());
         self.plan.channels.push(closed);
         Some(last + 1)
-    }
-
-    /// Drops forgotten numbers: some with each entry, as there may be too many for one.
-    pub(super) fn drop_numbers(&mut self) {
-        let Some(Dropping { user, numbers }) = self.state.dropping.take() else {
-            return;
-        };
-        let last = numbers.len() < NUMBERS_DROPPED;
-        if last {
-            self.state.to_drop.remove(&user);
-        }
-        self.change(Change::NumbersDropped {
-            user,
-            numbers,
-            last,
-        });
     }
 
     /// Whether only backends may send to a group: all who have a channel are members of one, and could otherwise

@@ -46,7 +46,7 @@ impl Planner<'_> {
             && (group.deleted || group.history != history)
         {
             (group.deleted, group.history) = (false, history);
-            self.group_changed(name, false);
+            self.group_changed(name);
         }
         let removed = self.leave(name, &leaving);
         let added = self.join(name, wanted);
@@ -91,7 +91,7 @@ impl Planner<'_> {
         if let Some(group) = self.state.groups.get_mut(name) {
             group.deleted = true;
         }
-        self.group_changed(name, false);
+        self.group_changed(name);
         self.group_receipt(name, false, 0, removed)
     }
 
@@ -117,10 +117,10 @@ impl Planner<'_> {
             left: HashSet::new(),
         };
         self.state.groups.insert(name.clone(), group);
-        self.group_changed(name, true);
+        self.group_changed(name);
     }
 
-    pub(super) fn group_changed(&mut self, name: &GroupName, new: bool) {
+    pub(super) fn group_changed(&mut self, name: &GroupName) {
         if let Some(group) = self.state.groups.get(name) {
             self.plan.changed.push(group.present());
             let (number, history, deleted) = (group.facts.number, group.history, group.deleted);
@@ -129,7 +129,7 @@ impl Planner<'_> {
                 history,
                 deleted,
             };
-            self.change(Change::Group { number, state, new });
+            self.change(Change::Group { number, state });
         }
     }
 
@@ -170,7 +170,6 @@ impl Planner<'_> {
 
     fn join_one(&mut self, name: &GroupName, user: &UserName, number: u32) -> Option<()> {
         let group = self.state.groups.get_mut(name)?;
-        let new = !group.left.contains(user);
         let member = group.join(user, number, self.at_ms);
         let moved = Moved::joined(user, &group.facts, member);
         let change = Change::Member {
@@ -178,7 +177,6 @@ impl Planner<'_> {
             user: number,
             from: member.from,
             membership: Some(member.membership(user, None)),
-            new,
         };
         self.change(change);
         self.plan.moved.push(moved);
@@ -207,7 +205,6 @@ impl Planner<'_> {
             user: member.number,
             from: member.from,
             membership,
-            new: false,
         };
         self.change(change);
         self.plan.moved.push(moved);

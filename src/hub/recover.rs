@@ -94,6 +94,7 @@ fn must_be_rebuilt(tried: &Result<Recovered, Error>, fork: bool) -> bool {
             );
             true
         }
+        Err(Error::OlderView) => tell_older(),
         // What was acknowledged may be lost then, and the log gets a new id.
         Err(Error::JournalBehind {
             journal, applied, ..
@@ -106,6 +107,12 @@ fn must_be_rebuilt(tried: &Result<Recovered, Error>, fork: bool) -> bool {
         }
         _ => false,
     }
+}
+
+/// It is no damage.
+fn tell_older() -> bool {
+    info!("the readable view is of an older layout: it is rebuilt from the journal");
+    true
 }
 
 /// One try.

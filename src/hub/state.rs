@@ -2,24 +2,18 @@
 //! conversations and idempotency keys. After an entry it is exactly what a reading of the view would give.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{ChainEnd, Draft, GroupName, Receipt, Receiver, UserName};
+use crate::model::{ChainEnd, Draft, GroupName, Receiver, UserName};
 use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyUse, View};
 
-/// How long a retried push is known again, at least: 24 hours.
-pub(super) const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 /// Names and conversations kept in memory; beyond, all are looked up again.
 const LOOKED_UP_MAX: usize = 200_000;
-/// Keys forgotten with each entry, besides two for each that it brings.
-const KEYS_FORGOTTEN: usize = 16;
-/// Forgotten numbers that are dropped with each entry: a channel may have any number of them.
-pub(super) const NUMBERS_DROPPED: usize = 64;
 
 /// What readers share with the applier about a group.
 #[derive(Debug)]
@@ -57,22 +51,6 @@ pub(super) struct Group {
     pub(super) left: HashSet<UserName>,
 }
 
-/// An idempotency key that was used, perhaps more than a day ago.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
-    /// As it is kept: with the time of the keys.
-    pub(super) first: KeyUse,
-    /// The time of the message.
-    pub(super) at_ms: u64,
-}
-
-impl Kept {
-    /// Whether it is still known when the time of the keys is this.
-    pub(super) fn lives_at(&self, keys_ms: u64) -> bool {
-        self.first.receipt.at_ms + KEYS_KEPT_MS > keys_ms
-    }
-}
-
 /// The state that entries are applied to.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -82,24 +60,12 @@ pub(crate) struct State {
     pub(super) users: HashMap<UserName, Option<u32>>,
     /// The ends of conversations, under the lower number first.
     pub(super) conversations: HashMap<(u32, u32), ChainEnd>,
-    pub(super) keys: HashMap<KeyHash, Option<Kept>>,
+    /// Idempotency keys that were used, perhaps more than a day ago.
+    pub(super) keys: HashMap<KeyHash, Option<KeyUse>>,
     /// All open channels, by user, and their last numbers once these were looked up.
     pub(super) channels: HashMap<u32, Option<u64>>,
     /// The last forgotten numbers of channels that were closed; `None`: it never was.
     pub(super) forgotten: HashMap<u32, Option<u64>>,
-    /// Whose channels have forgotten numbers that are still kept.
-    pub(super) to_drop: BTreeSet<u32>,
-    /// Numbers to drop with the next entry.
-    pub(super) dropping: Option<Dropping>,
-    /// Keys whose time is over, to forget with the next entry.
-    pub(super) expired: Vec<(u64, KeyHash)>,
-}
-
-/// Numbers of one channel that are dropped with an entry.
-#[derive(Debug)]
-pub(super) struct Dropping {
-    pub(super) user: u32,
-    pub(super) numbers: Vec<u64>,
 }
 
 impl State {
@@ -113,9 +79,6 @@ impl State {
             keys: HashMap::new(),
             channels: HashMap::new(),
             forgotten: HashMap::new(),
-            to_drop: BTreeSet::new(),
-            dropping: None,
-            expired: Vec::new(),
         }
     }
 
@@ -170,12 +133,9 @@ impl State {
             state.groups.insert(kept.name, group);
         }
         for channel in view.channels() {
-            let (number, opened, _) = channel?;
-            if opened <= applied.offset {
-                state.channels.insert(number, None);
-            }
+            let (number, _) = channel?;
+            state.channels.insert(number, None);
         }
-        state.to_drop = view.to_drop().collect::<Result<_, _>>()?;
         Ok(state)
     }
 
@@ -188,14 +148,11 @@ impl State {
             self.conversations.clear();
             self.forgotten.clear();
         }
-        let mut keyed = 0;
         for command in &entry.commands {
             match command {
                 Command::Message(draft) => {
                     if let Some(hash) = key_hash(draft) {
-                        keyed += 1;
                         self.prepare_key(view, hash)?;
-                        self.prepare_time(view, hash)?;
                     }
                     match &draft.to {
                         Receiver::User(to) => {
@@ -216,22 +173,12 @@ impl State {
                 Command::DeleteGroup { .. } => {}
             }
         }
-        let before = entry.keys_ms().saturating_sub(KEYS_KEPT_MS);
-        self.expired = view.keys_before(before, KEYS_FORGOTTEN + 2 * keyed)?;
-        for (_, hash) in self.expired.clone() {
-            self.prepare_key(view, hash)?;
-        }
-        if let Some(user) = self.to_drop.first().copied() {
-            let numbers = view.forgotten_numbers(user, NUMBERS_DROPPED)?;
-            self.dropping = Some(Dropping { user, numbers });
-        }
         Ok(())
     }
 
     /// Keys are looked up again for each entry.
     pub(super) fn forget_keys(&mut self) {
         self.keys.clear();
-        self.expired.clear();
     }
 
     fn prepare_users(&mut self, view: &View, names: &[UserName]) -> Result<(), Error> {
@@ -304,20 +251,7 @@ impl State {
 
     fn prepare_key(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
         if let MapEntry::Vacant(vacant) = self.keys.entry(hash) {
-            let kept = |first: KeyUse| Kept {
-                first,
-                at_ms: first.receipt.at_ms,
-            };
-            vacant.insert(view.key(hash)?.map(kept));
-        }
-        Ok(())
-    }
-
-    /// The time of the message that a key stands for, as it is said again.
-    fn prepare_time(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
-        if let Some(Some(kept)) = self.keys.get_mut(&hash) {
-            let Receipt { sequence, id, .. } = kept.first.receipt;
-            kept.at_ms = view.indexed(sequence, id)?.at_ms;
+            vacant.insert(view.key(hash)?);
         }
         Ok(())
     }
@@ -378,10 +312,10 @@ mod tests {
     use super::*;
     use crate::hub::plan::{Outcome, plan};
     use crate::model::{Body, IdempotencyKey};
-    use crate::store::Directory;
+    use crate::store::{Directory, KEYS_KEPT_MS};
 
     const KEYS: usize = 1000;
-    /// Those that are used again, many more than an entry forgets of all.
+    /// Those that are used again.
     const AGAIN: usize = 20;
 
     fn keyed(n: usize) -> Command {
@@ -413,7 +347,8 @@ mod tests {
             };
             state.prepare(&view, &entry).unwrap();
             let plan = plan(&mut state, offset, &entry);
-            view.write(&plan.writes, &state.applied).unwrap();
+            view.write(&plan.writes, &state.applied, &mut |_| Ok(()))
+                .unwrap();
             state.forget_keys();
             let known = |outcome: &&Outcome| matches!(outcome, Outcome::Message(receipt) if receipt.duplicate);
             plan.outcomes.iter().filter(known).count()
@@ -421,10 +356,10 @@ mod tests {
         assert_eq!(known(1, 0..KEYS), 0);
         assert_eq!(known(KEYS_KEPT_MS, 0..AGAIN), AGAIN, "the day is not over");
         assert_eq!(known(KEYS_KEPT_MS + 2, 0..AGAIN), 0, "the day is over");
-        for _ in 0..KEYS / KEYS_FORGOTTEN {
+        // The view forgets some with each of these.
+        for _ in 0..KEYS {
             known(KEYS_KEPT_MS + 2, 0..0);
         }
-        assert!(view.keys_before(KEYS_KEPT_MS, KEYS).unwrap().is_empty());
         assert_eq!(known(KEYS_KEPT_MS + 3, 0..AGAIN), AGAIN);
         assert_eq!(known(2 * KEYS_KEPT_MS + 1, 0..AGAIN), AGAIN);
     }

@@ -131,10 +131,10 @@ fn jump(before: (u64, Instant), now: (u64, Instant)) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::super::plan::{Outcome, plan};
-    use super::super::state::{KEYS_KEPT_MS, State};
+    use super::super::state::State;
     use super::*;
     use crate::model::{Body, Draft, IdempotencyKey, Receipt, Receiver, UserName};
-    use crate::store::{Command, Directory, Entry};
+    use crate::store::{Command, Directory, Entry, KEYS_KEPT_MS};
 
     /// The clock of these tests, when it is right.
     const NOW_MS: u64 = 1_800_000_000_000;
@@ -190,7 +190,9 @@ mod tests {
             let offset = self.state.applied().offset + 1;
             let plan = plan(&mut self.state, offset, &entry);
             self.view.take_ids(plan.taken.direct, 0).unwrap();
-            self.view.write(&plan.writes, self.state.applied()).unwrap();
+            self.view
+                .write(&plan.writes, self.state.applied(), &mut |_| Ok(()))
+                .unwrap();
             self.state.forget_keys();
             self.view.check(self.state.applied()).unwrap();
             match plan.outcomes[0] {

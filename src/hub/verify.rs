@@ -31,6 +31,8 @@ pub enum Compared {
     Same,
     /// No: it was copied while in use, and is rebuilt at the next start, or checked then.
     NotStopped,
+    /// No: it is of an older layout, and is rebuilt at the next start.
+    Older,
     /// No: it cannot be opened where nothing may be written.
     ReadOnly,
 }
@@ -48,10 +50,13 @@ pub fn verify(
     directory.check_end(applied.offset)?;
     let view = match directory.trust(applied.offset)? {
         _ if directory.read_only() => Compared::ReadOnly,
-        Trust::Clean => {
-            compare(&directory, cache_bytes, applied, &forgotten)?;
-            Compared::Same
-        }
+        Trust::Clean => match compare(&directory, cache_bytes, applied, &forgotten) {
+            Err(Error::OlderView) => {
+                directory.close(applied.offset)?;
+                Compared::Older
+            }
+            compared => compared.map(|()| Compared::Same)?,
+        },
         Trust::Check => {
             check_view_end(&directory, applied.offset, cache_bytes)?;
             Compared::NotStopped
@@ -114,7 +119,6 @@ fn compare(
 fn may_be_gone(addition: &Addition, forgotten: &Forgotten) -> bool {
     let last = |user| forgotten.get(user).copied().flatten();
     match addition {
-        Addition::Channel(channel) => last(&channel.user).is_some(),
         Addition::ChannelNumber { user, number, .. } => {
             last(user).is_some_and(|last| *number <= last)
         }
@@ -191,10 +195,9 @@ impl Chains {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::state::KEYS_KEPT_MS;
     use crate::hub::{Hub, Options};
     use crate::model::{Body, Draft, IdempotencyKey};
-    use crate::store::{Command, Entry, Journal};
+    use crate::store::{Command, Entry, Journal, KEYS_KEPT_MS};
 
     const KEYS: usize = 3000;
 
@@ -293,5 +296,33 @@ mod tests {
         let verified = verify(data.path(), 8 << 20, &mut |_, _| ()).unwrap();
         assert_eq!(verified.messages.direct, 3);
         assert_eq!(verified.view, Compared::Same);
+    }
+
+    #[tokio::test]
+    async fn a_view_of_an_older_layout_is_no_damage_and_is_rebuilt() {
+        let data = tempfile::tempdir().unwrap();
+        let push = async |hub: &Hub, key| {
+            let Command::Message(draft) = keyed(key) else {
+                unreachable!()
+            };
+            hub.push(vec![draft]).await.unwrap().remove(0).unwrap()
+        };
+        let hub = Hub::open(Options::small(data.path())).unwrap();
+        let first = push(&hub, 1).await;
+        hub.close();
+        View::make_older(&Directory::open(data.path()).unwrap());
+        let compared = |data| verify(data, 8 << 20, &mut |_, _| ()).unwrap().view;
+        for _ in 0..2 {
+            assert_eq!(compared(data.path()), Compared::Older);
+        }
+        let hub = Hub::open(Options::small(data.path())).unwrap();
+        let again = push(&hub, 1).await;
+        assert_eq!(
+            (again.id, again.at_ms, again.duplicate),
+            (1, first.at_ms, true)
+        );
+        assert_eq!(push(&hub, 2).await.id, 2);
+        hub.close();
+        assert_eq!(compared(data.path()), Compared::Same);
     }
 }

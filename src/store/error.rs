@@ -21,6 +21,9 @@ pub enum Error {
     /// The readable view is damaged; it can be rebuilt from the journal.
     #[error("the readable view is damaged: {0}")]
     View(String),
+    /// The view's rows are of an older layout; it can be rebuilt from the journal.
+    #[error("the readable view is of an older layout")]
+    OlderView,
     /// The journal is damaged before its end, or lacks a part.
     #[error(
         "the journal is damaged: {path}, at byte {position}: {reason}. Journal and sled are left as they are. \

@@ -25,6 +25,6 @@ pub use journal::follow::Follower;
 pub use journal::{Journal, JournalSize};
 pub(crate) use view::SLED_OPEN_THREAD;
 pub use view::{
-    Addition, Applied, Change, GroupState, KeyHash, KeyUse, Membership, OpenChannel, View, Writes,
+    Addition, Applied, Change, GroupState, KEYS_KEPT_MS, KeyHash, KeyUse, Membership, View, Writes,
     Written,
 };

@@ -4,7 +4,8 @@ use std::ops::Bound as Edge;
 
 use super::View;
 use super::key;
-use super::record::{decode_numbered, decode_opened};
+use super::read::Loaded;
+use super::record::decode_numbered;
 use crate::model::{Position, Sequence, UserName};
 use crate::store::error::Error;
 
@@ -12,16 +13,16 @@ use crate::store::error::Error;
 pub(crate) type Numbered = (u64, Sequence, u64);
 
 impl View {
-    /// All open channels: the user's number, the entry that opened it, the user's name.
-    pub(crate) fn channels(
-        &self,
-    ) -> impl Iterator<Item = Result<(u32, u64, UserName), Error>> + use<> {
+    /// All open channels: the users' numbers and names.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = Result<Loaded<UserName>, Error>> + use<> {
         self.index.scan_prefix(b"o").map(|row| {
             let (key, value) = row?;
-            let opened = key::first_number(&key).zip(decode_opened(&value));
-            let (number, (offset, name)) =
-                opened.ok_or_else(|| Error::View("a channel's row is not readable".into()))?;
-            Ok((number, offset, name))
+            let name = str::from_utf8(&value)
+                .ok()
+                .and_then(|name| UserName::parse(name).ok());
+            key::first_number(&key)
+                .zip(name)
+                .ok_or_else(|| Error::View("a channel's row is not readable".into()))
         })
     }
 
@@ -66,26 +67,5 @@ impl View {
         let number = row.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
         let cut = || Error::View("what is forgotten of a channel is not readable".into());
         number.map(Some).ok_or_else(cut)
-    }
-
-    /// The users whose channels have rows of forgotten numbers.
-    pub(crate) fn to_drop(&self) -> impl Iterator<Item = Result<u32, Error>> + use<> {
-        self.index.scan_prefix(b"F").map(|row| {
-            let number = key::first_number(&row?.0);
-            number.ok_or_else(|| Error::View("a key of a channel is cut".into()))
-        })
-    }
-
-    /// Forgotten numbers of a channel that are still kept, at most `limit`.
-    pub(crate) fn forgotten_numbers(&self, user: u32, limit: usize) -> Result<Vec<u64>, Error> {
-        let prefix = key::channel(user);
-        let last = self.forgotten(user)?.unwrap_or(0);
-        let range = key::with_id(&prefix, 0)..=key::with_id(&prefix, last);
-        let rows = self.index.range(range).take(limit);
-        rows.map(|row| {
-            let number = key::last_id(&row?.0);
-            number.ok_or_else(|| Error::View("a key of a channel is cut".into()))
-        })
-        .collect()
     }
 }

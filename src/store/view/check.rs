@@ -32,10 +32,10 @@ impl View {
             row?;
             rows += 1;
         }
-        if rows != applied.rows {
+        let marked = self.mark()?.rows;
+        if rows != marked {
             return Err(Error::View(format!(
-                "its index has {rows} rows, its mark says {}",
-                applied.rows
+                "its index has {rows} rows, its mark says {marked}"
             )));
         }
         Ok(())

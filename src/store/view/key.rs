@@ -10,16 +10,16 @@
 //! | | `g` group 4, group id 8 | nothing: the message is in this group |
 //! | | `p` user 4, peer 4 | name of the peer: the two have a conversation |
 //! | | `G` group 4 | version 1, what the group is |
-//! | | `m` group 4, user 4, from 8 | version 2 (1: without its time), an interval of membership |
-//! | | `k` hash 16 | version 1, the receipt under an idempotency key |
+//! | | `m` group 4, user 4, from 8 | version 2, an interval of membership |
+//! | | `k` hash 16 | version 2, the receipt under an idempotency key |
 //! | | `x` at 8, hash 8 | hash 16: the key to forget when its time is over |
-//! | | `o` user 4 | offset 8 of the entry that opened the user's channel, name |
+//! | | `o` user 4 | name: the user's channel is open |
 //! | | `C` user 4, number 8 | `d` or `g`, id 8: the message with this number in the channel |
 //! | | `f` user 4 | number 8: the user's channel was closed, and its numbers up to this one are forgotten |
 //! | | `F` user 4 | nothing: some of their rows are still there |
-//! | default | `applied` | version 1, the mark: what has been applied |
+//! | default | `applied` | version 2, the mark: what has been applied, and rows of the index |
 //! | | `next-direct`, `next-group` | 8: the counters of the sequences |
-//! | | `r` offset 8, number 4 | changes of an entry to do once its mark is set |
+//! | | `r` offset 8, number 4 | changes to do once the mark of that entry is set |
 //!
 //! Keys of the index stay within the 22 bytes that sled keeps inline, names apart.
 

@@ -95,8 +95,7 @@ impl View {
     /// What is kept under an idempotency key.
     pub fn key(&self, hash: KeyHash) -> Result<Option<KeyUse>, Error> {
         let row = self.index.get(key::idempotency(hash))?;
-        row.map(|bytes| decode("an idempotency key", &bytes))
-            .transpose()
+        row.map(|bytes| KeyUse::decode(&bytes)).transpose()
     }
 
     /// The time of the idempotency key that was kept last.
@@ -107,22 +106,6 @@ impl View {
         };
         let at_ms = key::expiry_time(&key).ok_or_else(|| Error::View("an expiry is cut".into()))?;
         Ok(Some(at_ms))
-    }
-
-    /// Times and hashes of at most `limit` idempotency keys kept before a time, oldest first.
-    pub fn keys_before(&self, at_ms: u64, limit: usize) -> Result<Vec<(u64, KeyHash)>, Error> {
-        let mut found = Vec::new();
-        for row in self
-            .index
-            .range(b"x".to_vec()..key::expiries_before(at_ms))
-            .take(limit)
-        {
-            let (key, value) = row?;
-            let both = key::expiry_time(&key).zip(value.first_chunk().copied());
-            let (at, hash) = both.ok_or_else(|| Error::View("an expiry is cut".into()))?;
-            found.push((at, KeyHash(hash)));
-        }
-        Ok(found)
     }
 
     /// All groups.

@@ -4,7 +4,6 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Applied;
 use crate::model::{Body, GroupName, Message, Receipt, Receiver, Sequence, UserName};
 use crate::store::error::Error;
 use crate::store::journal::command::HistoryMode;
@@ -22,7 +21,8 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     encode_as(VERSION, value)
 }
 
-fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+/// A value of which there were other versions.
+pub(super) fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
     let mut bytes = vec![version];
     codec()
         .serialize_into(&mut bytes, value)
@@ -35,7 +35,12 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T,
     decode_as(VERSION, what, bytes)
 }
 
-fn decode_as<T: DeserializeOwned>(version: u8, what: &str, bytes: &[u8]) -> Result<T, Error> {
+/// A stored value of which there were other versions.
+pub(super) fn decode_as<T: DeserializeOwned>(
+    version: u8,
+    what: &str,
+    bytes: &[u8],
+) -> Result<T, Error> {
     match bytes.split_first() {
         Some((found, rest)) if *found == version => codec()
             .deserialize(rest)
@@ -43,19 +48,6 @@ fn decode_as<T: DeserializeOwned>(version: u8, what: &str, bytes: &[u8]) -> Resu
         Some((other, _)) => Err(Error::View(format!("{what} has unknown version {other}"))),
         None => Err(Error::View(format!("{what} is empty"))),
     }
-}
-
-/// Of the mark, and so of all rows: with any other, the view is rebuilt. In 1, messages had no number.
-const MARK_VERSION: u8 = 2;
-
-/// The mark as it is stored.
-pub(super) fn encode_mark(mark: &Applied) -> Vec<u8> {
-    encode_as(MARK_VERSION, mark)
-}
-
-/// The stored mark.
-pub(super) fn decode_mark(bytes: &[u8]) -> Result<Applied, Error> {
-    decode_as(MARK_VERSION, "the applied mark", bytes)
 }
 
 /// A message as it is stored; the id is its key, the sequence its tree.
@@ -122,16 +114,8 @@ pub struct Membership {
     pub until: Option<u64>,
     /// Whether history may be read from before joining.
     pub all: bool,
-    /// When the user joined, Unix milliseconds; 0 if that was not kept yet.
+    /// When the user joined, Unix milliseconds.
     pub joined_ms: u64,
-}
-
-/// What followed in rows of version 1.
-#[derive(Deserialize)]
-struct UndatedMembership {
-    user: UserName,
-    until: Option<u64>,
-    all: bool,
 }
 
 const INTERVAL_VERSION: u8 = 2;
@@ -144,27 +128,41 @@ impl Membership {
 
     /// What is stored.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        const WHAT: &str = "an interval of membership";
-        if bytes.first() == Some(&INTERVAL_VERSION) {
-            return decode_as(INTERVAL_VERSION, WHAT, bytes);
-        }
-        let UndatedMembership { user, until, all } = decode(WHAT, bytes)?;
-        Ok(Self {
-            user,
-            until,
-            all,
-            joined_ms: 0,
-        })
+        decode_as(INTERVAL_VERSION, "an interval of membership", bytes)
     }
 }
+
+/// How long a retried push is known again, at least: 24 hours.
+pub const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What was stored under an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyUse {
-    /// The first receipt, with the entry's [`keys_ms`](crate::store::Entry::keys_ms) for the message's time.
+    /// The first receipt.
     pub receipt: Receipt,
+    /// The entry's [`keys_ms`](crate::store::Entry::keys_ms): the time from which on the key is kept.
+    pub keys_ms: u64,
     /// A hash of what was pushed.
     pub content: [u8; 16],
+}
+
+const KEY_USE_VERSION: u8 = 2;
+
+impl KeyUse {
+    /// Whether the key is still known when the time of the keys is this.
+    pub fn lives_at(&self, keys_ms: u64) -> bool {
+        self.keys_ms + KEYS_KEPT_MS > keys_ms
+    }
+
+    /// As it is stored.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        encode_as(KEY_USE_VERSION, self)
+    }
+
+    /// What is stored.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        decode_as(KEY_USE_VERSION, "an idempotency key", bytes)
+    }
 }
 
 /// The message that has a number in a channel.
@@ -186,17 +184,6 @@ pub(super) fn decode_numbered(value: &[u8]) -> Option<(Sequence, u64)> {
     Some((sequence, u64::from_be_bytes(id.try_into().ok()?)))
 }
 
-/// The entry that opened a user's channel, and the user's name.
-pub(super) fn encode_opened(offset: u64, name: &UserName) -> Vec<u8> {
-    [&offset.to_be_bytes()[..], name.as_str().as_bytes()].concat()
-}
-
-pub(super) fn decode_opened(value: &[u8]) -> Option<(u64, UserName)> {
-    let (offset, name) = value.split_first_chunk()?;
-    let name = UserName::parse(str::from_utf8(name).ok()?).ok()?;
-    Some((u64::from_be_bytes(*offset), name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,29 +203,6 @@ mod tests {
             decode_message(9, &encode_message(&message)).unwrap(),
             message
         );
-    }
-
-    #[test]
-    fn an_interval_without_its_time_is_read_too() {
-        let row = Membership {
-            user: UserName::parse("bob").unwrap(),
-            until: Some(7),
-            all: true,
-            joined_ms: 5,
-        };
-        assert_eq!(Membership::decode(&row.encode()).unwrap(), row);
-        let undated = [1, 3, b'b', b'o', b'b', 1, 7, 1];
-        let read = Membership::decode(&undated).unwrap();
-        assert_eq!(
-            read,
-            Membership {
-                joined_ms: 0,
-                ..row
-            }
-        );
-        for length in 0..undated.len() {
-            assert!(Membership::decode(&undated[..length]).is_err());
-        }
     }
 
     #[test]
@@ -271,12 +235,6 @@ mod tests {
             for length in 0..value.len() {
                 assert_eq!(decode_numbered(&value[..length]), None);
             }
-        }
-        let name = UserName::parse("bob").unwrap();
-        let value = encode_opened(5, &name);
-        assert_eq!(decode_opened(&value), Some((5, name)));
-        for length in 0..9 {
-            assert_eq!(decode_opened(&value[..length.min(8)]), None);
         }
     }
 }

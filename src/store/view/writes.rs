@@ -7,13 +7,15 @@ use super::key::KeyHash;
 use super::record::{GroupState, KeyUse, Membership};
 use crate::model::{GroupName, Message, Sequence, UserName};
 
-/// What applying one entry keeps.
+/// What applying one entry keeps, or several entries that follow each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
     /// What is new and never changes, in the order of the entry. Messages rise within each sequence.
     pub additions: Vec<Addition>,
-    /// What may change again, in the order of the entry.
+    /// What may change again, in the order of the entry: of the same thing the last change counts.
     pub changes: Vec<Change>,
+    /// The last entry's [`keys_ms`](crate::store::Entry::keys_ms): what is kept for a day is kept until then.
+    pub keys_ms: u64,
 }
 
 /// Something new that never changes. Users and groups are named by their numbers.
@@ -49,8 +51,6 @@ pub enum Addition {
         /// The group.
         group: u32,
     },
-    /// A user's channel is opened for the first time.
-    Channel(OpenChannel),
     /// A message gets a number in a user's channel.
     ChannelNumber {
         /// Whose channel.
@@ -64,19 +64,7 @@ pub enum Addition {
     },
 }
 
-/// A channel that is open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenChannel {
-    /// Whose channel.
-    pub user: u32,
-    /// The user's name.
-    pub name: UserName,
-    /// The entry that opened it.
-    pub offset: u64,
-}
-
-/// Something that is kept, changed or forgotten. Each says whether there was such a thing already: how much the view
-/// holds is counted without reading it.
+/// Something that is kept, changed or forgotten, whether or not there was such a thing before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// What a group is now.
@@ -85,8 +73,6 @@ pub enum Change {
         number: u32,
         /// What it is.
         state: GroupState,
-        /// Whether it was made by this entry.
-        new: bool,
     },
     /// A user joined a group or left it.
     Member {
@@ -98,53 +84,27 @@ pub enum Change {
         from: u64,
         /// The membership; `None` if it is over and nothing could be read in it.
         membership: Option<Membership>,
-        /// Whether there is no membership of this user from this id yet.
-        new: bool,
     },
-    /// An idempotency key is used, for the first time or after it was forgotten.
+    /// An idempotency key is used, for the first time or after its time was over.
     KeyUsed {
         /// What stands for the key.
         hash: KeyHash,
-        /// What is known under it, from the time in its receipt on.
+        /// What is known under it from now on.
         first: KeyUse,
-        /// Whether nothing is kept under it.
-        new: bool,
     },
-    /// The time of a use of an idempotency key is over.
-    KeyExpired {
-        /// What stands for the key.
-        hash: KeyHash,
-        /// When it was used.
-        at_ms: u64,
-        /// Whether it was used again since, and is still kept for that.
-        renewed: bool,
+    /// A user's channel is opened.
+    ChannelOpened {
+        /// Whose channel.
+        user: u32,
+        /// The user's name.
+        name: UserName,
     },
-    /// A user's channel that was closed is open again.
-    ChannelReopened(OpenChannel),
     /// A user's channel is closed, and its numbers are forgotten.
     ChannelClosed {
         /// Whose channel.
         user: u32,
         /// The last number that was given.
         last: u64,
-        /// Whether it was never closed before.
-        new: bool,
-    },
-    /// A channel has forgotten numbers that are still kept.
-    NumbersToDrop {
-        /// Whose channel.
-        user: u32,
-        /// Whether it had none.
-        new: bool,
-    },
-    /// Forgotten numbers of a channel are no longer kept.
-    NumbersDropped {
-        /// Whose channel.
-        user: u32,
-        /// The numbers.
-        numbers: Vec<u64>,
-        /// Whether no others are left.
-        last: bool,
     },
 }
 
@@ -158,6 +118,13 @@ pub struct Written {
 }
 
 impl Writes {
+    /// Adds what the entries behind these keep.
+    pub fn append(&mut self, mut later: Self) {
+        self.additions.append(&mut later.additions);
+        self.changes.append(&mut later.changes);
+        self.keys_ms = later.keys_ms;
+    }
+
     /// The messages, rising within each sequence.
     pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
         self.additions.iter().filter_map(Addition::message)

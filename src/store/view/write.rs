@@ -1,0 +1,244 @@
+//! Writing, in an order that recovers: sled recovers a prefix of its log, so what stands before the mark is there when
+//! the mark is. Rows that never change are written before it; those that do are first written aside, and put in place
+//! once the mark is set.
+
+use super::View;
+use super::key;
+use super::mark::{Applied, Mark};
+use super::record::{decode, encode, encode_message};
+use super::rows::{Row, RowChange, RowChanges};
+use super::writes::{Writes, Written};
+use crate::store::error::Error;
+
+/// A row with changes stays well below what sled keeps in its log.
+const REDO_BYTES: usize = 32 << 10;
+/// Rows of one step.
+const STEP_ROWS: usize = 256;
+/// Bytes of bodies in one step, but for the last body.
+const STEP_BYTES: usize = 256 << 10;
+
+/// Tells the caller of what is written, step by step.
+struct Steps<'a> {
+    tell: &'a mut dyn FnMut(Written) -> Result<(), Error>,
+    written: Written,
+}
+
+impl Steps<'_> {
+    fn wrote(&mut self, bytes: usize) -> Result<(), Error> {
+        self.written.rows += 1;
+        self.written.bytes += bytes;
+        if self.written.rows >= STEP_ROWS || self.written.bytes >= STEP_BYTES {
+            return self.end();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        (self.tell)(std::mem::take(&mut self.written))
+    }
+}
+
+impl View {
+    /// Writes what one or several entries bring, and forgets what is over. `step` is told what was written since the
+    /// last time: every few hundred rows, before the mark, and at the end. Where it fails, so does this.
+    pub fn write(
+        &self,
+        writes: &Writes,
+        applied: &Applied,
+        step: &mut dyn FnMut(Written) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut steps = Steps {
+            tell: step,
+            written: Written::default(),
+        };
+        let rows = writes.rows();
+        for (key, value) in &rows {
+            self.index.insert(key, value.as_slice())?;
+            steps.wrote(0)?;
+        }
+        for message in writes.messages() {
+            self.tree(message.sequence())
+                .insert(message.id.to_be_bytes(), encode_message(message))?;
+            steps.wrote(message.body.as_bytes().len())?;
+        }
+        self.settle(&rows, writes)?;
+        let mut changes = self.forget(writes)?;
+        writes.change(&mut changes);
+        let mark = Mark {
+            applied: *applied,
+            rows: self.rows_after(&rows, &changes)?,
+        };
+        let chunks = redo_rows(changes);
+        for (number, chunk) in (0..).zip(&chunks) {
+            self.db
+                .insert(key::redo(applied.offset, number), encode(chunk))?;
+            chunk.iter().try_for_each(|_| steps.wrote(0))?;
+        }
+        steps.end()?;
+        self.db.insert(key::APPLIED, mark.encode())?;
+        for change in chunks.iter().flatten() {
+            self.change(change)?;
+            steps.wrote(0)?;
+        }
+        for (number, _) in (0..).zip(&chunks) {
+            self.db.remove(key::redo(applied.offset, number))?;
+        }
+        steps.end()
+    }
+
+    /// How many rows the index has once these are written, which are new, and these are changed. Of those that change
+    /// none is in place yet.
+    fn rows_after(&self, new: &[Row], changes: &RowChanges) -> Result<u64, Error> {
+        let (mut rows, mut gone) = (u64::try_from(new.len()).expect("a length fits 64 bits"), 0);
+        rows += self.mark()?.rows;
+        for (key, value) in changes {
+            match (self.index.contains_key(key)?, value) {
+                (false, Some(_)) => rows += 1,
+                (true, None) => gone += 1,
+                _ => {}
+            }
+        }
+        let left = rows.checked_sub(gone);
+        left.ok_or_else(|| Error::View("it has more rows than its mark says".into()))
+    }
+
+    /// The mark.
+    pub(super) fn mark(&self) -> Result<Mark, Error> {
+        let mark = self.db.get(key::APPLIED)?;
+        Mark::decode(&mark.ok_or_else(|| Error::View("its applied mark is missing".into()))?)
+    }
+
+    /// Makes durable what was written. sled's own flush does not sync.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.db.flush()?;
+        self.file
+            .sync_data()
+            .map_err(Error::io("sync the file db in", &self.path))
+    }
+
+    /// Reads what was just written. sled divides a page that has become too large when it next meets it, also
+    /// while it reads; done here, readings need not write, and go on when writes fail.
+    fn settle(&self, rows: &[Row], writes: &Writes) -> Result<(), Error> {
+        for (key, _) in rows {
+            self.index.contains_key(key)?;
+        }
+        for message in writes.messages() {
+            self.tree(message.sequence())
+                .contains_key(message.id.to_be_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn change(&self, change: &RowChange) -> Result<(), Error> {
+        match &change.value {
+            Some(value) => self.index.insert(&change.key, value.as_slice())?,
+            None => self.index.remove(&change.key)?,
+        };
+        Ok(())
+    }
+
+    /// Does what was written aside for the entry of the mark, and forgets what was for a later one.
+    pub(super) fn redo(&self, offset: u64) -> Result<(), Error> {
+        let rows: Vec<_> = self.db.scan_prefix(b"r").collect::<Result<_, _>>()?;
+        for (key, value) in rows {
+            if key.starts_with(&key::redos(offset)) {
+                let changes = decode::<Vec<RowChange>>("a change", &value)?;
+                changes.iter().try_for_each(|change| self.change(change))?;
+            }
+            self.db.remove(key)?;
+        }
+        Ok(())
+    }
+}
+
+fn redo_rows(changes: RowChanges) -> Vec<Vec<RowChange>> {
+    let mut chunks: Vec<Vec<RowChange>> = Vec::new();
+    let mut bytes = REDO_BYTES;
+    for (key, value) in changes {
+        let size = key.len() + value.as_ref().map_or(0, Vec::len) + 4;
+        if bytes + size > REDO_BYTES {
+            chunks.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        chunks
+            .last_mut()
+            .expect("one was pushed first")
+            .push(RowChange { key, value });
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UserName;
+    use crate::store::view::tests::opened;
+    use crate::store::{Addition, Change};
+
+    /// What stands before the mark is there when the mark is, and what stands behind it is not there earlier: an
+    /// entry that is cut short is applied again, and must find what it found.
+    #[test]
+    fn new_rows_are_written_before_the_mark_and_changes_behind_it() {
+        const ENTRIES: u64 = 3000;
+        let folder = tempfile::tempdir().unwrap();
+        let (view, mut applied) = opened(folder.path());
+        let name = |n| UserName::parse(&format!("user-{n}")).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 1..=ENTRIES {
+                    applied.offset = n;
+                    let writes = Writes {
+                        additions: vec![Addition::User {
+                            name: name(n),
+                            number: 1,
+                        }],
+                        changes: vec![Change::ChannelClosed { user: 1, last: n }],
+                        keys_ms: 0,
+                    };
+                    let mut written = Written::default();
+                    let mut step = |more: Written| {
+                        written.rows += more.rows;
+                        Ok(())
+                    };
+                    view.write(&writes, &applied, &mut step).unwrap();
+                    // One that is new, and three that are written aside and in place.
+                    assert_eq!(written, Written { rows: 7, bytes: 0 });
+                }
+            });
+            let mark = || view.mark().unwrap().applied.offset;
+            while !writer.is_finished() {
+                let changed = view.forgotten(1).unwrap().unwrap_or(0);
+                let marked = mark();
+                assert!(changed <= marked, "a change before the mark");
+                let there = marked == 0 || view.user(&name(marked)).unwrap().is_some();
+                assert!(there, "the mark before a row");
+            }
+        });
+        let left = view.db.scan_prefix("r").count();
+        assert_eq!(left, 0, "what was done is forgotten");
+    }
+
+    #[test]
+    fn an_open_finishes_the_changes_of_the_mark_and_forgets_those_of_a_later_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let (view, mut applied) = opened(folder.path());
+        applied.offset = 7;
+        for offset in [7, 8] {
+            let change = RowChange {
+                key: vec![b'0' + u8::try_from(offset).unwrap()],
+                value: Some(vec![1]),
+            };
+            let row = key::redo(offset, 0);
+            view.db.insert(row, encode(&vec![change])).unwrap();
+        }
+        let mark = Mark { applied, rows: 1 };
+        view.db.insert(key::APPLIED, mark.encode()).unwrap();
+        drop(view);
+        let (view, again) = opened(folder.path());
+        assert_eq!(again, applied);
+        assert!(view.has(b"7", &[1]));
+        assert!(!view.has(b"8", &[1]));
+        assert_eq!(view.db.scan_prefix("r").count(), 0);
+    }
+}
