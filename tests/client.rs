@@ -243,8 +243,8 @@ fn a_refusal_shows_the_servers_own_sentence_and_code() {
 #[test]
 fn history_prints_a_page_and_tells_how_to_go_on() {
     let page = "{\"log\":\"00\",\"more\":true,\"messages\":[\
-        {\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"from\":\"alice\",\"to\":\"bob\",\"at\":0,\"body\":\"a\"},\
-        {\"sequence\":\"direct\",\"id\":9,\"prev\":7,\"from\":\"bob\",\"to\":\"alice\",\"at\":0,\"body\":\"b\"}]}";
+        {\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"n\":2,\"from\":\"alice\",\"to\":\"bob\",\"at\":0,\"body\":\"a\"},\
+        {\"sequence\":\"direct\",\"id\":9,\"prev\":7,\"n\":3,\"from\":\"bob\",\"to\":\"alice\",\"at\":0,\"body\":\"b\"}]}";
     let Scripted { server, asked } = scripted(vec![("200 OK", "", page), ("200 OK", "", page)]);
     let output = asking(
         &server,
@@ -286,7 +286,7 @@ fn history_prints_a_page_and_tells_how_to_go_on() {
 fn tail_follows_over_a_restart_with_its_cursor() {
     let first = "{\"log\":\"00\",\"messages\":[],\"next\":\"4.0.aa\",\"more\":false}";
     let second = "{\"log\":\"00\",\"more\":false,\"next\":\"7.0.aa\",\"messages\":[\
-        {\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"from\":\"alice\",\"to\":\"bob\",\"at\":0,\"body\":{}}]}";
+        {\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"n\":2,\"from\":\"alice\",\"to\":\"bob\",\"at\":0,\"body\":{}}]}";
     let ahead =
         "{\"status\":409,\"code\":\"cursor_ahead\",\"detail\":\"beyond\",\"restart\":\"5.0.bb\"}";
     let closing = "{\"status\":503,\"code\":\"closing\",\"detail\":\"stopping\"}";

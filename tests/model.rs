@@ -215,6 +215,21 @@ impl Model {
         self.messages.iter().rev().find(of_pair).map_or(0, |m| m.1)
     }
 
+    /// Ids with their numbers: how many messages its conversation or group had with each.
+    fn numbered(&self, sequence: Sequence, ids: &[u64]) -> Vec<(u64, u64)> {
+        let chain = |m: &(Sequence, u64, u64, u8, u8, String)| match sequence {
+            Sequence::Direct => (m.3.min(m.4), m.3.max(m.4)),
+            Sequence::Group => (m.4, m.4),
+        };
+        let own = || self.messages.iter().filter(|m| m.0 == sequence);
+        let number = |id: &u64| {
+            let message = own().find(|m| m.1 == *id).unwrap();
+            let before = own().filter(|m| m.1 <= *id && chain(m) == chain(message));
+            (*id, u64::try_from(before.count()).unwrap())
+        };
+        ids.iter().map(number).collect()
+    }
+
     fn head(&self, sequence: Sequence) -> u64 {
         self.messages
             .iter()
@@ -624,14 +639,15 @@ impl World {
     fn check_inbox(&self, number: u8) {
         let (_, read) = &self.readers[&number];
         for sequence in Sequence::ALL {
-            let ids: Vec<u64> = read
+            let found: Vec<(u64, u64)> = read
                 .iter()
                 .filter(|m| m.sequence() == sequence)
-                .map(|m| m.id)
+                .map(|m| (m.id, m.n))
                 .collect();
+            let ids = self.model.inbox(number, sequence);
             assert_eq!(
-                ids,
-                self.model.inbox(number, sequence),
+                found,
+                self.model.numbered(sequence, &ids),
                 "{sequence} inbox of user {number}"
             );
         }
@@ -677,7 +693,8 @@ impl World {
             self.hub
                 .direct_history(user(one), user(other), bound, PageLimit::count(limit))
         };
-        check_pages(page, &self.model.pair_history(one, other)).await;
+        let ids = self.model.pair_history(one, other);
+        check_pages(page, &self.model.numbered(Sequence::Direct, &ids)).await;
     }
 
     async fn check_group(&self, number: u8, other: u8) {
@@ -693,7 +710,8 @@ impl World {
                 Error::GroupNotFound
             );
         } else {
-            check_pages(page, &self.model.group_history(number, other)).await;
+            let ids = self.model.group_history(number, other);
+            check_pages(page, &self.model.numbered(Sequence::Group, &ids)).await;
         }
     }
 
@@ -791,16 +809,16 @@ impl World {
     }
 }
 
-/// Pages through a history both ways.
-async fn check_pages<F>(page: impl Fn(Bound, usize) -> F, expected: &[u64])
+/// Pages through a history both ways: ids and numbers.
+async fn check_pages<F>(page: impl Fn(Bound, usize) -> F, expected: &[(u64, u64)])
 where
     F: Future<Output = Result<HistoryPage, Error>>,
 {
     let (mut forward, mut after) = (Vec::new(), 0);
     loop {
         let page = page(Bound::After(after), 2).await.unwrap();
-        forward.extend(page.messages.iter().map(|m| m.id));
-        after = forward.last().copied().unwrap_or(0);
+        forward.extend(page.messages.iter().map(|m| (m.id, m.n)));
+        after = forward.last().map_or(0, |(id, _)| *id);
         if !page.more {
             break;
         }
@@ -809,8 +827,8 @@ where
     let (mut backward, mut bound) = (Vec::new(), Bound::Newest);
     loop {
         let page = page(bound, 3).await.unwrap();
-        backward.extend(page.messages.iter().rev().map(|m| m.id));
-        bound = Bound::Before(backward.last().copied().unwrap_or(1));
+        backward.extend(page.messages.iter().rev().map(|m| (m.id, m.n)));
+        bound = Bound::Before(backward.last().map_or(1, |(id, _)| *id));
         if !page.more {
             break;
         }

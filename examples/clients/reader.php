@@ -3,18 +3,19 @@
 // HALLEY_URL: the client address. TOKEN_URL: your backend's token endpoint. CURSOR_FILE: where the cursor is kept.
 $url = getenv('HALLEY_URL') ?: 'http://127.0.0.1:8100';
 $file = getenv('CURSOR_FILE') ?: 'cursor';
-$lastIds = []; // the newest id of each conversation and group
+$lastNumbers = []; // the newest `n` of each conversation and group
 
 // An app stores the message here, and the cursor in the same transaction; then no crash repeats one.
 function handle(array $message): void {
-    global $lastIds;
+    global $lastNumbers;
     $pair = [$message['from'], $message['to'] ?? ''];
     sort($pair);
     $talk = isset($message['group']) ? "group {$message['group']}" : json_encode($pair);
-    if (($lastIds[$talk] ?? $message['prev']) !== $message['prev']) {
-        fwrite(STDERR, "a message is missing before {$message['id']}\n"); // read the history here
+    $missing = $message['n'] - 1 - ($lastNumbers[$talk] ?? $message['n'] - 1);
+    if ($missing !== 0) {
+        fwrite(STDERR, "$missing messages are missing before {$message['id']}\n"); // read the history here
     }
-    $lastIds[$talk] = $message['id'];
+    $lastNumbers[$talk] = $message['n'];
     echo json_encode($message), "\n";
 }
 

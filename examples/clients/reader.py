@@ -12,15 +12,16 @@ from urllib.request import Request, urlopen
 
 URL = os.environ.get("HALLEY_URL", "http://127.0.0.1:8100")
 CURSOR_FILE = os.environ.get("CURSOR_FILE", "cursor")
-last_ids = {}  # the newest id of each conversation and group
+last_numbers = {}  # the newest `n` of each conversation and group
 
 
 def handle(message):
     """An app stores the message here, and the cursor in the same transaction; then no crash repeats one."""
     talk = message.get("group") or tuple(sorted([message["from"], message["to"]]))
-    if last_ids.get(talk, message["prev"]) != message["prev"]:
-        print("a message is missing before", message["id"], file=sys.stderr)  # read the history here
-    last_ids[talk] = message["id"]
+    missing = message["n"] - 1 - last_numbers.get(talk, message["n"] - 1)
+    if missing != 0:
+        print(missing, "messages are missing before", message["id"], file=sys.stderr)  # read the history here
+    last_numbers[talk] = message["n"]
     print(json.dumps(message), flush=True)
 
 

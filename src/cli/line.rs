@@ -59,7 +59,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    const DIRECT: &str = "{\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"from\":\"alice\",\"to\":\"bob\",\
+    const DIRECT: &str = "{\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"n\":2,\"from\":\"alice\",\"to\":\"bob\",\
                           \"at\":1763890000123,\"body\":{\n  \"text\": \"a\\nb\"\n}}";
 
     #[test]

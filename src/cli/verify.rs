@@ -79,8 +79,8 @@ pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(
     };
     writeln!(
         out,
-        "{} is whole: {entries} entries in the journal, {} direct and {} group messages, every checksum, id \
-         and prev chain right.\n{view}",
+        "{} is whole: {entries} entries in the journal, {} direct and {} group messages, every checksum, id, \
+         prev chain and number right.\n{view}",
         config.data.display(),
         messages.direct,
         messages.group

@@ -263,10 +263,11 @@ fn fields(out: &mut impl Write, message: &Message) -> io::Result<()> {
     let text = |out: &mut _, text: &str| serde_json::to_writer(out, text);
     write!(
         out,
-        "{{\"sequence\":\"{}\",\"id\":{},\"prev\":{},\"from\":",
+        "{{\"sequence\":\"{}\",\"id\":{},\"prev\":{},\"n\":{},\"from\":",
         message.sequence().name(),
         message.id,
-        message.prev
+        message.prev,
+        message.n
     )?;
     text(&mut *out, message.from.as_str())?;
     match &message.to {
@@ -315,7 +316,7 @@ mod tests {
         let message = message(7, to, "{ \"a\" : 1.50e0,\n\"a\":2}");
         assert_eq!(
             text(|out| out.message(&message)),
-            "{\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"from\":\"al\\\"ice\",\"to\":\"bob\",\
+            "{\"sequence\":\"direct\",\"id\":7,\"prev\":3,\"n\":2,\"from\":\"al\\\"ice\",\"to\":\"bob\",\
              \"at\":9,\"body\":{ \"a\" : 1.50e0,\n\"a\":2}}"
         );
     }

@@ -121,6 +121,9 @@ pub(super) struct DirectMessage {
     id: u64,
     /// The id before it in the same conversation; 0 for the first.
     prev: u64,
+    /// Its number in the conversation: one more than the message before it.
+    #[schemars(range(min = 1))]
+    n: u64,
     #[schemars(with = "Name")]
     from: String,
     #[schemars(with = "Name")]
@@ -139,6 +142,9 @@ pub(super) struct GroupMessage {
     id: u64,
     /// The id before it in the same group; 0 for the first.
     prev: u64,
+    /// Its number in the group: one more than the message before it.
+    #[schemars(range(min = 1))]
+    n: u64,
     #[schemars(with = "Name")]
     from: String,
     #[schemars(with = "Name")]

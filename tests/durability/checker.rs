@@ -231,11 +231,16 @@ fn limit(rng: &mut Random) -> u64 {
     rng.range(1, 100)
 }
 
-/// Adds a whole conversation or group: its `prev` chain has no break, and no id was elsewhere.
+/// Adds a whole conversation or group: its `prev` chain and its numbers have no break, and no id was
+/// elsewhere.
 fn add(all: &mut BTreeMap<u64, Message>, messages: Vec<Message>) {
     let mut prev = 0;
-    for message in messages {
-        assert_eq!(message.prev, prev, "a broken chain: {message:?}");
+    for (n, message) in (1..).zip(messages) {
+        assert_eq!(
+            (message.prev, message.n),
+            (prev, n),
+            "a broken chain: {message:?}"
+        );
         prev = message.id;
         let other = all.insert(message.id, message);
         assert!(other.is_none(), "{other:?} is in two places");
@@ -243,7 +248,7 @@ fn add(all: &mut BTreeMap<u64, Message>, messages: Vec<Message>) {
 }
 
 fn same(one: &Message, other: &Message) {
-    let parts = |m: &Message| (m.id, m.prev, m.at, m.body.get().to_owned());
+    let parts = |m: &Message| (m.id, m.prev, m.n, m.at, m.body.get().to_owned());
     assert_eq!(parts(one), parts(other));
     let names = |m: &Message| (m.from.clone(), m.to.clone(), m.group.clone());
     assert_eq!(names(one), names(other));

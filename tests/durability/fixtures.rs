@@ -143,6 +143,21 @@ fn name(sequence: &str, id: u64) -> String {
     format!("{letter}{id}")
 }
 
+/// How many messages there were with it in its conversation or group. The table is in the order of ids.
+fn number(name: &str) -> u64 {
+    let chain = |row: &Row| {
+        if row.0.starts_with('d') {
+            (row.2.min(row.3), row.2.max(row.3))
+        } else {
+            ("", row.3)
+        }
+    };
+    let own = chain(&row(name));
+    let upto = MESSAGES.iter().position(|row| row.0 == name).unwrap();
+    let before = MESSAGES[..=upto].iter().filter(|row| chain(row) == own);
+    u64::try_from(before.count()).unwrap()
+}
+
 /// The name of a message that is, in all of its fields, what was pushed.
 #[track_caller]
 fn checked(message: &Message) -> String {
@@ -158,6 +173,7 @@ fn checked(message: &Message) -> String {
         (prev, from, at, body),
         "{name}"
     );
+    assert_eq!(message.n, number(&name), "{name}");
     assert_eq!(
         (message.to.as_deref(), message.group.as_deref()),
         (to, group),

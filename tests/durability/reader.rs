@@ -18,7 +18,7 @@ pub(crate) struct Reader {
     pub(crate) cursor: String,
     pub(crate) direct: Vec<u64>,
     pub(crate) group: Vec<u64>,
-    last: HashMap<String, u64>,
+    last: HashMap<String, (u64, u64)>,
 }
 
 impl Reader {
@@ -81,7 +81,11 @@ impl Reader {
             (None, Some(to)) if message.from == self.user => (format!("to {to}"), true),
             (None, _) => (format!("to {}", message.from), true),
         };
-        let last = self.last.insert(place, message.id).unwrap_or(0);
-        assert!(!whole || message.prev == last, "{last} before {message:?}");
+        let end = (message.id, message.n);
+        let (last, n) = self.last.insert(place, end).unwrap_or((0, 0));
+        assert!(
+            !whole || (message.prev, message.n) == (last, n + 1),
+            "{last} with number {n} before {message:?}"
+        );
     }
 }

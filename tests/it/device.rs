@@ -16,6 +16,7 @@ pub(crate) struct Message {
     pub(crate) sequence: String,
     pub(crate) id: u64,
     pub(crate) prev: u64,
+    pub(crate) n: u64,
     pub(crate) from: String,
     pub(crate) to: Option<String>,
     pub(crate) group: Option<String>,
@@ -24,7 +25,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// The conversation or group that its `prev` counts in.
+    /// The conversation or group that its `prev` and `n` count in.
     pub(crate) fn chain(&self) -> (String, String) {
         match (&self.to, &self.group) {
             (Some(to), None) => {

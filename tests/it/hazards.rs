@@ -221,7 +221,9 @@ async fn h09_many_groups_in_small_pages_come_once_each_and_end() {
 fn whole<'a>(messages: impl Iterator<Item = &'a Message>) -> bool {
     let mut last = HashMap::new();
     messages.fold(true, |whole, message| {
-        whole & (message.prev == last.insert(message.chain(), message.id).unwrap_or(0))
+        let before = last.insert(message.chain(), (message.id, message.n));
+        let (id, n) = before.unwrap_or((0, 0));
+        whole && (message.prev, message.n) == (id, n + 1)
     })
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Visible in id order: `races::many`. A pusher that hangs up: `races`. What a power loss, a kill or a failed
 //! write may do, and live copies: the `durability` tests. Logs that part, and restarts: `logs`. Limits: `limits`.
+//! Numbers within conversations and groups: `numbers`.
 
 mod limits;
 mod logs;
+mod numbers;
 
 use halley::hub::Durability;
 use serde_json::{Value, json};
@@ -65,7 +67,11 @@ async fn a_message_is_stored_once_however_many_receive_it() {
         push_group(&server, group, &body).await;
         growth.push(settled(&server).await - before);
     }
-    assert_eq!(growth[0], growth[1], "bytes for 2 and for 2000 members");
+    // The two may differ by the digits of the time.
+    assert!(
+        growth[0].abs_diff(growth[1]) < 16,
+        "bytes for 2 and for 2000 members: {growth:?}"
+    );
     assert!(growth[0] < 10_500, "{growth:?}");
     let before = server.status().await["view_bytes"].as_u64().unwrap();
     push_many(&server, ("group", "many"), 0..400).await;

@@ -366,6 +366,7 @@ test("a conversation opens in sight, also the last of a long list, and has an ad
   const address = page.url();
   await page.getByRole("region", { name: "Messages of user/0" }).getByRole("link", { name: "direct 1" }).click();
   await page.getByLabel("Body as JSON").waitFor();
+  assert.match(await page.locator("#message-found").innerText(), /Number\s+1 of its conversation/);
   await page.goBack();
   await opened(0);
   assert.equal(page.url(), address);

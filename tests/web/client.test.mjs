@@ -550,7 +550,7 @@ describe("the client", { concurrency: 6 }, () => {
    * @param {[id: number, body: string][]} messages @param {string} next */
   const page = async (messages, next) => {
     await new Promise((done) => setImmediate(done));
-    const whole = messages.map(([id, body]) => ({ sequence: "direct", id, prev: id - 1, from: "ann", to: "bob", at: 1, body }));
+    const whole = messages.map(([id, body]) => ({ sequence: "direct", id, prev: id - 1, n: id, from: "ann", to: "bob", at: 1, body }));
     return Response.json({ log: "x", messages: whole, next, more: false });
   };
 
@@ -598,6 +598,41 @@ describe("the client", { concurrency: 6 }, () => {
     assert.deepEqual([record.bodies, record.gaps[0].complete], [["a", "c", "d", "e"].slice(0, record.bodies.length), false]);
     await eventually(() => record.messages.length === 4);
   });
+
+  for (const [what, after, places, gaps] of /** @type {[string, string, number[][], [number, number, boolean][]][]} */ ([
+    ["in its place", "0", [[1, 0, 1], [2, 1, 2], [4, 2, 3]], []],
+    ["that jumps", "0", [[1, 0, 1], [2, 1, 3], [3, 2, 4]], [[1, 2, false]]],
+    ["that comes again", "0", [[1, 0, 1], [2, 1, 1], [3, 2, 2]], [[1, 2, false]]],
+    ["that falls", "0", [[1, 0, 1], [2, 1, 2], [3, 2, 1], [4, 3, 2]], [[2, 3, false]]],
+    ["that hides a message", "0", [[1, 0, 1], [3, 2, 2], [4, 3, 3]], [[1, 3, false]]],
+    ["that is not 1 at the beginning", "0", [[1, 0, 2], [2, 1, 3]], [[0, 1, false]]],
+    ["of a conversation that began earlier", "5.0", [[6, 4, 9], [7, 6, 10], [8, 7, 12]], [[7, 8, false]]],
+    ["and an id that were left out", "0", [[1, 0, 1], [5, 3, 3]], [[1, 5, true]]],
+  ])) {
+    test(`a message with a number ${what}: all are given, and each gap is told once`, async (t) => {
+      /** @param {number[][]} these */
+      const messages = (these) => these.map(([id, prev, n]) => ({ sequence: "direct", id, prev, n, from: "ann", to: "bob", at: 1, body: id }));
+      let asked = 0;
+      /** @type {typeof fetch} */
+      const fetch = async (input) => {
+        await new Promise((done) => setImmediate(done));
+        if (String(input).includes("/direct/")) {
+          // What was left out once, and nothing else.
+          const left = after === "0" && places.length === 2 && places[1][0] === 5 ? [[3, 1, 2]] : [];
+          return Response.json({ log: "x", messages: messages(left), more: false });
+        }
+        asked += 1;
+        return Response.json({ log: "x", messages: asked === 1 ? messages(places) : [], next: "9.0.00000001", more: false });
+      };
+      const halley = client(t, { url: "http://127.0.0.1:1", token: "t", transport: "poll", fetch, after });
+      const record = recorded(halley);
+      halley.start();
+      await eventually(() => asked > 1);
+      const all = places.flatMap(([id]) => (id === 5 ? [3, 5] : [id]));
+      assert.deepEqual(record.bodies, all);
+      assert.deepEqual(record.gaps.map((gap) => [gap.after, gap.before, gap.complete]), gaps);
+    });
+  }
 
   test("what is stored and is no cursor is not used", async (t) => {
     const server = await startServer(t);
@@ -854,7 +889,8 @@ describe("the client", { concurrency: 6 }, () => {
       let id = 0;
       // Half of them are of somebody new.
       const half = { sequence: "direct", to: "bob", at: 1, body: 1 };
-      const message = () => (++id % 2 ? { ...half, id, prev: Math.max(id - 2, 0), from: "ann" } : { ...half, id, prev: 0, from: "user " + id });
+      const old = () => ({ ...half, id, prev: Math.max(id - 2, 0), n: (id + 1) / 2, from: "ann" });
+      const message = () => (++id % 2 ? old() : { ...half, id, prev: 0, n: 1, from: "user " + id });
       async function pull(stream) {
         await new Promise((done) => setImmediate(done));
         const messages = Array.from({ length: 500 }, message);

@@ -69,12 +69,13 @@ export function assertExact(given, truth) {
   assertChains(given);
 }
 
-/** Every message names the one before it in its conversation. @param {Message[]} given */
+/** Every message names the one before it in its conversation, and has the next number. @param {Message[]} given */
 export function assertChains(given) {
-  const last = new Map();
-  for (const message of given) {
-    const chain = message.group ?? [message.from, message.to].sort().join("|");
-    assert.equal(message.prev, last.get(chain) ?? 0, `the chain ${chain} at ${message.id}`);
-    last.set(chain, message.id);
+  const ends = new Map();
+  for (const { id, prev, n, group, from, to } of given) {
+    const chain = group ?? [from, to].sort().join("|");
+    const [last, number] = ends.get(chain) ?? [0, 0];
+    assert.deepEqual([prev, n], [last, number + 1], `the chain ${chain} at ${id}`);
+    ends.set(chain, [id, n]);
   }
 }

@@ -74,7 +74,7 @@ const TAG = "00000001";
 const PATHS = { "/v1/inbox": "poll", "/v1/inbox/sse": "sse", "/v1/inbox/stream": "stream" };
 
 /** A message from ann to bob. @param {number} id */
-export const message = (id, body = id) => ({ sequence: "direct", id, prev: id - 1, from: "ann", to: "bob", at: 1, body });
+export const message = (id, body = id) => ({ sequence: "direct", id, prev: id - 1, n: id, from: "ann", to: "bob", at: 1, body });
 
 /** A server whose words are the test's: every connection and request is in `opened`, and waits for them. */
 export class MemoryServer {

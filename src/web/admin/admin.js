@@ -435,6 +435,7 @@ function messageNodes(text) {
   fact("From", message.from, `#users/${part(message.from)}`);
   if (message.group === undefined) fact("To", message.to, `#users/${part(message.to)}`);
   else fact("Group", message.group, `#groups/${part(message.group)}`);
+  fact("Number", `${message.n} of its ${message.group === undefined ? "conversation" : "group"}`);
   fact("Committed", `${stamp(message.at)} (${message.at})`);
   if (message.prev > 0) fact("Previous", `${message.sequence} ${message.prev}`, `#messages/${message.sequence}/${message.prev}`);
   else fact("Previous", "none: this is the first message of its conversation");

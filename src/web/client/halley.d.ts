@@ -5,6 +5,8 @@ interface Stored<Body> {
   id: number;
   /** The id before it in its conversation or group; 0 for the first. */
   prev: number;
+  /** Its number in its conversation or group: one more than the message before it, 1 for the first. */
+  n: number;
   from: string;
   /** When it was stored, Unix milliseconds. */
   at: number;
@@ -75,7 +77,7 @@ interface Missing {
   after: number;
   /** The id of the message that showed the gap. */
   before: number;
-  /** The chain is complete again. It cannot be where the user may not see what is missing, such as what a
+  /** Nothing is missing any more, by `n` and by `prev`. It cannot be so where the user may not see what is missing, such as what a
    * group said while they were not a member. */
   complete: boolean;
 }

@@ -833,14 +833,14 @@ class Emitter {
 
 // ---- chains.js
 
-/** Conversations and groups whose last id is remembered. */
+/** Conversations and groups whose end is remembered. */
 const CHAINS_MAX = 10_000;
 
-/** The last id of each conversation and group, as far as this client has seen them. */
+/** The end of each conversation and group, as far as this client has seen them. */
 class Chains {
-  /** @type {Map<string, number>} */
-  #last = new Map();
-  /** Direct conversations that are not in `#last` have shown nothing after this id. It says nothing of groups, whose
+  /** @type {Map<string, ChainEnd>} */
+  #ends = new Map();
+  /** Direct conversations that are not in `#ends` have shown nothing after this id. It says nothing of groups, whose
    * members come and go. @type {number | undefined} */
   #begun;
 
@@ -854,10 +854,17 @@ class Chains {
     return JSON.parse(name)[0];
   }
 
-  /** @param {Message} message */
-  last(message) {
-    const id = this.#last.get(Chains.#name(message));
-    return id === undefined && message.sequence === "direct" ? this.#begun : id;
+  /** The end that a message should follow. @param {Message} message @returns {ChainEnd | undefined} */
+  end(message) {
+    const end = this.#ends.get(Chains.#name(message));
+    if (end || message.sequence === "group" || this.#begun === undefined) return end;
+    return this.#begun === 0 ? { id: 0, n: 0 } : { id: this.#begun };
+  }
+
+  /** Whether nothing is missing between an end and a message. @param {ChainEnd} end @param {Message} message */
+  static follows({ id, n }, message) {
+    // Both are asked: a number that is right proves nothing where the server names another message before it.
+    return n === undefined ? message.prev <= id : message.prev === id && message.n === n + 1;
   }
 
   /** From here on everything is seen. @param {Position | undefined} position */
@@ -869,23 +876,23 @@ class Chains {
   seen(message) {
     const name = Chains.#name(message);
     // Deleted first, so that the map stays in the order of the last change.
-    this.#last.delete(name);
-    this.#last.set(name, message.id);
-    if (this.#last.size > CHAINS_MAX) this.#forget();
+    this.#ends.delete(name);
+    this.#ends.set(name, { id: message.id, n: message.n });
+    if (this.#ends.size > CHAINS_MAX) this.#forget();
   }
 
   /** The one that has not changed for longest. */
   #forget() {
-    const [[name, id]] = this.#last;
-    this.#last.delete(name);
+    const [[name, { id }]] = this.#ends;
+    this.#ends.delete(name);
     if (this.#begun !== undefined && Chains.#sequence(name) === "direct") this.#begun = Math.max(this.#begun, id);
   }
 
   /** From here on the server has another history. @param {Position | undefined} position */
   cut(position) {
     this.#begun = undefined;
-    for (const [name, id] of this.#last) {
-      if (!position || id > position[Chains.#sequence(name)]) this.#last.delete(name);
+    for (const [name, { id }] of this.#ends) {
+      if (!position || id > position[Chains.#sequence(name)]) this.#ends.delete(name);
     }
   }
 }
@@ -1237,7 +1244,7 @@ class Inbox {
   /** @param {Message} message */
   #isRepeat(message) {
     const delivered = parseCursor(this.#cursor)?.[message.sequence] ?? 0;
-    return message.id <= Math.max(delivered, this.#chains.last(message) ?? 0);
+    return message.id <= Math.max(delivered, this.#chains.end(message)?.id ?? 0);
   }
 
   /** Gives a message to all; the cursor moves when they are done.
@@ -1310,23 +1317,24 @@ class Inbox {
   /** If messages are missing before this one in its conversation or group, delivers them first.
    * @param {Run} run @param {Connection} connection @param {Message} message */
   async #fillGap(run, connection, message) {
-    const after = this.#chains.last(message);
-    if (after === undefined || message.prev <= after) return;
+    const known = this.#chains.end(message);
+    if (!known || Chains.follows(known, message)) return;
+    const after = known.id;
     const { sequence, id: before } = message;
     const place = this.#placeOf(message);
     /** @type {Message[]} */
     const messages = [];
-    let last = after;
+    let end = known;
     let complete = true;
     for await (const missing of this.#between(connection, place, after, before)) {
       if (connection.signal.aborted) return;
-      complete &&= missing.prev <= last;
-      last = missing.id;
+      complete &&= Chains.follows(end, missing);
+      end = missing;
       messages.push(missing);
       // The cursor stays: other messages that are still to come may lie before this one.
       await this.#deliver(run, missing, this.#cursor);
     }
-    complete &&= message.prev <= last;
+    complete &&= Chains.follows(end, message);
     const gap = { sequence, with: place.user, group: place.group, after, before, messages, complete };
     this.#emitter.emit("gap", /** @type {Gap} */ (gap));
   }

@@ -26,14 +26,17 @@ pub(super) struct Moved {
 
 pub(super) fn check_ids_and_chains(sent: &mut [Sent], goal: (u64, u64)) {
     sent.sort_by_key(|sent| (sent.message.sequence.clone(), sent.message.id));
+    let mut ends = HashMap::new();
+    for Sent { message, .. } in &mut *sent {
+        let (last, n) = ends.entry(message.chain()).or_insert((0, 0));
+        assert_eq!(message.prev, *last, "{message:?}");
+        // Receipts do not tell it; whoever reads the message must find this.
+        message.n = *n + 1;
+        (*last, *n) = (message.id, message.n);
+    }
     let messages: Vec<Message> = sent.iter().map(|sent| sent.message.clone()).collect();
     assert_eq!(ids(&messages, "direct"), listed(1..=goal.0));
     assert_eq!(ids(&messages, "group"), listed(1..=goal.1));
-    let mut last = HashMap::new();
-    for message in &messages {
-        let prev = last.insert(message.chain(), message.id).unwrap_or(0);
-        assert_eq!(message.prev, prev, "{message:?}");
-    }
     let mut at = HashMap::new();
     for message in &messages {
         let before = at.insert(&message.sequence, message.at).unwrap_or(0);

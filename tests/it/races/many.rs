@@ -218,6 +218,7 @@ async fn push(shared: &Shared, http: &mut Http, items: &[Item]) -> Vec<Sent> {
             sequence: receipt["sequence"].as_str().unwrap().to_owned(),
             id: receipt["id"].as_u64().unwrap(),
             prev: receipt["prev"].as_u64().unwrap(),
+            n: 0,
             from: item.from.to_owned(),
             to: item.direct.then(|| item.to.to_owned()),
             group: (!item.direct).then(|| item.to.to_owned()),

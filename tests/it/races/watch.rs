@@ -28,12 +28,18 @@ pub(super) async fn watch_history(client: SocketAddr, group: &str, goal: Goal) {
                 seen.last(),
                 "a hole before {message:?}"
             );
+            assert_eq!(message.n, u64::try_from(seen.len()).unwrap());
             seen.push(message.id);
         }
         let path = format!("/v1/groups/{group}/messages?limit=20");
         let ahead = Page::of(&http.request("GET", &path, &[&bearer], "").await).messages;
         for pair in ahead.windows(2) {
-            assert_eq!(pair[1].prev, pair[0].id, "a hole before {:?}", pair[1]);
+            assert_eq!(
+                (pair[1].prev, pair[1].n),
+                (pair[0].id, pair[0].n + 1),
+                "a hole before {:?}",
+                pair[1]
+            );
         }
         let end = ahead.last().map_or(0, |message| message.id);
         assert!(

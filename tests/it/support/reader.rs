@@ -51,6 +51,7 @@ pub(crate) struct Message {
     pub(crate) sequence: String,
     pub(crate) id: u64,
     pub(crate) prev: u64,
+    pub(crate) n: u64,
     pub(crate) from: String,
     pub(crate) to: Option<String>,
     pub(crate) group: Option<String>,

@@ -177,7 +177,7 @@ fn encoded(name: &str) -> String {
 
 /// What was read is what was sent, and its chains are whole.
 fn check(inbox: &[Message], sent: &HashMap<(String, u64), (String, String)>) {
-    let mut chains: BTreeMap<String, u64> = BTreeMap::new();
+    let mut chains: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let seen: HashSet<(&str, u64)> = inbox.iter().map(|m| (m.sequence.as_str(), m.id)).collect();
     let mut sorted: Vec<&Message> = inbox.iter().collect();
     sorted.sort_by_key(|m| (&m.sequence, m.id));
@@ -189,13 +189,15 @@ fn check(inbox: &[Message], sent: &HashMap<(String, u64), (String, String)>) {
             (None, Some(group)) => group.clone(),
             _ => panic!("{message:?}"),
         };
-        let before = chains.insert(chain, message.id).unwrap_or(0);
+        let end = (message.id, message.n);
+        let (before, n) = chains.insert(chain, end).unwrap_or((0, 0));
         let moved = message.group.as_deref() == Some(MOVING)
             && message.prev > before
+            && message.n > n + 1
             && !seen.contains(&(message.sequence.as_str(), message.prev));
         assert!(
-            message.prev == before || moved,
-            "{message:?} after {before}"
+            (message.prev, message.n) == (before, n + 1) || moved,
+            "{message:?} after {before}, number {n}"
         );
     }
 }

@@ -1,14 +1,14 @@
 /** @import { Message } from "../halley.d.ts" */
-/** @import { Position, Sequence } from "./types.js" */
+/** @import { ChainEnd, Position, Sequence } from "./types.js" */
 
-/** Conversations and groups whose last id is remembered. */
+/** Conversations and groups whose end is remembered. */
 const CHAINS_MAX = 10_000;
 
-/** The last id of each conversation and group, as far as this client has seen them. */
+/** The end of each conversation and group, as far as this client has seen them. */
 export class Chains {
-  /** @type {Map<string, number>} */
-  #last = new Map();
-  /** Direct conversations that are not in `#last` have shown nothing after this id. It says nothing of groups, whose
+  /** @type {Map<string, ChainEnd>} */
+  #ends = new Map();
+  /** Direct conversations that are not in `#ends` have shown nothing after this id. It says nothing of groups, whose
    * members come and go. @type {number | undefined} */
   #begun;
 
@@ -22,10 +22,17 @@ export class Chains {
     return JSON.parse(name)[0];
   }
 
-  /** @param {Message} message */
-  last(message) {
-    const id = this.#last.get(Chains.#name(message));
-    return id === undefined && message.sequence === "direct" ? this.#begun : id;
+  /** The end that a message should follow. @param {Message} message @returns {ChainEnd | undefined} */
+  end(message) {
+    const end = this.#ends.get(Chains.#name(message));
+    if (end || message.sequence === "group" || this.#begun === undefined) return end;
+    return this.#begun === 0 ? { id: 0, n: 0 } : { id: this.#begun };
+  }
+
+  /** Whether nothing is missing between an end and a message. @param {ChainEnd} end @param {Message} message */
+  static follows({ id, n }, message) {
+    // Both are asked: a number that is right proves nothing where the server names another message before it.
+    return n === undefined ? message.prev <= id : message.prev === id && message.n === n + 1;
   }
 
   /** From here on everything is seen. @param {Position | undefined} position */
@@ -37,23 +44,23 @@ export class Chains {
   seen(message) {
     const name = Chains.#name(message);
     // Deleted first, so that the map stays in the order of the last change.
-    this.#last.delete(name);
-    this.#last.set(name, message.id);
-    if (this.#last.size > CHAINS_MAX) this.#forget();
+    this.#ends.delete(name);
+    this.#ends.set(name, { id: message.id, n: message.n });
+    if (this.#ends.size > CHAINS_MAX) this.#forget();
   }
 
   /** The one that has not changed for longest. */
   #forget() {
-    const [[name, id]] = this.#last;
-    this.#last.delete(name);
+    const [[name, { id }]] = this.#ends;
+    this.#ends.delete(name);
     if (this.#begun !== undefined && Chains.#sequence(name) === "direct") this.#begun = Math.max(this.#begun, id);
   }
 
   /** From here on the server has another history. @param {Position | undefined} position */
   cut(position) {
     this.#begun = undefined;
-    for (const [name, id] of this.#last) {
-      if (!position || id > position[Chains.#sequence(name)]) this.#last.delete(name);
+    for (const [name, { id }] of this.#ends) {
+      if (!position || id > position[Chains.#sequence(name)]) this.#ends.delete(name);
     }
   }
 }

@@ -88,7 +88,7 @@ export class Inbox {
   /** @param {Message} message */
   #isRepeat(message) {
     const delivered = parseCursor(this.#cursor)?.[message.sequence] ?? 0;
-    return message.id <= Math.max(delivered, this.#chains.last(message) ?? 0);
+    return message.id <= Math.max(delivered, this.#chains.end(message)?.id ?? 0);
   }
 
   /** Gives a message to all; the cursor moves when they are done.
@@ -161,23 +161,24 @@ export class Inbox {
   /** If messages are missing before this one in its conversation or group, delivers them first.
    * @param {Run} run @param {Connection} connection @param {Message} message */
   async #fillGap(run, connection, message) {
-    const after = this.#chains.last(message);
-    if (after === undefined || message.prev <= after) return;
+    const known = this.#chains.end(message);
+    if (!known || Chains.follows(known, message)) return;
+    const after = known.id;
     const { sequence, id: before } = message;
     const place = this.#placeOf(message);
     /** @type {Message[]} */
     const messages = [];
-    let last = after;
+    let end = known;
     let complete = true;
     for await (const missing of this.#between(connection, place, after, before)) {
       if (connection.signal.aborted) return;
-      complete &&= missing.prev <= last;
-      last = missing.id;
+      complete &&= Chains.follows(end, missing);
+      end = missing;
       messages.push(missing);
       // The cursor stays: other messages that are still to come may lie before this one.
       await this.#deliver(run, missing, this.#cursor);
     }
-    complete &&= message.prev <= last;
+    complete &&= Chains.follows(end, message);
     const gap = { sequence, with: place.user, group: place.group, after, before, messages, complete };
     this.#emitter.emit("gap", /** @type {Gap} */ (gap));
   }

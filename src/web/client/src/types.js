@@ -12,6 +12,8 @@
  */
 /** @typedef {"direct" | "group"} Sequence */
 /** @typedef {{ direct: number, group: number, tag?: string }} Position */
+/** @typedef {{ id: number, n?: number }} ChainEnd the last message of a conversation or group; where only an id is known
+ * behind which nothing was seen, it has no number */
 /** @typedef {Record<string, string | number | undefined>} Query */
 /** @typedef {{ user?: string, group?: string }} Place where messages go to and are kept */
 
