@@ -6,7 +6,7 @@ use super::{Failure, output};
 use crate::config::Config;
 use crate::hub::{Compared, Verified, verify};
 use crate::model::Position;
-use crate::store::Error;
+use crate::store::{Error, FORMAT_VERSION};
 
 /// Entries between two lines of progress.
 const PROGRESS_ENTRIES: u64 = 10_000;
@@ -64,23 +64,25 @@ pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(
         return writeln!(out, "{found}").map_err(output);
     }
     let view = match view {
-        Compared::Same => "The readable view (sled) holds the same, row by row.",
+        Compared::Same => "holds the same, row by row".to_owned(),
         Compared::NotStopped => {
-            "The readable view (sled) was not compared: it was not closed by a clean stop, so the next start \
-             checks it, or rebuilds it from the journal."
+            "was not compared: it was not closed by a clean stop, so the next start checks it, or rebuilds it from the \
+             journal"
+                .to_owned()
         }
         Compared::Older => {
-            "The readable view (sled) was not compared: an older version wrote it, so the next start rebuilds it from \
-             the journal."
+            "was not compared: an older version wrote it, so the next start rebuilds it from the journal".to_owned()
         }
-        Compared::ReadOnly => {
-            "The readable view (sled) was not compared: to open it, the directory must be writable."
-        }
+        Compared::ReadOnly => "was not compared: to open it, the directory must be writable".to_owned(),
+        Compared::Earlier(format) => format!(
+            "was not compared: the directory is of format {format}, and the next start upgrades it to format \
+             {FORMAT_VERSION}, for which it rebuilds the view from the journal"
+        ),
     };
     writeln!(
         out,
         "{} is whole: {entries} entries in the journal, {} direct and {} group messages, every checksum, id, \
-         prev chain and number right.\n{view}",
+         prev chain and number right.\nThe readable view (sled) {view}.",
         config.data.display(),
         messages.direct,
         messages.group

@@ -18,6 +18,7 @@ use super::disk::{Disk, Watch, chain};
 use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
 use super::membership::Memberships;
+use super::rebuild::upgrade;
 use super::recent::Recent;
 use super::recover::{Recovered, guarded, recover};
 use super::times::Times;
@@ -60,6 +61,7 @@ impl Hub {
 
     fn open_directory(options: Options) -> Result<Self, Error> {
         let mut directory = Directory::open(&options.data)?;
+        upgrade(&mut directory, options.cache_bytes)?;
         let always = options.durability == Durability::Always;
         let mut journal = Journal::open(&directory, always)?;
         let (_, _, end) = journal.identity();

@@ -1,12 +1,17 @@
-//! `halley rebuild`: rebuilds the view, and cuts a damaged journal where its operator accepts the loss.
+//! `halley rebuild`: rebuilds the view, and cuts a damaged journal where its operator accepts the loss. The upgrade of a
+//! directory of an earlier format is a rebuild, too.
 
 use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use tracing::{info, warn};
 
 use super::open::{close_view, unshared};
-use super::recover::{Recovered, Stopping, attempt, check_view_end};
+use super::recover::{Recovered, Stopping, applied_beyond, attempt, check_view_end};
 use crate::clock;
 use crate::model::Position;
-use crate::store::{Aside, Directory, Error, Journal, Trust};
+use crate::store::{Aside, Directory, Error, FORMAT_VERSION, Journal, Trust};
 
 /// What a rebuild made.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +27,9 @@ pub struct Rebuilt {
 pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebuilt, Error> {
     let mut directory = Directory::open_existing(data)?;
     let lost = accept_loss && Journal::cut_damage(&mut directory, clock::now_ms())?;
-    let mut journal = Journal::open(&directory, true)?;
+    let journal = Journal::open(&directory, true)?;
     let (_, _, end) = journal.identity();
+    directory.must_have_room_to_upgrade(bytes_of(&journal))?;
     // Before anything is changed: what cannot be read must not replace what can.
     journal.full_segments()?.drain()?;
     let ahead = match check_view_end(&directory, end, cache_bytes) {
@@ -35,11 +41,90 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
     if fork {
         directory.expect_loss()?;
     }
-    directory.begin(false, &journal.end()?)?;
     let aside = if ahead { Aside::Ahead } else { Aside::Damaged };
+    rebuild_view(&mut directory, journal, fork, aside, cache_bytes)
+}
+
+/// Brings a data directory of an earlier format to the present one: its view is rebuilt from the journal, and then it
+/// is as after a clean stop. A stop in between leaves it of the earlier format, to begin again.
+pub(super) fn upgrade(directory: &mut Directory, cache_bytes: u64) -> Result<(), Error> {
+    let Some(found) = directory.earlier_format() else {
+        return Ok(());
+    };
+    let began = Instant::now();
+    let journal = Journal::open(directory, true)?;
+    let (_, _, end) = journal.identity();
+    directory.check_end(end)?;
+    directory.must_have_room()?;
+    let journal_bytes = bytes_of(&journal);
+    directory.must_have_room_to_upgrade(journal_bytes)?;
+    // What cannot be read must not replace what an earlier program can.
+    journal.full_segments()?.drain()?;
+    let fork = directory.must_fork();
+    let aside = if view_is_ahead(directory, end, fork, cache_bytes)? {
+        Aside::Ahead
+    } else {
+        Aside::Damaged
+    };
+    info!(
+        from = found,
+        to = FORMAT_VERSION,
+        entries = end,
+        journal_bytes,
+        "upgrading the data directory to a new format: its readable view is rebuilt from the journal"
+    );
+    let rebuilt = rebuild_view(directory, journal, fork, aside, cache_bytes)?;
+    info!(
+        format = FORMAT_VERSION,
+        entries = rebuilt.offset,
+        direct = rebuilt.heads.direct,
+        group = rebuilt.heads.group,
+        ms = began.elapsed().as_millis(),
+        "upgraded the data directory; earlier versions of Halley no longer open it"
+    );
+    Ok(())
+}
+
+/// Whether the view of an earlier format holds more than the journal. That is only accepted where the log forks.
+fn view_is_ahead(
+    directory: &Directory,
+    end: u64,
+    fork: bool,
+    cache_bytes: u64,
+) -> Result<bool, Error> {
+    if directory.trust(end)? != Trust::Check {
+        return Ok(false);
+    }
+    let Some(applied) = applied_beyond(directory, end, cache_bytes) else {
+        return Ok(false);
+    };
+    if !fork {
+        let data = directory.path().to_owned();
+        return Err(Error::JournalBehind {
+            journal: end,
+            applied,
+            data,
+        });
+    }
+    warn!(
+        journal = end,
+        applied, "the readable view is ahead of the journal: it is rebuilt"
+    );
+    Ok(true)
+}
+
+/// Makes the view from the journal, and leaves the mark of a clean stop. The directory has the present format then.
+fn rebuild_view(
+    directory: &mut Directory,
+    mut journal: Journal,
+    fork: bool,
+    aside: Aside,
+    cache_bytes: u64,
+) -> Result<Rebuilt, Error> {
+    directory.begin(false, &journal.end()?)?;
     let latest = directory.set_sled_aside(aside, clock::now_ms())?;
     journal.cut_tail()?;
-    let recovered = attempt(&directory, &mut journal, Trust::Rebuild, cache_bytes)?;
+    let recovered = attempt(directory, &mut journal, Trust::Rebuild, cache_bytes)?;
     let Recovered {
         view,
         state,
@@ -62,9 +147,18 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
         return Err(Error::View(format!("a flush of it failed: {cause}")));
     }
     let view = unshared(view).ok_or_else(|| Error::View("it is still in use".into()))?;
-    close_view(view, &directory, cache_bytes, rebuilt.offset)?;
-    directory.remove_set_aside(latest.as_deref())?;
+    close_view(view, directory, cache_bytes, rebuilt.offset)?;
+    // What an upgrade has put aside only takes room from here on: no program that is left reads it.
+    let keep = latest.filter(|_| directory.earlier_format().is_none());
+    directory.finish_upgrade()?;
+    directory.remove_set_aside(keep.as_deref())?;
     Ok(rebuilt)
+}
+
+fn bytes_of(journal: &Journal) -> u64 {
+    let size = journal.size();
+    let size = size.lock().unwrap_or_else(PoisonError::into_inner);
+    size.bytes
 }
 
 #[cfg(test)]
@@ -76,7 +170,7 @@ mod tests {
     use super::*;
     use crate::hub::{Compared, Hub, Options, verify};
     use crate::model::{Body, Draft, Receiver, UserName};
-    use crate::store::{Command, Entry};
+    use crate::store::{Command, Entry, View};
 
     const CACHE: u64 = 8 << 20;
     const MESSAGES: u64 = 40;
@@ -219,6 +313,46 @@ mod tests {
         refused(verified().unwrap_err());
         refused(rebuild(data, true, CACHE).unwrap_err());
         refused(open(data).unwrap_err());
+    }
+
+    /// Of a directory that was killed only its view may know that the journal has lost its end.
+    #[test]
+    fn a_view_of_format_1_that_is_ahead_of_its_journal_is_not_upgraded() {
+        let data = tempfile::tempdir().unwrap();
+        let data = data.path();
+        segmented(data);
+        fs::remove_file(data.join("clean")).unwrap();
+        let format = data.join("format");
+        let text = fs::read_to_string(&format).unwrap();
+        fs::write(&format, text.replace("\"version\": 2", "\"version\": 1")).unwrap();
+        let directory = Directory::open(data).unwrap();
+        for (applied, ahead) in [(MESSAGES, false), (MESSAGES + 1, true)] {
+            View::mark_as_format_1(&directory, applied);
+            let beyond = applied_beyond(&directory, MESSAGES, CACHE);
+            assert_eq!(beyond, ahead.then_some(applied));
+        }
+        drop(directory);
+        let refused = |tried: Result<(), Error>| match tried.unwrap_err() {
+            Error::JournalBehind {
+                journal, applied, ..
+            } => assert_eq!((journal, applied), (MESSAGES, MESSAGES + 1)),
+            other => panic!("{other}"),
+        };
+        refused(open(data).map(drop));
+        refused(rebuild(data, false, CACHE).map(drop));
+        refused(verify(data, CACHE, &mut |_, _| ()).map(drop));
+        assert!(data.join("sled/db").exists(), "it is where it was");
+        let directory = Directory::open(data).unwrap();
+        assert_eq!(directory.earlier_format(), Some(1));
+        View::mark_as_format_1(&directory, MESSAGES);
+        drop(directory);
+        let view = verify(data, CACHE, &mut |_, _| ()).unwrap().view;
+        assert_eq!(view, Compared::Earlier(1));
+        let hub = open(data).unwrap();
+        assert_eq!(hub.status().watermark.direct, MESSAGES);
+        hub.close();
+        let view = verify(data, CACHE, &mut |_, _| ()).unwrap().view;
+        assert_eq!(view, Compared::Same);
     }
 
     #[tokio::test(flavor = "multi_thread")]

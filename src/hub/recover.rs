@@ -155,18 +155,27 @@ pub(super) fn check_view_end(
     cache_bytes: u64,
 ) -> Result<(), Error> {
     directory.check_end(end)?;
-    if directory.must_fork() || !directory.sled().is_dir() {
+    if directory.must_fork() {
         return Ok(());
     }
-    match guarded(directory, || View::open(directory, cache_bytes)) {
-        Ok((_, applied)) if applied.offset > end => Err(Error::JournalBehind {
+    match applied_beyond(directory, end, cache_bytes) {
+        Some(applied) => Err(Error::JournalBehind {
             journal: end,
-            applied: applied.offset,
+            applied,
             data: directory.path().to_owned(),
         }),
-        // A view that does not open is what a rebuild is for.
-        _ => Ok(()),
+        None => Ok(()),
     }
+}
+
+/// The last entry that the view holds, if the journal ends before it.
+pub(super) fn applied_beyond(directory: &Directory, end: u64, cache_bytes: u64) -> Option<u64> {
+    if !directory.sled().is_dir() {
+        return None;
+    }
+    let applied = guarded(directory, || View::last_applied(directory, cache_bytes));
+    // A view that does not open is what a rebuild is for.
+    applied.ok().filter(|applied| *applied > end)
 }
 
 fn recovered(

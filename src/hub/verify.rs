@@ -35,6 +35,8 @@ pub enum Compared {
     Older,
     /// No: it cannot be opened where nothing may be written.
     ReadOnly,
+    /// No: the directory is of this earlier format, and the next start rebuilds it.
+    Earlier(u32),
 }
 
 /// Verifies a data directory that no server uses, also one that may only be read. `progress` is told the entries
@@ -48,20 +50,21 @@ pub fn verify(
     // The end is only known at the end, so the view is compared in a second reading.
     let (applied, forgotten) = check_journal(&directory, progress)?;
     directory.check_end(applied.offset)?;
-    let view = match directory.trust(applied.offset)? {
+    let trust = directory.trust(applied.offset)?;
+    if trust == Trust::Check && !directory.read_only() {
+        check_view_end(&directory, applied.offset, cache_bytes)?;
+    }
+    let view = match (trust, directory.earlier_format()) {
+        (_, Some(format)) => Compared::Earlier(format),
         _ if directory.read_only() => Compared::ReadOnly,
-        Trust::Clean => match compare(&directory, cache_bytes, applied, &forgotten) {
+        (Trust::Clean, None) => match compare(&directory, cache_bytes, applied, &forgotten) {
             Err(Error::OlderView) => {
                 directory.close(applied.offset)?;
                 Compared::Older
             }
             compared => compared.map(|()| Compared::Same)?,
         },
-        Trust::Check => {
-            check_view_end(&directory, applied.offset, cache_bytes)?;
-            Compared::NotStopped
-        }
-        Trust::Rebuild => Compared::NotStopped,
+        (Trust::Check | Trust::Rebuild, None) => Compared::NotStopped,
     };
     Ok(Verified {
         entries: applied.offset,

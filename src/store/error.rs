@@ -84,6 +84,28 @@ pub enum Error {
         /// The system's answer, if it was one.
         source: Option<io::Error>,
     },
+    /// There is no room to upgrade.
+    #[error(
+        "the data directory is of format {found}. To upgrade it to format {supported}, the readable view is rebuilt from \
+         the journal{}: that takes about {needed} bytes on the disk of {path}, and {bytes} are free. Free as much and \
+         start again{}; nothing was changed",
+        if .old.is_some() { ", beside the old one" } else { "" },
+        or_remove(.old.as_deref())
+    )]
+    UpgradeRoom {
+        /// What is on the disk.
+        path: PathBuf,
+        /// The directory's version.
+        found: u32,
+        /// Ours.
+        supported: u32,
+        /// Bytes free.
+        bytes: u64,
+        /// Bytes that the upgrade needs.
+        needed: u64,
+        /// The view of the earlier format.
+        old: Option<PathBuf>,
+    },
     /// Made by a newer version.
     #[error(
         "{path} has {what} {found}, and this program reads those up to {supported}: it was written by a newer version of \
@@ -124,6 +146,16 @@ fn data_of(path: &Path) -> &Path {
         None => path,
     };
     journal.parent().unwrap_or(journal)
+}
+
+fn or_remove(old: Option<&Path>) -> String {
+    let remove = |old: &Path| {
+        format!(
+            ", or delete {} first: everything in it is in the journal too",
+            old.display()
+        )
+    };
+    old.map(remove).unwrap_or_default()
 }
 
 impl Error {

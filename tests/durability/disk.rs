@@ -3,20 +3,23 @@
 //! Root gets a small file system of its own. Everybody else gets a limit on the size of a file, which
 //! also makes writes fail, but cannot be lifted without a restart.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::fs::{FallocateFlags, fallocate};
 use tempfile::TempDir;
 
 use crate::checker::check_all;
 use crate::client::Client;
 use crate::http::Reply;
+use crate::image::look;
 use crate::ledger::{Draft, Ledger, Target};
 use crate::load::{ANCHORS, GROUPS, Load};
 use crate::random::Random;
 use crate::support::{Launch, Process, eventually, halley, only_root};
+use crate::upgrade::{format, make_format_1, set_aside};
 
 const DISK: &str = "size=128m";
 const BALLAST: u64 = 48 << 20;
@@ -47,10 +50,11 @@ impl SmallDisk {
         self.directory.path().join("data")
     }
 
-    /// From now on it may only be read, as a backup may be.
-    fn make_read_only(&self) {
+    /// With `ro`, from now on it may only be read, as a backup may be.
+    fn remount(&self, mode: &str) {
         let mut mount = Command::new("mount");
-        mount.args(["-o", "remount,ro"]).arg(self.data());
+        let mode = format!("remount,{mode}");
+        mount.args(["-o", &mode]).arg(self.data());
         assert!(mount.status().unwrap().success());
     }
 
@@ -289,7 +293,72 @@ fn a_backup_that_may_only_be_read_is_verified_as_root() {
     };
     let said = verify();
     assert!(said.contains("holds the same, row by row"), "{said}");
-    disk.make_read_only();
+    disk.remount("ro");
     let said = verify();
     assert!(said.contains("the directory must be writable"), "{said}");
+    disk.remount("rw");
+    make_format_1(&disk.data());
+    for mode in ["rw", "ro"] {
+        disk.remount(mode);
+        let said = verify();
+        assert!(said.contains("the directory is of format 1"), "{said}");
+        assert_eq!(format(&disk.data())["version"], 1);
+    }
+}
+
+#[test]
+fn an_upgrade_without_room_changes_nothing_and_one_that_loses_it_begins_again_as_root() {
+    let disk = SmallDisk::new();
+    let data = disk.data();
+    let launch = Launch::new(&data).option("--disk-free-min-bytes", "0");
+    let mut filler = Filler::new("disk upgrade", &launch);
+    for _ in 0..2000 {
+        assert!(filler.push().is_none());
+    }
+    assert!(filler.process.terminate().success());
+    make_format_1(&data);
+    let free = || {
+        let found = rustix::fs::statvfs(&data).unwrap();
+        found.f_bavail * found.f_frsize
+    };
+    // Too little for another view: it says how much is needed and what to do, and nothing is changed.
+    let ballast = data.join("ballast");
+    let size = usize::try_from(free() - (20 << 20)).unwrap();
+    fs::write(&ballast, vec![0; size]).unwrap();
+    let before = look(&data);
+    let mut refused = launch.spawn();
+    assert!(!refused.wait_end(NOTICE_LIMIT).success());
+    let told = launch.log();
+    for part in [
+        "To upgrade it to format 2",
+        "are free",
+        "nothing was changed",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    let delete = format!("delete {} first", data.join("sled").display());
+    assert!(told.contains(&delete), "{told}");
+    assert_eq!(look(&data), before);
+    // Room that is taken meanwhile by others, sooner or later.
+    for bytes in [0, 1, 4].map(|megabytes: u64| megabytes << 20) {
+        fs::remove_file(&ballast).unwrap();
+        let mut upgrade = launch.spawn();
+        let began = || !set_aside(&data).is_empty() || format(&data)["version"] == 2;
+        assert!(eventually(NOTICE_LIMIT, began), "{}", launch.log());
+        let file = File::create(&ballast).unwrap();
+        let size = free().saturating_sub(bytes);
+        // At once, before the upgrade is complete. The server writes too, so there may be less room by now.
+        fallocate(&file, FallocateFlags::empty(), 0, size).ok();
+        let ended = || !upgrade.is_running() || format(&data)["version"] == 2;
+        assert!(eventually(NOTICE_LIMIT, ended), "{}", launch.log());
+        upgrade.kill9();
+        eprintln!("with {bytes} bytes: {}", format(&data)["version"]);
+        if format(&data)["version"] == 2 {
+            make_format_1(&data);
+        }
+    }
+    fs::remove_file(&ballast).unwrap();
+    filler.check_restarted(&launch);
+    assert_eq!(format(&data)["version"], 2);
+    assert!(set_aside(&data).is_empty());
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::client::{Message, draft};
 use crate::moved::run;
 use crate::support::{Launch, Process, halley};
+use crate::upgrade::format;
 
 const TOKEN_SECRET: &str = "format-1-fixture-token-secret-0123456789";
 
@@ -360,14 +361,23 @@ fn a_directory_of_format_1_is_opened_with_all_that_is_in_it() {
         fs::set_permissions(data.join(secret), Permissions::from_mode(0o600)).unwrap();
     }
     verified(&data, 15, 11);
+    assert_eq!(format(&data)["version"], 1, "to verify it changes nothing");
     // With the key in the directory, which is that of these tests.
     let launch = Launch::new(&data)
         .shell("unset HALLEY_ADMIN_KEY")
         .env("HALLEY_ICOMET", "true");
     let mut process = launch.start();
     check(&process);
+    assert_eq!(format(&data)["version"], 2);
+    assert!(launch.log().contains("upgraded the data directory"));
+    let before = launch.log().len();
     process.restart();
     check(&process);
+    let told = launch.log().split_off(before);
+    assert!(
+        !told.contains("upgrad") && !told.contains("rebuil"),
+        "{told}"
+    );
     process.kill9();
     process = launch.start();
     check(&process);

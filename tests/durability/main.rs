@@ -36,4 +36,5 @@ mod restored;
 mod shutdown;
 mod signals;
 mod support;
+mod upgrade;
 mod writer;

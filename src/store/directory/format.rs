@@ -11,8 +11,9 @@ use super::place::Place;
 use crate::model::{Ancestor, LogId, log_text};
 use crate::store::error::Error;
 
-/// The version of everything in the data directory.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of everything in the data directory. Of the earlier ones, from 1 on, only the view is another: a
+/// directory of theirs is upgraded by rebuilding it.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// What the file `format` says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +45,7 @@ admin.key     the backend's key: keep it secret
 token.secret  signs user tokens: keep it secret
 LOCK          held by the running server
 sled.damaged-*  a sled/ that was set aside: removed by a later start
+sled.format-*  a sled/ of an earlier format: removed when the upgrade is complete
 sled.ahead-*  a sled/ that was set aside, with messages that journal/ lacks: yours to delete
 
 Backup: copy the whole directory (cp -a) to a new place, also while the server runs; then halley verify.
@@ -58,7 +60,7 @@ pub(super) fn read_format(path: &Path) -> Result<Format, Error> {
     };
     // Alone first: of another version, the rest may have another shape, and would be called unreadable.
     let VersionOnly { version } = serde_json::from_slice(&text).map_err(unreadable)?;
-    if version != FORMAT_VERSION {
+    if !(1..=FORMAT_VERSION).contains(&version) {
         return Err(Error::Version {
             path: path.to_owned(),
             what: "the format version",

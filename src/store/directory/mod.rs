@@ -174,6 +174,11 @@ impl Directory {
         }
     }
 
+    /// The version of its format, if that is an earlier one: its view must be rebuilt.
+    pub fn earlier_format(&self) -> Option<u32> {
+        Some(self.format.version).filter(|version| *version < FORMAT_VERSION)
+    }
+
     /// How the journal's last entries were written.
     pub(super) fn tail(&self) -> Tail {
         // A stop that left its mark has synced and cut the last segment, so a copy of it has no hole either.
@@ -338,6 +343,20 @@ impl Directory {
         }
         let sled = Place::open(&self.sled())?;
         mark::close(&self.place, &sled, offset)
+    }
+
+    /// Says that the directory has the present format, as its view has now. To be called after [`Self::close`], when
+    /// there is no mark of a start, which would have to be left again for the new `format`: after a stop between the
+    /// two, it would look as if a backup had been copied over the directory.
+    pub fn finish_upgrade(&mut self) -> Result<(), Error> {
+        if self.earlier_format().is_none() {
+            return Ok(());
+        }
+        self.place.write_durably("README", README.as_bytes())?;
+        self.format.version = FORMAT_VERSION;
+        self.write_format()?;
+        self.marks = Marks::read(&self.place, &inode_of_format(&self.place)?);
+        Ok(())
     }
 
     /// Writes `format` into a new file that knows its own inode, and gives it its name.
@@ -507,12 +526,16 @@ mod tests {
     fn what_was_put_aside_stays_until_it_is_told_to_go() {
         let (_parent, path) = fresh();
         let directory = Directory::open(&path).unwrap();
-        let names = [11, 12, 13].map(|time| {
+        let make_sled = || {
             fs::create_dir(directory.sled()).unwrap();
+            fs::write(directory.sled().join("db"), "1").unwrap();
+        };
+        let names = [11, 12, 13].map(|time| {
+            make_sled();
             let aside = directory.set_sled_aside(Aside::Damaged, time);
             aside.unwrap().unwrap()
         });
-        fs::create_dir(directory.sled()).unwrap();
+        make_sled();
         let ahead = directory.set_sled_aside(Aside::Ahead, 14).unwrap().unwrap();
         let there = || names.each_ref().map(|name| path.join(name).exists());
         assert_eq!(there(), [true; 3]);
@@ -524,6 +547,54 @@ mod tests {
             path.join(ahead).exists(),
             "nothing else may hold what is in it"
         );
+    }
+
+    #[test]
+    fn a_directory_of_an_earlier_format_keeps_it_until_its_upgrade_is_finished() {
+        let (_parent, path) = fresh();
+        drop(Directory::open(&path).unwrap());
+        let write_version = |version: u32| {
+            let format = path.join("format");
+            let mut text: serde_json::Value =
+                serde_json::from_slice(&fs::read(&format).unwrap()).unwrap();
+            text["version"] = version.into();
+            fs::write(&format, text.to_string()).unwrap();
+        };
+        for unknown in [0, FORMAT_VERSION + 1] {
+            write_version(unknown);
+            let error = Directory::open(&path).unwrap_err().to_string();
+            let found = format!("has the format version {unknown}, and");
+            assert!(error.contains(&found), "{error}");
+        }
+        write_version(1);
+        // Neither another setting nor a fork writes another version.
+        let mut directory = Directory::open(&path).unwrap();
+        begin(&mut directory, true);
+        drop(directory);
+        let mut directory = Directory::open(&path).unwrap();
+        fork(&mut directory);
+        let aside = || {
+            fs::create_dir(directory.sled()).unwrap();
+            fs::write(directory.sled().join("db"), "1").unwrap();
+            directory.set_sled_aside(Aside::Damaged, 5).unwrap()
+        };
+        assert_eq!(aside().as_deref(), Some("sled.format-1-5"));
+        assert_eq!(aside(), None, "what an upgrade left is no view of format 1");
+        assert!(!directory.sled().exists());
+        fs::create_dir(directory.sled()).unwrap();
+        directory.close(0).unwrap();
+        drop(directory);
+        let mut directory = Directory::open(&path).unwrap();
+        assert_eq!(directory.earlier_format(), Some(1));
+        directory.finish_upgrade().unwrap();
+        directory.remove_set_aside(None).unwrap();
+        assert!(!path.join("sled.format-1-5").exists());
+        assert_eq!(directory.trust(0).unwrap(), Trust::Clean);
+        drop(directory);
+        let directory = Directory::open(&path).unwrap();
+        assert_eq!(directory.earlier_format(), None);
+        assert!(!directory.must_fork());
+        assert_eq!(directory.trust(0).unwrap(), Trust::Clean);
     }
 
     #[test]

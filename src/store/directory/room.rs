@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Directory;
+use super::format::FORMAT_VERSION;
+use super::identity::files_of;
 use super::place::Place;
 use crate::store::error::Error;
 
@@ -34,6 +36,50 @@ impl Directory {
         }
         Err(room.full(None))
     }
+}
+
+impl Directory {
+    /// Refuses a disk on which the readable view has no room beside that of the earlier format.
+    pub fn must_have_room_to_upgrade(&self, journal_bytes: u64) -> Result<(), Error> {
+        let Some(found) = self.earlier_format() else {
+            return Ok(());
+        };
+        let (sled, aside) = (self.sled(), self.earlier_aside()?);
+        let there = bytes_in(&sled)?;
+        // What an upgrade left that was cut short goes first.
+        let (old, given_back) = match &aside {
+            Some(aside) => (bytes_in(aside)?, there),
+            None => (there, 0),
+        };
+        // The new one is no larger than the old one. Without that, nobody knows before: only that all messages are in it.
+        let view = old.max(journal_bytes);
+        // An empty one may be a mount point, and stays.
+        let room = match Place::open(&sled) {
+            Ok(place) if there == 0 => least_room(&[&place])?,
+            _ => least_room(&[self.place()])?,
+        };
+        let (bytes, needed) = (room.bytes.saturating_add(given_back), START_BYTES + view);
+        if bytes >= needed {
+            return Ok(());
+        }
+        Err(Error::UpgradeRoom {
+            path: room.path,
+            found,
+            supported: FORMAT_VERSION,
+            bytes,
+            needed,
+            old: Some(aside.unwrap_or(sled)).filter(|_| old > 0),
+        })
+    }
+}
+
+/// Bytes of all files in a directory; 0 without it.
+fn bytes_in(directory: &Path) -> Result<u64, Error> {
+    if !directory.is_dir() {
+        return Ok(0);
+    }
+    let files = files_of(directory)?;
+    Ok(files.iter().map(|(_, bytes, _)| bytes).sum())
 }
 
 impl Room {

@@ -65,13 +65,32 @@ impl Mark {
     }
 }
 
+/// The mark of a view of format 1: log, last entry, ids, floor, time, numbers of users and groups, rows.
+type MarkOfFormat1 = (LogId, u64, Position, Position, u64, u32, u32, u64);
+
+impl Mark {
+    /// The last applied entry of a view of format 1. An error for any other view, such as what an upgrade left that
+    /// was cut short.
+    pub(super) fn offset_in_format_1(bytes: &[u8]) -> Result<u64, Error> {
+        decode_as::<MarkOfFormat1>(1, "the applied mark", bytes).map(|mark| mark.1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::Directory;
-    use crate::store::view::{View, key};
+    use crate::store::view::{View, key, opened};
 
     impl View {
+        /// Gives the view in a directory the mark of one of format 1.
+        pub(crate) fn mark_as_format_1(directory: &Directory, offset: u64) {
+            let (db, ..) = opened(&directory.sled(), 8 << 20).unwrap();
+            let ids = Position::default();
+            let mark: MarkOfFormat1 = (LogId([1; 16]), offset, ids, ids, 300, 300, 300, 300);
+            db.insert(key::APPLIED, encode_as(1, &mark)).unwrap();
+        }
+
         /// The view in a directory becomes one of an older layout.
         pub(crate) fn make_older(directory: &Directory) {
             let (view, applied) = Self::open(directory, 8 << 20).unwrap();

@@ -56,18 +56,7 @@ impl View {
     /// of an older layout, and it must be rebuilt. Damage that sled meets, also by a panic, is [`Error::View`].
     pub fn open(directory: &Directory, cache_bytes: u64) -> Result<(Self, Applied), Error> {
         let path = directory.sled();
-        make_directory(&path)?;
-        remove_half_written_snapshots(&path)?;
-        let opening = path.clone();
-        let opened = std::thread::Builder::new()
-            .name(SLED_OPEN_THREAD.into())
-            .spawn(move || open_sled(&opening, cache_bytes))
-            .map_err(Error::io("start a thread to open", &path))?
-            .join();
-        let (db, direct, group, index) = match opened {
-            Ok(opened) => opened?,
-            Err(_) => return Err(Error::View("sled panicked while opening".into())),
-        };
+        let (db, direct, group, index) = opened(&path, cache_bytes)?;
         let applied = match db.get(key::APPLIED)? {
             Some(bytes) => Mark::decode(&bytes)?.applied,
             None if index.is_empty() && direct.is_empty() && group.is_empty() => {
@@ -92,6 +81,16 @@ impl View {
         };
         view.redo(applied.offset)?;
         Ok((view, applied))
+    }
+
+    /// The last entry that was applied to the view of a directory. Of one of format 1, this is all that is read.
+    pub fn last_applied(directory: &Directory, cache_bytes: u64) -> Result<u64, Error> {
+        if directory.earlier_format().is_none() {
+            return Ok(Self::open(directory, cache_bytes)?.1.offset);
+        }
+        let (db, ..) = opened(&directory.sled(), cache_bytes)?;
+        db.get(key::APPLIED)?
+            .map_or(Ok(0), |mark| Mark::offset_in_format_1(&mark))
     }
 
     /// The data directory that it is in.
@@ -120,6 +119,19 @@ impl View {
 pub(crate) const SLED_OPEN_THREAD: &str = "sled-open";
 
 type Opened = (sled::Db, sled::Tree, sled::Tree, sled::Tree);
+
+/// Opens or makes the sled in a directory.
+fn opened(path: &Path, cache_bytes: u64) -> Result<Opened, Error> {
+    make_directory(path)?;
+    remove_half_written_snapshots(path)?;
+    let opening = path.to_owned();
+    let opened = std::thread::Builder::new()
+        .name(SLED_OPEN_THREAD.into())
+        .spawn(move || open_sled(&opening, cache_bytes))
+        .map_err(Error::io("start a thread to open", path))?
+        .join();
+    opened.unwrap_or_else(|_| Err(Error::View("sled panicked while opening".into())))
+}
 
 fn open_sled(path: &Path, cache_bytes: u64) -> Result<Opened, Error> {
     await_lock(&path.join("db"))?;
