@@ -60,8 +60,9 @@ const FOLDERS: [(&str, &[&[&str]]); 8] = [
         "store/view",
         &[
             &["channel", "check"],
-            &["forget", "read", "write"],
+            &["cut", "forget", "read", "scan", "write"],
             &[OWN],
+            &["list"],
             &["rows", "sequence"],
             &["mark", "writes"],
             &["record"],

@@ -214,7 +214,7 @@ fn recovered(
     catch_up(&mut state, &view, &flusher, &mut follower)?;
     if trust == Trust::Check {
         info!("the last stop was not clean: checking the readable view");
-        view.check(state.applied())?;
+        view.check()?;
     }
     view.flush()?;
     let (flusher, flush) = stopping.keep();

@@ -194,7 +194,7 @@ mod tests {
                 .write(&plan.writes, self.state.applied(), &mut |_| Ok(()))
                 .unwrap();
             self.state.forget_keys();
-            self.view.check(self.state.applied()).unwrap();
+            self.view.check().unwrap();
             match plan.outcomes[0] {
                 Outcome::Message(receipt) => receipt,
                 ref other => panic!("{other:?}"),

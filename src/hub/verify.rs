@@ -105,7 +105,7 @@ fn compare(
             "its mark is not at the end of the journal".into(),
         ));
     }
-    view.check(&applied)?;
+    view.check()?;
     let mut replay = Replay::new(directory)?;
     while let Some(writes) = replay.next()? {
         for addition in &writes.additions {

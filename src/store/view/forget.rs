@@ -116,7 +116,7 @@ mod tests {
         let cut = view.write(writes, applied, &mut |_| Err(Error::OlderView));
         assert!(cut.is_err());
         view.write(writes, applied, &mut |_| Ok(())).unwrap();
-        view.check(applied).unwrap();
+        view.check().unwrap();
     }
 
     fn keys(changes: Vec<Change>, keys_ms: u64) -> Writes {
@@ -169,7 +169,7 @@ mod tests {
             user,
             number,
             sequence: Sequence::Direct,
-            id: number,
+            id: 0,
         };
         numbers.map(addition).collect()
     }

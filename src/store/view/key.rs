@@ -5,9 +5,9 @@
 //! |---|---|---|
 //! | `direct`, `group` | id 8 | version 1, the message in bincode |
 //! | `index` | `n` kind 1, name | number 4 of the user (`u`) or group (`g`) |
-//! | | `c` lower user 4, higher user 4, direct id 8 | nothing: the message is in this conversation |
-//! | | `u` user 4, direct id 8 | nothing: the user may see this message |
-//! | | `g` group 4, group id 8 | nothing: the message is in this group |
+//! | | `c` lower user 4, higher user 4, direct id 8 | version 1, varint, varints: part of this conversation, from the message with this id on: its number `n`, and for each one behind it by how much its id is higher |
+//! | | `g` group 4, group id 8 | the same: part of this group's messages |
+//! | | `u` user 4, direct id 8 | version 1, varints: part of what the user may see, in the same way, without a number |
 //! | | `p` user 4, peer 4 | name of the peer: the two have a conversation |
 //! | | `G` group 4 | version 1, what the group is |
 //! | | `m` group 4, user 4, from 8 | version 2, an interval of membership |
@@ -18,8 +18,11 @@
 //! | | `f` user 4 | number 8: the user's channel was closed, and its numbers up to this one are forgotten |
 //! | | `F` user 4 | nothing: some of their rows are still there |
 //! | default | `applied` | version 2, the mark: what has been applied, and rows of the index |
+//! | | `writing` | offset 8: the last entry of the write that is under way or was cut short, or of the last one |
 //! | | `next-direct`, `next-group` | 8: the counters of the sequences |
 //! | | `r` offset 8, number 4 | changes to do once the mark of that entry is set |
+//!
+//! A varint has seven bits a byte, the lowest first; all bytes but the last have the highest bit.
 //!
 //! Keys of the index stay within the 22 bytes that sled keeps inline, names apart.
 
@@ -150,6 +153,8 @@ pub(super) fn to_drop(user: u32) -> Key {
 }
 
 pub(super) const APPLIED: &[u8] = b"applied";
+
+pub(super) const WRITING: &[u8] = b"writing";
 
 /// The prefix of the changes of one entry.
 pub(super) fn redos(offset: u64) -> Key {

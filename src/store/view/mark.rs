@@ -1,12 +1,15 @@
 //! The mark: what has been applied, and how much the index holds.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::{Deserialize, Serialize};
 
 use super::record::{decode_as, encode_as};
-use crate::model::{LogId, Position};
+use crate::model::{LogId, Position, Sequence};
 use crate::store::error::Error;
 
-/// Of the layout of all rows: a view with an older one is rebuilt. In 1, messages had no number.
+/// Of the layout of all rows: a view with an older one is rebuilt. In 1, messages had no number, and
+/// each id a row in its lists.
 const LAYOUT: u8 = 2;
 
 /// Everything up to here has been applied.
@@ -40,6 +43,41 @@ impl Applied {
             at_ms: 0,
             users: 0,
             groups: 0,
+        }
+    }
+}
+
+/// The heads of the mark: ids up to which scans go.
+#[derive(Debug)]
+pub(super) struct Heads {
+    direct: AtomicU64,
+    group: AtomicU64,
+}
+
+impl Heads {
+    pub(super) fn new(heads: Position) -> Self {
+        Self {
+            direct: AtomicU64::new(heads.direct),
+            group: AtomicU64::new(heads.group),
+        }
+    }
+
+    pub(super) fn of(&self, sequence: Sequence) -> u64 {
+        self.at(sequence).load(Ordering::Acquire)
+    }
+
+    /// The rows up to there are written.
+    pub(super) fn raise(&self, heads: Position) {
+        for sequence in Sequence::ALL {
+            self.at(sequence)
+                .store(heads.of(sequence), Ordering::Release);
+        }
+    }
+
+    fn at(&self, sequence: Sequence) -> &AtomicU64 {
+        match sequence {
+            Sequence::Direct => &self.direct,
+            Sequence::Group => &self.group,
         }
     }
 }

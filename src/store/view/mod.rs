@@ -4,12 +4,15 @@
 
 mod channel;
 mod check;
+mod cut;
 mod forget;
 mod key;
+mod list;
 mod mark;
 mod read;
 mod record;
 mod rows;
+mod scan;
 mod sequence;
 mod write;
 mod writes;
@@ -23,7 +26,7 @@ use crate::model::{Position, Sequence};
 use crate::store::directory::Directory;
 use crate::store::directory::files::make_directory;
 use crate::store::error::Error;
-use mark::Mark;
+use mark::{Heads, Mark};
 use sequence::Sequences;
 
 pub use key::KeyHash;
@@ -47,6 +50,7 @@ pub struct View {
     group: sled::Tree,
     pub(super) index: sled::Tree,
     sequences: Sequences,
+    heads: Heads,
     file: File,
     path: PathBuf,
 }
@@ -76,6 +80,7 @@ impl View {
             group,
             index,
             sequences,
+            heads: Heads::new(applied.heads),
             file,
             path,
         };

@@ -1,11 +1,9 @@
 //! Reads of the view: one message, scans by id both ways, names, groups, keys.
 
-use std::ops::Bound as Edge;
-
 use super::View;
 use super::key::{self, KeyHash};
 use super::record::{GroupState, KeyUse, Membership, decode, decode_message};
-use crate::model::{ChainEnd, GroupName, Message, PageLimit, Position, Sequence, UserName};
+use crate::model::{GroupName, Message, PageLimit, Position, Sequence, UserName};
 use crate::store::error::Error;
 
 /// A group or user number and the rest of a row of the index.
@@ -24,53 +22,6 @@ impl View {
     pub fn indexed(&self, sequence: Sequence, id: u64) -> Result<Message, Error> {
         self.message(sequence, id)?
             .ok_or_else(|| Error::View(format!("{sequence} message {id} is indexed but missing")))
-    }
-
-    /// Ids of a conversation, rising or falling, within `after < id <= upto`.
-    pub fn conversation_ids(
-        &self,
-        users: (u32, u32),
-        after: u64,
-        upto: u64,
-    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
-        self.ids(&key::conversation(users.0, users.1), after, upto)
-    }
-
-    /// Ids of the direct messages that a user may see, within `after < id <= upto`.
-    pub fn inbox_ids(
-        &self,
-        user: u32,
-        after: u64,
-        upto: u64,
-    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
-        self.ids(&key::inbox(user), after, upto)
-    }
-
-    /// Ids of a group's messages within `after < id <= upto`.
-    pub fn group_ids(
-        &self,
-        group: u32,
-        after: u64,
-        upto: u64,
-    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
-        self.ids(&key::group_messages(group), after, upto)
-    }
-
-    fn ids(
-        &self,
-        prefix: &[u8],
-        after: u64,
-        upto: u64,
-    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
-        let (low, high) = (
-            key::with_id(prefix, after),
-            key::with_id(prefix, upto.max(after)),
-        );
-        let range = (Edge::Excluded(low), Edge::Included(high));
-        self.index.range::<Vec<u8>, _>(range).map(|row| {
-            let (key, _) = row?;
-            key::last_id(&key).ok_or_else(|| Error::View("a row of the index has no id".into()))
-        })
     }
 
     /// The number of a user, if any message or group names the user.
@@ -151,26 +102,6 @@ impl View {
             let both = key::second_number(&key).zip(name);
             both.ok_or_else(|| Error::View("a peer's row is not readable".into()))
         })
-    }
-
-    /// The end of a group up to a head.
-    pub fn last_of_group(&self, group: u32, head: u64) -> Result<ChainEnd, Error> {
-        self.end(Sequence::Group, self.group_ids(group, 0, head))
-    }
-
-    /// The end of a conversation up to a head.
-    pub fn last_of_conversation(&self, users: (u32, u32), head: u64) -> Result<ChainEnd, Error> {
-        self.end(Sequence::Direct, self.conversation_ids(users, 0, head))
-    }
-
-    fn end(
-        &self,
-        sequence: Sequence,
-        mut ids: impl DoubleEndedIterator<Item = Result<u64, Error>>,
-    ) -> Result<ChainEnd, Error> {
-        let last = ids.next_back().transpose()?;
-        let message = last.map(|id| self.indexed(sequence, id)).transpose()?;
-        Ok(message.map_or_else(ChainEnd::default, |message| message.chain_end()))
     }
 
     /// Reads messages in the order of their ids until the page is full. Returns whether there are more.

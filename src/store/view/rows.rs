@@ -23,13 +23,14 @@ pub(super) struct RowChange {
 pub(super) type RowChanges = BTreeMap<Key, Option<Vec<u8>>>;
 
 impl Writes {
-    /// The new rows.
-    pub(super) fn rows(&self) -> Vec<Row> {
+    /// The new rows in the order of their keys, but for messages and lists: those of names, and all others.
+    pub(super) fn rows(&self) -> (Vec<Row>, Vec<Row>) {
         let mut rows = Vec::new();
         for addition in &self.additions {
             addition.rows(&mut rows);
         }
-        rows
+        rows.sort_unstable();
+        rows.into_iter().partition(|(key, _)| key.starts_with(b"n"))
     }
 
     /// Puts in the rows that change.
@@ -41,7 +42,7 @@ impl Writes {
 }
 
 impl Addition {
-    /// Its rows.
+    /// Its rows, but for messages and lists.
     pub(super) fn rows(&self, rows: &mut Vec<Row>) {
         match self {
             Self::User { name, number } => {
@@ -51,24 +52,16 @@ impl Addition {
                 rows.push((key::group(name), number.to_be_bytes().into()));
             }
             Self::DirectMessage { message, from, to } => {
-                let (from, to, id) = (*from, *to, message.id);
-                let first = message.prev == 0;
-                rows.push((key::with_id(&key::conversation(from, to), id), Vec::new()));
-                rows.push((key::with_id(&key::inbox(from), id), Vec::new()));
-                if first && let Receiver::User(name) = &message.to {
-                    rows.push((key::peer(from, to), name.as_str().into()));
-                }
-                if from != to {
-                    rows.push((key::with_id(&key::inbox(to), id), Vec::new()));
-                    if first {
-                        rows.push((key::peer(to, from), message.from.as_str().into()));
+                if message.prev == 0
+                    && let Receiver::User(name) = &message.to
+                {
+                    rows.push((key::peer(*from, *to), name.as_str().into()));
+                    if from != to {
+                        rows.push((key::peer(*to, *from), message.from.as_str().into()));
                     }
                 }
             }
-            Self::GroupMessage { message, group } => {
-                let key = key::with_id(&key::group_messages(*group), message.id);
-                rows.push((key, Vec::new()));
-            }
+            Self::GroupMessage { .. } => {}
             Self::ChannelNumber {
                 user,
                 number,

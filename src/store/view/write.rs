@@ -4,6 +4,7 @@
 
 use super::View;
 use super::key;
+use super::list;
 use super::mark::{Applied, Mark};
 use super::record::{decode, encode, encode_message};
 use super::rows::{Row, RowChange, RowChanges};
@@ -51,22 +52,25 @@ impl View {
             tell: step,
             written: Written::default(),
         };
-        let rows = writes.rows();
-        for (key, value) in &rows {
-            self.index.insert(key, value.as_slice())?;
-            steps.wrote(0)?;
-        }
+        self.begin(applied.offset)?;
+        let (names, others) = writes.rows();
+        let lists = list::rows(writes);
+        // Names, messages, lists: what is cut short is found by them in this order.
+        self.insert(&names, &mut steps)?;
         for message in writes.messages() {
             self.tree(message.sequence())
                 .insert(message.id.to_be_bytes(), encode_message(message))?;
             steps.wrote(message.body.as_bytes().len())?;
         }
-        self.settle(&rows, writes)?;
+        self.insert(&others, &mut steps)?;
+        self.insert(&lists, &mut steps)?;
+        let new = [names, others, lists];
+        self.settle(&new, writes)?;
         let mut changes = self.forget(writes)?;
         writes.change(&mut changes);
         let mark = Mark {
             applied: *applied,
-            rows: self.rows_after(&rows, &changes)?,
+            rows: self.rows_after(new.iter().map(Vec::len).sum(), &changes)?,
         };
         let chunks = redo_rows(changes);
         for (number, chunk) in (0..).zip(&chunks) {
@@ -76,6 +80,7 @@ impl View {
         }
         steps.end()?;
         self.db.insert(key::APPLIED, mark.encode())?;
+        self.heads.raise(applied.heads);
         for change in chunks.iter().flatten() {
             self.change(change)?;
             steps.wrote(0)?;
@@ -86,10 +91,18 @@ impl View {
         steps.end()
     }
 
-    /// How many rows the index has once these are written, which are new, and these are changed. Of those that change
+    fn insert(&self, rows: &[Row], steps: &mut Steps<'_>) -> Result<(), Error> {
+        for (key, value) in rows {
+            self.index.insert(key, value.as_slice())?;
+            steps.wrote(0)?;
+        }
+        Ok(())
+    }
+
+    /// How many rows the index has once so many are written, which are new, and these are changed. Of those that change
     /// none is in place yet.
-    fn rows_after(&self, new: &[Row], changes: &RowChanges) -> Result<u64, Error> {
-        let (mut rows, mut gone) = (u64::try_from(new.len()).expect("a length fits 64 bits"), 0);
+    fn rows_after(&self, new: usize, changes: &RowChanges) -> Result<u64, Error> {
+        let (mut rows, mut gone) = (u64::try_from(new).expect("a length fits 64 bits"), 0);
         rows += self.mark()?.rows;
         for (key, value) in changes {
             match (self.index.contains_key(key)?, value) {
@@ -118,8 +131,8 @@ impl View {
 
     /// Reads what was just written. sled divides a page that has become too large when it next meets it, also
     /// while it reads; done here, readings need not write, and go on when writes fail.
-    fn settle(&self, rows: &[Row], writes: &Writes) -> Result<(), Error> {
-        for (key, _) in rows {
+    fn settle(&self, rows: &[Vec<Row>], writes: &Writes) -> Result<(), Error> {
+        for (key, _) in rows.iter().flatten() {
             self.index.contains_key(key)?;
         }
         for message in writes.messages() {

@@ -1,0 +1,411 @@
+//! Scans of lists, both ways.
+
+use std::{option, vec};
+
+use super::View;
+use super::key;
+use super::list::{List, Part};
+use crate::model::{ChainEnd, Sequence};
+use crate::store::error::Error;
+
+impl View {
+    /// Ids of a conversation, rising or falling, within `after < id <= upto`.
+    pub fn conversation_ids(
+        &self,
+        users: (u32, u32),
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        self.ids(List::conversation(users.0, users.1), after, upto)
+    }
+
+    /// Ids of the direct messages that a user may see, within `after < id <= upto`.
+    pub fn inbox_ids(
+        &self,
+        user: u32,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        self.ids(List::Inbox(user), after, upto)
+    }
+
+    /// Ids of a group's messages within `after < id <= upto`.
+    pub fn group_ids(
+        &self,
+        group: u32,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        self.ids(List::Group(group), after, upto)
+    }
+
+    /// The end of a group up to a head.
+    pub fn last_of_group(&self, group: u32, head: u64) -> Result<ChainEnd, Error> {
+        self.end(List::Group(group), head)
+    }
+
+    /// The end of a conversation up to a head.
+    pub fn last_of_conversation(&self, users: (u32, u32), head: u64) -> Result<ChainEnd, Error> {
+        self.end(List::conversation(users.0, users.1), head)
+    }
+
+    fn end(&self, list: List, head: u64) -> Result<ChainEnd, Error> {
+        let upto = self.written(list, head);
+        let Some(part) = self.part_at(list, upto)? else {
+            return Ok(ChainEnd::default());
+        };
+        let place = part.ids.partition_point(|id| *id <= upto) - 1;
+        let last = part.ids.get(place).copied();
+        Ok(ChainEnd {
+            last: last.expect("the first id of a row is not above the bound that finds it"),
+            n: part.number(place),
+        })
+    }
+
+    /// A message's number in a list; `None` if the list lacks it, and 0 in an inbox.
+    pub(super) fn number_in(&self, list: List, id: u64) -> Result<Option<u64>, Error> {
+        let part = self.part_at(list, id)?;
+        Ok(part.and_then(|part| {
+            let place = part.ids.binary_search(&id).ok()?;
+            Some(if part.n == 0 { 0 } else { part.number(place) })
+        }))
+    }
+
+    /// The row of a list in which an id would be.
+    fn part_at(&self, list: List, id: u64) -> Result<Option<Part>, Error> {
+        let prefix = list.prefix();
+        let range = key::with_id(&prefix, 0)..=key::with_id(&prefix, id);
+        let last = self.index.range(range).next_back().transpose()?;
+        last.map(|(key, value)| part(list, &key, &value))
+            .transpose()
+    }
+
+    fn ids(
+        &self,
+        list: List,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        let upto = self.written(list, upto);
+        let prefix = list.prefix();
+        let (mut rows, mut failed) = (None, None);
+        if after < upto {
+            // The row in which the bound lies may hold ids above it.
+            let before = key::with_id(&prefix, 0)..=key::with_id(&prefix, after);
+            match self.index.range(before).next_back().transpose() {
+                Ok(before) => {
+                    let first = before
+                        .map_or_else(|| key::with_id(&prefix, after), |(key, _)| key.to_vec());
+                    rows = Some(self.index.range(first..=key::with_id(&prefix, upto)));
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        let rows = rows.into_iter().flatten();
+        let failed = failed.map(|error| Err(Error::from(error)));
+        failed.into_iter().chain(rows.flat_map(move |row| {
+            let part = row
+                .map_err(Error::from)
+                .and_then(|(key, value)| part(list, &key, &value));
+            match part {
+                Ok(part) => {
+                    let mut ids = part.ids;
+                    ids.truncate(ids.partition_point(|id| *id <= upto));
+                    ids.drain(..ids.partition_point(|id| *id <= after));
+                    Ids::Of(ids.into_iter())
+                }
+                Err(error) => Ids::Damaged(Some(error).into_iter()),
+            }
+        }))
+    }
+
+    /// A bound of a scan, but not above what is written: a row behind that is of a write that was cut short.
+    fn written(&self, list: List, upto: u64) -> u64 {
+        let sequence = match list {
+            List::Conversation(..) | List::Inbox(_) => Sequence::Direct,
+            List::Group(_) => Sequence::Group,
+        };
+        upto.min(self.heads.of(sequence))
+    }
+}
+
+/// What a row of a list holds.
+pub(super) fn part(list: List, key: &[u8], value: &[u8]) -> Result<Part, Error> {
+    list.decode(key, value)
+        .ok_or_else(|| Error::View(format!("a row of its index is not readable: {key:02x?}")))
+}
+
+/// The ids of one row.
+enum Ids {
+    Of(vec::IntoIter<u64>),
+    Damaged(option::IntoIter<Error>),
+}
+
+impl Iterator for Ids {
+    type Item = Result<u64, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Of(ids) => ids.next().map(Ok),
+            Self::Damaged(error) => error.next().map(Err),
+        }
+    }
+}
+
+impl DoubleEndedIterator for Ids {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Of(ids) => ids.next_back().map(Ok),
+            Self::Damaged(error) => error.next_back().map(Err),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Body, GroupName, LogId, Message, Receiver, UserName};
+    use crate::store::view::tests::opened;
+    use crate::store::{Addition, Applied, Writes};
+
+    /// Entries, each with the mark behind it, and what the lists hold in the end.
+    pub(in crate::store::view) struct Story {
+        entries: Vec<(Writes, Applied)>,
+        lists: BTreeMap<List, Vec<u64>>,
+        applied: Applied,
+    }
+
+    fn count(count: usize) -> u64 {
+        u64::try_from(count).unwrap()
+    }
+
+    fn user(number: u32) -> UserName {
+        UserName::parse(&format!("user-{number}")).unwrap()
+    }
+
+    fn group(number: u32) -> GroupName {
+        GroupName::parse(&format!("group-{number}")).unwrap()
+    }
+
+    impl Story {
+        /// Of messages from users to users, or to groups where the receiver is above 3: some in each entry.
+        pub(in crate::store::view) fn new(messages: &[(u32, u32)], entry: usize) -> Self {
+            let mut story = Self {
+                entries: Vec::new(),
+                lists: BTreeMap::new(),
+                applied: Applied::nothing(LogId([1; 16])),
+            };
+            for messages in messages.chunks(entry) {
+                let mut writes = Writes::default();
+                for (from, to) in messages {
+                    story.message(*from, *to, &mut writes);
+                }
+                story.applied.offset += 1;
+                story.entries.push((writes, story.applied));
+            }
+            story
+        }
+
+        fn message(&mut self, from: u32, to: u32, writes: &mut Writes) {
+            // Numbers are given in their order.
+            while self.applied.users < from.max(if to > 3 { 0 } else { to }) {
+                self.applied.users += 1;
+                let number = self.applied.users;
+                writes.additions.push(Addition::User {
+                    name: user(number),
+                    number,
+                });
+            }
+            while to > 3 && self.applied.groups < to {
+                self.applied.groups += 1;
+                let number = self.applied.groups;
+                writes.additions.push(Addition::Group {
+                    name: group(number),
+                    number,
+                });
+            }
+            let chain = match to {
+                0..=3 => List::conversation(from, to),
+                _ => List::Group(to),
+            };
+            let receiver = match to {
+                0..=3 => Receiver::User(user(to)),
+                _ => Receiver::Group(group(to)),
+            };
+            let head = self.applied.heads.of_mut(receiver.sequence());
+            *head += 1;
+            let before = self.lists.get(&chain).map_or(&[][..], Vec::as_slice);
+            let message = Arc::new(Message {
+                id: *head,
+                prev: before.last().copied().unwrap_or(0),
+                n: count(before.len()) + 1,
+                at_ms: 1,
+                from: user(from),
+                to: receiver,
+                body: Body::from(b"1".to_vec()),
+            });
+            let addition = match to {
+                0..=3 => Addition::DirectMessage { message, from, to },
+                _ => Addition::GroupMessage { message, group: to },
+            };
+            addition.lists(|list, id, _| self.lists.entry(list).or_default().push(id));
+            writes.additions.push(addition);
+        }
+
+        /// The entries behind one up to another, and the mark behind them.
+        pub(in crate::store::view) fn window(&self, from: usize, to: usize) -> (Writes, Applied) {
+            let mut writes = Writes::default();
+            for (entry, _) in &self.entries[from..to] {
+                writes.append(entry.clone());
+            }
+            (writes, self.entries[to - 1].1)
+        }
+
+        pub(in crate::store::view) fn len(&self) -> usize {
+            self.entries.len()
+        }
+    }
+
+    fn write(view: &View, (writes, applied): (Writes, Applied)) {
+        view.write(&writes, &applied, &mut |_| Ok(())).unwrap();
+    }
+
+    /// Some ids of a list, with its bounds: those that are written.
+    fn expected(story: &Story, view: &View, list: List, after: u64, upto: u64) -> Vec<u64> {
+        let upto = view.written(list, upto);
+        let ids = story.lists.get(&list).map_or(&[][..], Vec::as_slice);
+        let within = |id: &&u64| after < **id && **id <= upto;
+        ids.iter().filter(within).copied().collect()
+    }
+
+    /// Reads a list from both ends, as the bits say, and its end.
+    fn check_scan(story: &Story, view: &View, list: List, (after, upto, ends): (u64, u64, u64)) {
+        let expected = expected(story, view, list, after, upto);
+        let mut ids = view.ids(list, after, upto);
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        for turn in 0.. {
+            let from_back = ends >> (turn % 64) & 1 == 1;
+            let id = if from_back {
+                ids.next_back()
+            } else {
+                ids.next()
+            };
+            let Some(id) = id else { break };
+            if from_back { &mut back } else { &mut front }.push(id.unwrap());
+        }
+        assert!(ids.next().is_none() && ids.next_back().is_none());
+        back.reverse();
+        front.extend(back);
+        assert_eq!(front, expected, "{list:?} {after} {upto}");
+        let all = self::expected(story, view, list, 0, u64::MAX);
+        for id in [after, upto].map(|id| view.written(list, id)) {
+            let n = all
+                .iter()
+                .position(|listed| *listed == id)
+                .map(|place| match list {
+                    List::Inbox(_) => 0,
+                    _ => count(place) + 1,
+                });
+            assert_eq!(view.number_in(list, id).unwrap(), n);
+        }
+        let listed = self::expected(story, view, list, 0, upto);
+        if !matches!(list, List::Inbox(_)) {
+            let (last, n) = (listed.last().copied().unwrap_or(0), count(listed.len()));
+            assert_eq!(view.end(list, upto).unwrap(), ChainEnd { last, n });
+        }
+    }
+
+    fn lists() -> [List; 8] {
+        [
+            List::conversation(1, 1),
+            List::conversation(2, 1),
+            List::conversation(3, 2),
+            List::Group(4),
+            List::Group(5),
+            List::Inbox(1),
+            List::Inbox(2),
+            List::Inbox(3),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        /// Windows of any size, some of them cut short and then done again or divided otherwise, also after an open.
+        #[test]
+        fn scans_both_ways_read_what_was_written(
+            messages in prop::collection::vec((1..4_u32, 1..6_u32), 1..1500),
+            entry in 1..9_usize,
+            windows in prop::collection::vec((1..400_usize, 0..400_usize, 0..12_usize, any::<bool>()), 1..12),
+            scans in prop::collection::vec((0..1600_u64, 0..1600_u64, any::<u64>()), 12),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut view, _) = opened(folder.path());
+            let story = Story::new(&messages, entry);
+            let mut at = 0;
+            for (size, cut, steps, reopen) in windows {
+                if at == story.len() {
+                    break;
+                }
+                if cut > 0 {
+                    let (writes, applied) = story.window(at, (at + cut).min(story.len()));
+                    let mut left = steps;
+                    let mut step = |_| {
+                        left = left.checked_sub(1).ok_or(Error::OlderView)?;
+                        Ok(())
+                    };
+                    let marked = view.mark().unwrap().applied.offset;
+                    let done = view.write(&writes, &applied, &mut step);
+                    if view.mark().unwrap().applied.offset > marked {
+                        at = (at + cut).min(story.len());
+                    }
+                    prop_assert!(done.is_ok() || left == 0);
+                    if reopen || done.is_err() && count(at) == applied.offset {
+                        drop(view);
+                        view = opened(folder.path()).0;
+                    }
+                }
+                for list in lists() {
+                    check_scan(&story, &view, list, (0, u64::MAX, 0));
+                    check_scan(&story, &view, list, (0, u64::MAX, u64::MAX));
+                }
+                if steps % 2 == 0 {
+                    view.check().unwrap();
+                }
+                if at < story.len() {
+                    let to = (at + size).min(story.len());
+                    write(&view, story.window(at, to));
+                    at = to;
+                }
+                view.check().unwrap();
+                for list in lists() {
+                    for scan in &scans {
+                        check_scan(&story, &view, list, *scan);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_of_a_damaged_list_ends_in_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (view, _) = opened(folder.path());
+        let story = Story::new(&[(1, 2); 600], 600);
+        write(&view, story.window(0, 1));
+        let second = key::with_id(&List::Inbox(1).prefix(), 257);
+        view.index.insert(second, vec![9]).unwrap();
+        let read: Vec<_> = view.inbox_ids(1, 0, 600).collect();
+        assert_eq!(read.len(), 256 + 1 + 88);
+        assert!(matches!(read[256], Err(Error::View(_))));
+        assert!(view.inbox_ids(1, 0, 256).all(|id| id.is_ok()));
+        assert!(view.inbox_ids(1, 300, 600).next().unwrap().is_err());
+        assert_eq!(view.inbox_ids(1, 0, 600).next_back().unwrap().unwrap(), 600);
+        assert!(view.number_in(List::Inbox(1), 300).is_err());
+        assert!(view.check().is_err());
+    }
+}
