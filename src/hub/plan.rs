@@ -9,9 +9,7 @@ use std::sync::Arc;
 use super::membership::{Moved, Present};
 use super::state::{Group, GroupFacts, Members, State, content_hash, key_hash};
 use crate::error::Error;
-use crate::model::{
-    ChainEnd, Draft, GroupName, Message, Position, Receipt, Receiver, Sequence, UserName,
-};
+use crate::model::{ChainEnd, Draft, GroupName, Message, Receipt, Receiver, Sequence, UserName};
 use crate::store::{Addition, Change, Command, Entry, HistoryMode, KeyUse, Writes};
 
 /// What a change of a group's members did.
@@ -74,8 +72,6 @@ pub(super) struct Plan {
     pub(super) moved: Vec<Moved>,
     /// Channels that were opened or closed.
     pub(super) channels: Vec<ChannelChange>,
-    /// Ids taken of each sequence.
-    pub(super) taken: Position,
 }
 
 /// Plans an entry, and moves the state behind it.
@@ -238,7 +234,6 @@ impl Planner<'_> {
 
     /// The next id of a sequence.
     fn take(&mut self, sequence: Sequence) -> u64 {
-        *self.plan.taken.of_mut(sequence) += 1;
         let head = self.state.applied.heads.of_mut(sequence);
         *head += 1;
         *head
@@ -590,13 +585,11 @@ mod tests {
         for (offset, entry) in (1..).zip(entries) {
             let (plan, applied) = planned(&mut kept, &kept_view, offset, entry);
             write(&kept_view, &plan.writes, &applied);
-            // As far as a crash before the mark gets: new rows and messages, and ids taken.
+            // As far as a crash before the mark gets: new rows and messages.
             let (view, mut state) = open(other.path());
             state.applied.log = LogId([1; 16]);
             let (again, marked) = planned(&mut state, &view, offset, entry);
             assert_eq!((&again.writes, marked), (&plan.writes, applied));
-            view.take_ids(again.taken.direct, again.taken.group)
-                .unwrap();
             let crash = || Err(store::Error::View("as a crash".into()));
             let cut = view.write(&again.writes, &marked, &mut |_| crash());
             assert!(cut.is_err());
@@ -606,8 +599,6 @@ mod tests {
             let (again, marked) = planned(&mut state, &view, offset, entry);
             assert_eq!(again.outcomes, plan.outcomes, "entry {offset}");
             assert_eq!((&again.writes, marked), (&plan.writes, applied));
-            let taken = view.take_ids(again.taken.direct, again.taken.group);
-            assert_eq!(taken.unwrap(), applied.heads);
             write(&view, &again.writes, &marked);
             view.check().unwrap();
             // Without a view, as a verification plans; only keys are not forgotten there.

@@ -189,7 +189,6 @@ mod tests {
             self.state.prepare(&self.view, &entry).unwrap();
             let offset = self.state.applied().offset + 1;
             let plan = plan(&mut self.state, offset, &entry);
-            self.view.take_ids(plan.taken.direct, 0).unwrap();
             self.view
                 .write(&plan.writes, self.state.applied(), &mut |_| Ok(()))
                 .unwrap();

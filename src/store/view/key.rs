@@ -19,7 +19,7 @@
 //! | | `F` user 4 | nothing: some of their rows are still there |
 //! | default | `applied` | version 2, the mark: what has been applied, and rows of the index |
 //! | | `writing` | offset 8: the last entry of the write that is under way or was cut short, or of the last one |
-//! | | `next-direct`, `next-group` | 8: the counters of the sequences |
+//! | | `next-direct`, `next-group` | 8: the counters of the sequences, up to which ids are granted |
 //! | | `r` offset 8, number 4 | changes to do once the mark of that entry is set |
 //!
 //! A varint has seven bits a byte, the lowest first; all bytes but the last have the highest bit.

@@ -47,7 +47,7 @@ impl Applied {
     }
 }
 
-/// The heads of the mark: ids up to which scans go.
+/// An id of each sequence; never lowered. Those of the mark: up to there scans go.
 #[derive(Debug)]
 pub(super) struct Heads {
     direct: AtomicU64,
@@ -66,12 +66,22 @@ impl Heads {
         self.at(sequence).load(Ordering::Acquire)
     }
 
-    /// The rows up to there are written.
+    /// Both; of one moment only where nobody raises them.
+    pub(super) fn get(&self) -> Position {
+        Position {
+            direct: self.of(Sequence::Direct),
+            group: self.of(Sequence::Group),
+        }
+    }
+
     pub(super) fn raise(&self, heads: Position) {
         for sequence in Sequence::ALL {
-            self.at(sequence)
-                .store(heads.of(sequence), Ordering::Release);
+            self.raise_one(sequence, heads.of(sequence));
         }
+    }
+
+    pub(super) fn raise_one(&self, sequence: Sequence, head: u64) {
+        self.at(sequence).fetch_max(head, Ordering::AcqRel);
     }
 
     fn at(&self, sequence: Sequence) -> &AtomicU64 {

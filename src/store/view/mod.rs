@@ -103,12 +103,20 @@ impl View {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    /// Takes the ids of an entry's messages from the sequences; returns the last of both.
-    pub fn take_ids(&self, direct: u64, group: u64) -> Result<Position, Error> {
-        Ok(Position {
-            direct: self.sequences.take(Sequence::Direct, direct)?,
-            group: self.sequences.take(Sequence::Group, group)?,
-        })
+    /// Grants the ids of a sequence up to one, durably. Returns the last that is granted, which may be a later one.
+    pub fn grant(&self, sequence: Sequence, upto: u64) -> Result<u64, Error> {
+        let granted = self.sequences.granted();
+        if granted.of(sequence) < upto {
+            let raised = self.sequences.raise(sequence, upto)?;
+            self.flush()?;
+            granted.raise_one(sequence, raised);
+        }
+        Ok(granted.of(sequence))
+    }
+
+    /// The last ids that are granted. What was granted and not given is given after the next start.
+    pub fn granted(&self) -> Position {
+        self.sequences.granted().get()
     }
 
     /// The messages of one sequence.
