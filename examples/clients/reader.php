@@ -11,9 +11,8 @@ function handle(array $message): void {
     $pair = [$message['from'], $message['to'] ?? ''];
     sort($pair);
     $talk = isset($message['group']) ? "group {$message['group']}" : json_encode($pair);
-    $missing = $message['n'] - 1 - ($lastNumbers[$talk] ?? $message['n'] - 1);
-    if ($missing !== 0) {
-        fwrite(STDERR, "$missing messages are missing before {$message['id']}\n"); // read the history here
+    if (($lastNumbers[$talk] ?? $message['n'] - 1) !== $message['n'] - 1) {
+        fwrite(STDERR, "a message is missing before {$message['id']}\n"); // read the history here
     }
     $lastNumbers[$talk] = $message['n'];
     echo json_encode($message), "\n";

@@ -18,9 +18,8 @@ last_numbers = {}  # the newest `n` of each conversation and group
 def handle(message):
     """An app stores the message here, and the cursor in the same transaction; then no crash repeats one."""
     talk = message.get("group") or tuple(sorted([message["from"], message["to"]]))
-    missing = message["n"] - 1 - last_numbers.get(talk, message["n"] - 1)
-    if missing != 0:
-        print(missing, "messages are missing before", message["id"], file=sys.stderr)  # read the history here
+    if last_numbers.get(talk, message["n"] - 1) != message["n"] - 1:
+        print("a message is missing before", message["id"], file=sys.stderr)  # read the history here
     last_numbers[talk] = message["n"]
     print(json.dumps(message), flush=True)
 
