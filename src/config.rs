@@ -84,6 +84,10 @@ pub struct StoreConfig {
     pub durability: Durability,
     /// sled's cache.
     pub cache_bytes: u64,
+    /// Messages that are written into sled together.
+    pub window_messages: u64,
+    /// Most memory for what is acknowledged and not yet in sled.
+    pub tail_bytes_max: u64,
     /// Pushes are refused below this much free disk space; 0 is never.
     pub disk_free_min_bytes: u64,
 }
@@ -262,6 +266,8 @@ impl Config {
             store: StoreConfig {
                 durability: options.durability,
                 cache_bytes: options.cache_bytes,
+                window_messages: options.window_messages,
+                tail_bytes_max: options.tail_bytes_max,
                 disk_free_min_bytes: options.disk_free_min_bytes,
             },
             limits,

@@ -29,10 +29,12 @@
 //!    depends on it any longer.
 //! 3. The journal stage, one thread, takes all that is queued as one [`store::Entry`], appends it and syncs once.
 //!    What arrives meanwhile is the next entry.
-//! 4. The apply stage, one thread, plans the entry, which gives the ids; has the view keep what it adds and changes;
-//!    raises the watermark; answers the pushers; fills the mailboxes of the receivers; wakes them.
-//! 5. [`hub::Feed`] gives what is in its mailbox, or reads the view up to the watermark.
+//! 4. The apply stage, in that thread while nothing more is queued, else in one of its own, plans the entry, which
+//!    gives the ids; adds it to the tail, in memory, which makes it visible; answers the pushers; tells the mailboxes
+//!    of the receivers; wakes them.
+//! 5. [`hub::Feed`] reads the tail and, below it, the view.
 //! 6. `http::hold` writes the reply to the socket, which waits outside of hyper.
+//! 7. Behind all this the seal thread writes a full window of the tail into sled: a row a message, a packed row a list.
 //!
 //! # What always holds
 //!
@@ -40,8 +42,10 @@
 //! - Planning is pure: no clock, no randomness, no configuration. The same journal gives the same ids. It says what is
 //!   kept ([`store::Writes`]); only the store knows keys and rows.
 //! - A channel's number is given where an id is given, and is as lasting.
-//! - Readers never look above the watermark, and the watermark is raised before anyone is woken. A mailbox is
-//!   registered before its feed reads. So nothing is skipped, whatever the timing.
+//! - What is visible is what is in the tail, with all that it came with, and it is there before anyone is woken. A
+//!   mailbox is registered before its feed reads. So nothing is skipped, whatever the timing.
+//! - A window of the tail is let go of only when all of it is in sled, and readers look up the tail first: whatever is
+//!   sealed meanwhile, they find each message in one or the other. Where windows end follows from the journal alone.
 //! - After a failed write or sync, nothing more is written until a restart.
 //! - sled is trusted only where it was written: after a clean stop it is as the mark says; after a kill it is
 //!   recovered and checked; a copy taken while it was in use is rebuilt.

@@ -281,8 +281,11 @@ fn bind(address: SocketAddr, face: Face) -> Result<TcpListener, ServeError> {
     http::listen(address, face).map_err(failed)
 }
 
-fn hub_options(config: &Config) -> hub::Options {
+/// What a hub needs to know of the configuration.
+pub(crate) fn hub_options(config: &Config) -> hub::Options {
     hub::Options {
+        tail_bytes_max: config.store.tail_bytes_max,
+        window: hub::WindowSize::of(config.store.window_messages),
         data: config.data.clone(),
         durability: match config.store.durability {
             Durability::Always => hub::Durability::Always,

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use halley::error::Error;
-use halley::hub::{Durability, Feed, GroupChange, HistoryMode, Hub, Options};
+use halley::hub::{Durability, Feed, GroupChange, HistoryMode, Hub, Options, WindowSize};
 use halley::model::{
     After, Body, Bound, ConversationEntry, Cursor, Draft, GroupName, HistoryPage, IdempotencyKey,
     Message, PageLimit, Receipt, Receiver, Sequence, Transport, UserName,
@@ -317,6 +317,12 @@ struct World {
 
 fn open(data: &Path) -> Hub {
     Hub::open(Options {
+        tail_bytes_max: 256 << 20,
+        // A few messages, so that every reading crosses from the view into the tail somewhere.
+        window: WindowSize {
+            ids: 5,
+            bytes: 1 << 20,
+        },
         data: data.to_owned(),
         durability: Durability::Always,
         cache_bytes: 8 << 20,

@@ -6,6 +6,7 @@ use super::interrupt::until_signal;
 use super::{Failure, output};
 use crate::config::Config;
 use crate::hub::{Rebuilt, rebuild};
+use crate::server::hub_options;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -19,9 +20,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(), Failure> {
-    let (data, accept_loss) = (config.data.clone(), args.accept_loss);
-    let cache_bytes = config.store.cache_bytes;
-    let rebuilt = until_signal(move || rebuild(&data, accept_loss, cache_bytes));
+    let (options, accept_loss) = (hub_options(config), args.accept_loss);
+    let rebuilt = until_signal(move || rebuild(&options, accept_loss));
     let Rebuilt { offset, heads } = rebuilt.map_err(|e| Failure::Serve(e.into()))??;
     if args.json {
         let made = serde_json::json!({ "entries": offset, "messages": heads });

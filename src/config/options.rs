@@ -226,6 +226,25 @@ pub struct Options {
     #[arg(default_value = "67108864", value_parser = range(MIB..=1024 * GIB), help_heading = "Storage")]
     pub cache_bytes: u64,
 
+    /// Messages that are kept in memory until they are written into sled together; fewer take less memory, and more
+    /// disk and processor time each
+    // A conversation that gets several messages in one window takes one row for them.
+    #[arg(long, global = true, env = "HALLEY_WINDOW_MESSAGES", value_name = "N")]
+    #[arg(default_value = "32768", value_parser = range(1..=1_000_000), help_heading = "Storage")]
+    pub window_messages: u64,
+
+    /// Most memory, roughly, for messages that are acknowledged and not yet in sled; beyond it pushes get 503 and
+    /// should be retried
+    // Two windows of the largest size must fit: one that grows while the other is written.
+    #[arg(
+        long,
+        global = true,
+        env = "HALLEY_TAIL_BYTES_MAX",
+        value_name = "BYTES"
+    )]
+    #[arg(default_value = "268435456", value_parser = range(64 * MIB..=1024 * GIB), help_heading = "Storage")]
+    pub tail_bytes_max: u64,
+
     /// Pushes are refused while the disk has less free space than this; 0 turns the check off
     // A full disk would stop the server in the middle of a write; a segment of the journal is
     // 64 MiB and sled rewrites its own, so some of them must fit.

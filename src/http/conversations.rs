@@ -71,7 +71,7 @@ fn write(out: &mut Writer, entry: &ConversationEntry) {
             out.value(group.as_str());
             out.raw(",\"member\":");
             out.value(member);
-            last.as_ref()
+            last.as_deref()
         }
     };
     out.raw(",\"last\":");

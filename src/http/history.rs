@@ -54,7 +54,7 @@ fn page(app: &App, history: &HistoryPage) -> Reply {
     let mut out = Writer::default();
     out.page_of(app.hub.log());
     out.raw("\"messages\":");
-    out.messages(&history.messages);
+    out.messages(history.messages.iter().map(|message| &**message));
     out.raw(if history.more {
         ",\"more\":true}"
     } else {

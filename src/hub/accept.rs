@@ -213,6 +213,9 @@ impl Inner {
         turn: Option<GroupTurn>,
     ) -> Result<Answer, Error> {
         self.writable()?;
+        if self.tail.bytes() > self.options.tail_bytes_max {
+            return Err(Error::Busy);
+        }
         let commands: Vec<_> = opening.commands().chain(commands).collect();
         let bytes = commands.iter().map(Command::weight).sum();
         let queued = Queued::new(bytes, &self.queued_bytes, self.options.queue_bytes_max)?;

@@ -1,73 +1,92 @@
-//! The apply stage: follows the journal, plans each entry, writes the view, raises the watermark, answers the
-//! pushers, wakes the readers. In this order.
+//! The apply stage: follows the journal, plans each entry, adds it to the tail, which makes it visible, answers the
+//! pushers, wakes the readers. In this order. sled is only read here, for what is not in memory.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Waker;
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
 use super::Inner;
-use super::flush::Flusher;
+use super::channel::Channels;
 use super::journal::Pending;
-use super::plan::{Outcome, Plan, Receivers, plan};
+use super::membership::Memberships;
+use super::plan::{Delivery, Outcome, Plan, Receivers, plan};
+use super::seal::Sealer;
 use super::state::State;
+use super::tail::Tail;
 use crate::error::Error;
-use crate::model::Sequence;
-use crate::store::{self, Entry, Follower, View, Written};
+use crate::model::{Position, Sequence};
+use crate::store::{self, Command, Entry, Follower, Live, View};
 
 /// How often long work says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// Ids granted at once: those of some seconds.
+pub(super) const IDS_GRANTED: u64 = 1 << 17;
+/// What an entry weighs besides its commands: a window ends also where entries have none.
+const ENTRY_WEIGHT: usize = 64;
 
-/// Ids granted at once.
-const IDS_GRANTED: u64 = 8192;
-
-/// Plans an entry and writes it to the view.
-fn apply(
+/// Plans an entry, behind which the state then is.
+fn planned(
     state: &mut State,
-    view: &View,
+    (view, tail): (&View, &Tail),
     offset: u64,
     entry: &Entry,
-) -> Result<(Plan, Written), store::Error> {
+) -> Result<Plan, store::Error> {
+    state.forget(tail.sealed_offset());
     state.prepare(view, entry)?;
     let plan = plan(state, offset, entry);
-    for sequence in Sequence::ALL {
-        let head = state.applied.heads.of(sequence);
-        if head > view.granted().of(sequence) {
-            view.grant(sequence, head + IDS_GRANTED)?;
-        }
-    }
-    let mut written = Written::default();
-    let mut step = |more: Written| {
-        written.rows += more.rows;
-        written.bytes += more.bytes;
-        Ok(())
-    };
-    view.write(&plan.writes, &state.applied, &mut step)?;
-    state.forget_keys();
+    // An id that was not granted is never given.
+    grant(view, state.applied.heads, 0)?;
+    // Before it is visible: who sees it looks here for whether the group has anything new.
     for delivery in &plan.deliveries {
         if let Receivers::Members(group, _) = &delivery.receivers {
             group.last.store(delivery.message.id, Ordering::Release);
         }
     }
-    Ok((plan, written))
+    Ok(plan)
 }
 
-/// Applies what is on disk and not yet in the view. Says how far it is when it takes long.
+/// Has ids granted, if fewer than `ahead` are left of a sequence.
+pub(super) fn grant(view: &View, heads: Position, ahead: u64) -> Result<(), store::Error> {
+    for sequence in Sequence::ALL {
+        let head = heads.of(sequence);
+        if head + ahead > view.granted().of(sequence) {
+            view.grant(sequence, head + IDS_GRANTED)?;
+        }
+    }
+    Ok(())
+}
+
+fn weight(entry: &Entry) -> u64 {
+    let commands = entry.commands.iter().map(Command::weight).sum::<usize>();
+    u64::try_from(ENTRY_WEIGHT + commands).expect("a length fits 64 bits")
+}
+
+/// Applies what is on disk and not yet in the view, and seals every window that is full. Says how far it is when it
+/// takes long.
 pub(super) fn catch_up(
     state: &mut State,
-    view: &View,
-    flusher: &Flusher,
+    sealer: &Sealer,
     follower: &mut Follower,
+    (memberships, channels): (&Memberships, &Channels),
 ) -> Result<(), store::Error> {
+    let (view, tail) = (&*sealer.view, &*sealer.tail);
     let (from, end) = (state.applied.offset, follower.end());
     let mut said = Instant::now();
     while !follower.caught_up() {
         let Some((offset, entry)) = follower.next_entry()? else {
             break;
         };
-        let (_, written) = apply(state, view, offset, &entry)?;
-        flusher.wrote(written)?;
+        let plan = planned(state, (view, tail), offset, &entry)?;
+        memberships.moved(plan.changed, plan.moved);
+        channels.changed(plan.channels);
+        tail.add(plan.writes, state.applied, weight(&entry));
+        while let Some(window) = tail.oldest() {
+            sealer.seal(&window)?;
+        }
         if said.elapsed() >= PROGRESS_EVERY {
             let percent = (offset - from) * 100 / (end - from).max(1);
             info!(
@@ -93,13 +112,21 @@ pub(super) fn catch_up(
     Ok(())
 }
 
-/// Applies entries as they are committed, until there will be no more.
+/// Applies entries as they are committed. By the thread that appends them while nothing more is queued, which saves a
+/// change of threads before each answer; else by a thread of its own, so that the next entry is on its way to the disk
+/// meanwhile.
+pub(super) struct Applier {
+    stage: Mutex<ApplyStage>,
+    inner: Arc<Inner>,
+    thread: OnceLock<Thread>,
+}
+
+/// What applying needs.
 pub(super) struct ApplyStage {
     pub(super) inner: Arc<Inner>,
     pub(super) view: Arc<View>,
     pub(super) state: State,
     pub(super) follower: Follower,
-    pub(super) flusher: Arc<Flusher>,
 }
 
 /// Ends the stage's promises also when it panics: nobody may wait for ever.
@@ -115,15 +142,55 @@ impl Drop for Ending<'_> {
     }
 }
 
-impl ApplyStage {
-    /// The thread's work. The last applied entry.
-    pub(super) fn run(mut self) -> u64 {
-        let inner = Arc::clone(&self.inner);
-        let _ending = Ending(&inner);
+impl Applier {
+    pub(super) fn new(stage: ApplyStage) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::clone(&stage.inner),
+            stage: Mutex::new(stage),
+            thread: OnceLock::new(),
+        })
+    }
+
+    /// The work of its own thread. The last applied entry; `None`: it panicked in another thread.
+    pub(super) fn run(&self) -> Option<u64> {
+        self.thread.get_or_init(std::thread::current);
+        let _ending = Ending(&self.inner);
         loop {
-            let next = match self.follower.next_entry() {
-                Ok(Some((offset, entry))) => self.step(offset, &entry),
-                Ok(None) => break,
+            // What half an entry has left here must not be gone on with.
+            let mut stage = self.stage.lock().ok()?;
+            if !stage.apply_all() {
+                return Some(stage.state.applied.offset);
+            }
+            drop(stage);
+            std::thread::park();
+        }
+    }
+
+    /// Applies what was appended here, unless the other thread is at it.
+    pub(super) fn apply_here(&self) {
+        match self.stage.try_lock() {
+            Ok(mut stage) => drop(stage.apply_all()),
+            // It may have looked just before the last entry came.
+            Err(_) => self.apply_there(),
+        }
+    }
+
+    /// Has the other thread apply what was appended, or see that there will be no more.
+    pub(super) fn apply_there(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+impl ApplyStage {
+    /// Applies what is there. Whether there may be more.
+    fn apply_all(&mut self) -> bool {
+        loop {
+            let next = match self.follower.try_next_entry() {
+                Ok(Live::Entry(offset, entry)) => self.step(offset, &entry),
+                Ok(Live::NotYet) => return true,
+                Ok(Live::End) => return false,
                 Err(e) => Err(e),
             };
             if let Err(e) = next {
@@ -132,53 +199,58 @@ impl ApplyStage {
                     "the readable view failed: writes are refused until a restart"
                 );
                 self.inner.refuse_writes(&e);
-                break;
+                self.inner.pending.give_up();
+                return false;
             }
         }
-        self.state.applied.offset
     }
 
     fn step(&mut self, offset: u64, entry: &Entry) -> Result<(), store::Error> {
-        let (plan, written) = apply(&mut self.state, &self.view, offset, entry)?;
+        let tail = &self.inner.tail;
         let Plan {
+            writes,
             outcomes,
             deliveries,
             changed,
             moved,
             channels,
-            ..
-        } = plan;
+        } = planned(&mut self.state, (&self.view, tail), offset, entry)?;
         self.inner.memberships.moved(changed, moved);
         self.inner.channels.changed(channels);
-        self.inner.recent.took(&deliveries);
         let heads = self.state.applied.heads;
-        self.inner.visible.raise(heads);
+        tail.add(writes, self.state.applied, weight(entry));
         self.inner.progress.applied(offset, heads);
         if entry.proposer == self.inner.proposer {
             answer(&self.inner.pending, entry.n, outcomes);
         }
+        let wakers = self.inner.tell(&deliveries);
+        self.inner.told.raise(heads);
+        wakers.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Tells the open feeds of messages. Who is to be woken.
+    fn tell(&self, deliveries: &[Delivery]) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        let waiters = &self.inner.waiters;
-        if waiters.any() {
-            for delivery in &deliveries {
-                match &delivery.receivers {
-                    Receivers::Pair(from, to) => {
-                        waiters.put(from, &delivery.message, &mut wakers);
-                        if from != to {
-                            waiters.put(to, &delivery.message, &mut wakers);
-                        }
+        if !self.waiters.any() {
+            return wakers;
+        }
+        for Delivery { message, receivers } in deliveries {
+            match receivers {
+                Receivers::Pair(from, to) => {
+                    self.waiters.tell(from, message, &mut wakers);
+                    if from != to {
+                        self.waiters.tell(to, message, &mut wakers);
                     }
-                    Receivers::Members(_, members) => {
-                        for member in members.keys() {
-                            waiters.put(member, &delivery.message, &mut wakers);
-                        }
-                    }
+                }
+                Receivers::Members(_, members) => {
+                    self.waiters.tell_all(members, message, &mut wakers);
                 }
             }
         }
-        self.inner.woken.raise(heads);
-        wakers.into_iter().for_each(std::task::Waker::wake);
-        self.flusher.wrote(written)
+        wakers
     }
 }
 

@@ -12,10 +12,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tracing::warn;
 
 use super::plan::{ChannelChange, Outcome};
-use super::{Failure, Hub};
+use super::tail::Reading;
+use super::{Failure, Hub, Inner};
 use crate::error::Error;
 use crate::model::{Body, Draft, GroupName, Message, Position, Receipt, Receiver, UserName};
-use crate::store::{self, Command, View};
+use crate::store::{self, Command, Numbered, View};
 
 /// Bytes of bodies in one part of a channel.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -273,19 +274,25 @@ impl Hub {
         limit: usize,
     ) -> Result<ChannelPage, Error> {
         self.blocking(move |inner, view| {
-            // Of one moment: with one head ahead of the other, a number could be seen before the one before it.
-            let heads = inner.progress.heads();
-            let Some(user) = view.user(&user)? else {
-                return Ok(ChannelPage {
-                    messages: Vec::new(),
-                    first: 1,
-                    next: 1,
-                });
-            };
             loop {
-                let page = page(view, user, from, limit, heads)?;
+                let (number, tail) = {
+                    let tail = inner.tail.read();
+                    let number = match tail.user(&user) {
+                        Some(number) => Some(number),
+                        None => view.user(&user)?,
+                    };
+                    (number, number.map(|number| ChannelTail::of(&tail, number)))
+                };
+                let Some((number, tail)) = number.zip(tail) else {
+                    return Ok(ChannelPage {
+                        messages: Vec::new(),
+                        first: 1,
+                        next: 1,
+                    });
+                };
+                let page = inner.channel_page(view, (number, &tail), from, limit)?;
                 // Of what is forgotten meanwhile the rows go, and a part of them would look like the whole.
-                if page.first == first(view, user)? {
+                if page.first == tail.first(view, number)? {
                     return Ok::<_, Failure>(page);
                 }
             }
@@ -311,38 +318,66 @@ impl Hub {
     }
 }
 
-/// The first number of a channel that is not forgotten.
-fn first(view: &View, user: u32) -> Result<u64, store::Error> {
-    Ok(view.forgotten(user)?.unwrap_or(0) + 1)
+/// What the tail has of a channel.
+struct ChannelTail {
+    /// The view has all up to here.
+    base: Position,
+    /// The last number that was forgotten, if it was closed.
+    forgotten: u64,
+    numbers: Vec<Numbered>,
 }
 
-fn page(
-    view: &View,
-    user: u32,
-    from: u64,
-    limit: usize,
-    heads: Position,
-) -> Result<ChannelPage, store::Error> {
-    let first = first(view, user)?;
-    let next = view.last_of_channel(user, heads)? + 1;
-    let (mut messages, mut bytes) = (Vec::new(), 0);
-    for row in view.channel_from(user, from.max(first)) {
-        if messages.len() >= limit || bytes >= PAGE_BYTES_MAX {
-            break;
+impl ChannelTail {
+    fn of(tail: &Reading<'_>, user: u32) -> Self {
+        Self {
+            base: tail.base(),
+            forgotten: tail.forgotten(user).unwrap_or(0),
+            numbers: tail.channel(user).collect(),
         }
-        let (number, sequence, id) = row?;
-        if number >= next {
-            break;
-        }
-        let message = view.indexed(sequence, id)?;
-        bytes += message.body.as_bytes().len();
-        messages.push((number, Arc::new(message)));
     }
-    Ok(ChannelPage {
-        messages,
-        first,
-        next,
-    })
+
+    /// The first number that is not forgotten.
+    fn first(&self, view: &View, user: u32) -> Result<u64, store::Error> {
+        Ok(self.forgotten.max(view.forgotten(user)?.unwrap_or(0)) + 1)
+    }
+}
+
+impl Inner {
+    fn channel_page(
+        &self,
+        view: &View,
+        (user, tail): (u32, &ChannelTail),
+        from: u64,
+        limit: usize,
+    ) -> Result<ChannelPage, store::Error> {
+        let first = tail.first(view, user)?;
+        // What was sealed since the tail was read is in both.
+        let sealed = match tail.numbers.first() {
+            Some((number, ..)) => number - 1,
+            None => view.last_of_channel(user, tail.base)?,
+        };
+        let last = tail.numbers.last().map_or(sealed, |(number, ..)| *number);
+        let next = last.max(first - 1) + 1;
+        let from = from.max(first);
+        let below = view.channel_from(user, from);
+        let below = below.take_while(|row| row.as_ref().map_or(true, |row| row.0 <= sealed));
+        let above = tail.numbers.iter().filter(|row| row.0 >= from);
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        for row in below.chain(above.copied().map(Ok)) {
+            if messages.len() >= limit || bytes >= PAGE_BYTES_MAX {
+                break;
+            }
+            let (number, sequence, id) = row?;
+            let message = self.message(view, sequence, id)?;
+            bytes += message.body.as_bytes().len();
+            messages.push((number, message));
+        }
+        Ok(ChannelPage {
+            messages,
+            first,
+            next,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -426,7 +461,7 @@ mod tests {
             assert_eq!(numbers(&hub, "bob", 5, 2).await, (String::new(), 5));
             hub.close();
             if start == 2 {
-                rebuild(data.path(), false, 8 << 20).unwrap();
+                rebuild(&Options::small(data.path()), false).unwrap();
             }
             let verified = verify(data.path(), 8 << 20, &mut |_, _| ()).unwrap();
             assert_eq!(verified.view, Compared::Same);
@@ -509,7 +544,7 @@ mod tests {
         for (start, max) in [3, 2, 3, 4].into_iter().enumerate() {
             match start {
                 1 => std::fs::remove_dir_all(data.path().join("sled")).unwrap(),
-                2 => drop(rebuild(data.path(), false, 8 << 20).unwrap()),
+                2 => drop(rebuild(&Options::small(data.path()), false).unwrap()),
                 _ => {}
             }
             let hub = open(data.path(), max);
@@ -583,7 +618,7 @@ mod tests {
             assert!(!fits(&hub, "cyd"));
             hub.close();
             if start == 2 {
-                rebuild(data.path(), false, 8 << 20).unwrap();
+                rebuild(&Options::small(data.path()), false).unwrap();
             }
             let verified = verify(data.path(), 8 << 20, &mut |_, _| ()).unwrap();
             assert_eq!(verified.view, Compared::Same);

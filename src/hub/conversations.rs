@@ -4,17 +4,18 @@
 //! of them than the page has lines; messages are read for the page alone.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 
 use super::history::spans;
-use super::membership::Interval;
+use super::state::GroupFacts;
 use super::{Failure, Hub, Inner};
 use crate::error::Error;
 use crate::model::{
     ConversationEntry, ConversationPage, ConversationToken, GroupName, Message, PageLimit,
     Position, Sequence, UserName,
 };
-use crate::store::View;
+use crate::store::{self, View};
 
 /// Lists that are made at once, one for each user: each goes through all that its user has, and other reads need
 /// threads, too.
@@ -47,7 +48,7 @@ struct GroupLine<P> {
 const NO_MESSAGE: u64 = 1 << 63;
 
 impl<P> GroupLine<P> {
-    fn entry(self, last: Option<Message>) -> ConversationEntry {
+    fn entry(self, last: Option<Arc<Message>>) -> ConversationEntry {
         let Self { group, member, .. } = self;
         ConversationEntry::Group {
             group,
@@ -76,7 +77,71 @@ impl Hub {
     }
 }
 
+/// What the tail has of a list.
+struct ListTail {
+    /// The view has all up to here.
+    base: Position,
+    heads: Position,
+    /// The last message with each peer.
+    peers: HashMap<UserName, u64>,
+    groups: Vec<GroupTail>,
+}
+
+/// What may be on a page, newest first.
+struct Lines {
+    peers: Newest<(u64, UserName)>,
+    groups: Newest<GroupLine<u64>>,
+    silent: Newest<GroupLine<ConversationToken>>,
+}
+
+/// A group of which the user is or was a member.
+struct GroupTail {
+    group: Arc<GroupFacts>,
+    member: bool,
+    joined_ms: u64,
+    /// What the user may page through.
+    spans: Vec<(u64, u64)>,
+    /// The last message in the tail that the user may see.
+    last: Option<u64>,
+}
+
 impl Inner {
+    fn list_tail(&self, user: &UserName) -> ListTail {
+        let tail = self.tail.read();
+        let (base, heads) = (tail.base(), tail.heads());
+        let mut peers = HashMap::new();
+        for message in tail.inbox(user, base.direct, heads.direct) {
+            let peer = message.recipient().filter(|to| *to != user);
+            peers.insert(peer.unwrap_or(&message.from).clone(), message.id);
+        }
+        let mut intervals = self.memberships.of(user);
+        intervals.sort_by_key(|interval| (interval.group.number, interval.from));
+        let groups = intervals.chunk_by(|one, other| one.group.number == other.group.number);
+        let groups = groups.filter_map(|intervals| {
+            let last = intervals.last()?;
+            let spans = spans(intervals, heads.group);
+            let number = last.group.number;
+            let newest = spans.iter().rev().find_map(|(from, until)| {
+                let from = base.group.max(*from);
+                tail.group(number, from, *until).next_back()
+            });
+            Some(GroupTail {
+                group: Arc::clone(&last.group),
+                member: last.until.is_none(),
+                joined_ms: last.joined_ms,
+                last: newest.map(|message| message.id),
+                spans,
+            })
+        });
+        let groups = groups.collect();
+        ListTail {
+            base,
+            heads,
+            peers,
+            groups,
+        }
+    }
+
     fn conversations(
         &self,
         view: &View,
@@ -84,40 +149,39 @@ impl Inner {
         before: ConversationToken,
         limit: PageLimit,
     ) -> Result<ConversationPage, Failure> {
-        let heads = self.visible.get();
-        let upto = Position {
-            direct: self.last_behind(view, before, Sequence::Direct, heads)?,
-            group: self.last_behind(view, before, Sequence::Group, heads)?,
-        };
+        let ListTail {
+            base,
+            heads,
+            peers,
+            groups: tails,
+        } = self.list_tail(user);
+        let mut upto = Position::default();
+        for sequence in Sequence::ALL {
+            *upto.of_mut(sequence) = self.last_behind(view, before, sequence, heads)?;
+        }
         // One more than the page has, to know whether it is the last.
-        let mut peers = Newest::new(limit.messages + 1);
-        if let Some(number) = view.user(user)? {
-            for peer in view.peers(number) {
-                let (other, peer) = peer?;
-                let end = view.last_of_conversation((number, other), heads.direct)?;
-                let id = end.last;
-                if 0 < id && id <= upto.direct {
-                    peers.add((id, peer));
-                }
+        let mut newest = Newest::new(limit.messages + 1);
+        for line in peers_of(view, user, peers, base)? {
+            if 0 < line.0 && line.0 <= upto.direct {
+                newest.add(line);
             }
         }
         let mut groups = Newest::new(limit.messages + 1);
         let mut silent = Newest::new(limit.messages + 1);
-        let mut intervals = self.memberships.of(user);
-        intervals.sort_by_key(|interval| (interval.group.number, interval.from));
-        for intervals in intervals.chunk_by(|one, other| one.group.number == other.group.number) {
-            let Some(Interval {
+        for tail in tails {
+            let last = match tail.last {
+                Some(last) => Some(last),
+                None => last_seen(view, &tail, base.group)?,
+            };
+            let GroupTail {
                 group,
-                until,
+                member,
                 joined_ms,
                 ..
-            }) = intervals.last()
-            else {
-                continue;
-            };
-            let (number, member) = (group.number, until.is_none());
+            } = tail;
+            let number = group.number;
             let group = group.name.clone();
-            match last_seen(view, intervals, heads.group)? {
+            match last {
                 Some(place) if place <= upto.group => groups.add(GroupLine {
                     place,
                     group,
@@ -125,7 +189,7 @@ impl Inner {
                 }),
                 Some(_) => {}
                 None => {
-                    let place = place(Sequence::Group, *joined_ms, NO_MESSAGE | u64::from(number));
+                    let place = place(Sequence::Group, joined_ms, NO_MESSAGE | u64::from(number));
                     if place < before {
                         silent.add(GroupLine {
                             place,
@@ -136,7 +200,12 @@ impl Inner {
                 }
             }
         }
-        page(view, peers, groups, silent, limit)
+        let lines = Lines {
+            peers: newest,
+            groups,
+            silent,
+        };
+        self.page(view, lines, limit)
     }
 
     /// The last id of a sequence whose message stands behind a place in the list.
@@ -153,7 +222,7 @@ impl Inner {
         }
         while behind < last {
             let id = last - (last - behind) / 2;
-            let at_ms = view.indexed(sequence, id)?.at_ms;
+            let at_ms = self.message(view, sequence, id)?.at_ms;
             if place(sequence, at_ms, id) < before {
                 behind = id;
             } else {
@@ -172,75 +241,107 @@ fn place(sequence: Sequence, at_ms: u64, id: u64) -> ConversationToken {
     }
 }
 
-/// The last message of a group that a user may see.
-fn last_seen(view: &View, intervals: &[Interval], head: u64) -> Result<Option<u64>, Failure> {
-    let Some(Interval { group, .. }) = intervals.last() else {
-        return Ok(None);
-    };
-    for (from, until) in spans(intervals, head).into_iter().rev() {
-        let last = view.group_ids(group.number, from, until).next_back();
-        if let Some(last) = last.transpose()? {
-            return Ok(Some(last));
+/// Those with whom a user has a conversation, each with its last message: those of the tail, and those of the view.
+fn peers_of(
+    view: &View,
+    user: &UserName,
+    mut tail: HashMap<UserName, u64>,
+    base: Position,
+) -> Result<Vec<(u64, UserName)>, store::Error> {
+    let mut lines = Vec::new();
+    if let Some(number) = view.user(user)? {
+        for peer in view.peers(number) {
+            let (other, peer) = peer?;
+            let id = match tail.remove(&peer) {
+                Some(id) => id,
+                None => {
+                    view.last_of_conversation((number, other), base.direct)?
+                        .last
+                }
+            };
+            lines.push((id, peer));
+        }
+    }
+    lines.extend(tail.into_iter().map(|(peer, id)| (id, peer)));
+    Ok(lines)
+}
+
+/// The last message of a group in the view that a user may see.
+fn last_seen(view: &View, tail: &GroupTail, base: u64) -> Result<Option<u64>, Failure> {
+    for (from, until) in tail.spans.iter().rev() {
+        let until = base.min(*until);
+        let last = view
+            .group_ids(tail.group.number, *from, until)
+            .next_back()
+            .transpose()?;
+        if last.is_some() {
+            return Ok(last);
         }
     }
     Ok(None)
 }
 
-/// Reads the messages of a page, the newest first, until it is full.
-fn page(
-    view: &View,
-    peers: Newest<(u64, UserName)>,
-    groups: Newest<GroupLine<u64>>,
-    silent: Newest<GroupLine<ConversationToken>>,
-    limit: PageLimit,
-) -> Result<ConversationPage, Failure> {
-    let mut direct = peers
-        .sorted()
-        .map(|(id, peer)| -> Line {
-            let last = view.indexed(Sequence::Direct, id)?;
-            let place = place(Sequence::Direct, last.at_ms, id);
-            Ok((place, ConversationEntry::Direct { peer, last }))
-        })
-        .peekable();
-    let mut spoken = groups
-        .sorted()
-        .map(|line| -> Line {
-            let last = view.indexed(Sequence::Group, line.place)?;
-            let place = place(Sequence::Group, last.at_ms, last.id);
-            Ok((place, line.entry(Some(last))))
-        })
-        .peekable();
-    let mut silent = silent
-        .sorted()
-        .map(|line| -> Line { Ok((line.place, line.entry(None))) })
-        .peekable();
-    let (mut entries, mut next, mut room) = (Vec::new(), None, limit.page());
-    loop {
-        let places = [
-            place_of(direct.peek()),
-            place_of(spoken.peek()),
-            place_of(silent.peek()),
-        ];
-        let newest = places.iter().max();
-        let line = if Some(&places[0]) == newest {
-            direct.next()
-        } else if Some(&places[1]) == newest {
-            spoken.next()
-        } else {
-            silent.next()
-        };
-        let Some(line) = line else {
-            return Ok(ConversationPage {
-                entries,
-                next: None,
-            });
-        };
-        let (place, entry) = line?;
-        if !room.take(bytes_of(&entry, limit)) {
-            return Ok(ConversationPage { entries, next });
+impl Inner {
+    /// Reads the messages of a page, the newest first, until it is full.
+    fn page(
+        &self,
+        view: &View,
+        lines: Lines,
+        limit: PageLimit,
+    ) -> Result<ConversationPage, Failure> {
+        let Lines {
+            peers,
+            groups,
+            silent,
+        } = lines;
+        let mut direct = peers
+            .sorted()
+            .map(|(id, peer)| -> Line {
+                let last = self.message(view, Sequence::Direct, id)?;
+                let place = place(Sequence::Direct, last.at_ms, id);
+                Ok((place, ConversationEntry::Direct { peer, last }))
+            })
+            .peekable();
+        let mut spoken = groups
+            .sorted()
+            .map(|line| -> Line {
+                let last = self.message(view, Sequence::Group, line.place)?;
+                let place = place(Sequence::Group, last.at_ms, last.id);
+                Ok((place, line.entry(Some(last))))
+            })
+            .peekable();
+        let mut silent = silent
+            .sorted()
+            .map(|line| -> Line { Ok((line.place, line.entry(None))) })
+            .peekable();
+        let (mut entries, mut next, mut room) = (Vec::new(), None, limit.page());
+        loop {
+            let places = [
+                place_of(direct.peek()),
+                place_of(spoken.peek()),
+                place_of(silent.peek()),
+            ];
+            let newest = places.iter().max();
+            let line = if Some(&places[0]) == newest {
+                direct.next()
+            } else if Some(&places[1]) == newest {
+                spoken.next()
+            } else {
+                silent.next()
+            };
+            let Some(line) = line else {
+                return Ok(ConversationPage {
+                    entries,
+                    next: None,
+                });
+            };
+            let (place, entry) = line?;
+            if !room.take(bytes_of(&entry, limit)) {
+                return Ok(ConversationPage { entries, next });
+            }
+            next = Some(place);
+            entries.push(entry);
         }
-        next = Some(place);
-        entries.push(entry);
     }
 }
 
@@ -255,7 +356,7 @@ fn bytes_of(entry: &ConversationEntry, limit: PageLimit) -> usize {
         ConversationEntry::Direct { peer, last } => (peer.as_str(), Some(last)),
         ConversationEntry::Group { group, last, .. } => (group.as_str(), last.as_ref()),
     };
-    AROUND_ENTRY_BYTES + 2 * name.len() + last.map_or(0, limit.size_of)
+    AROUND_ENTRY_BYTES + 2 * name.len() + last.map_or(0, |last| (limit.size_of)(last))
 }
 
 /// The greatest of all that is added, no more than a number of them.

@@ -87,12 +87,12 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(held: Held, view: Arc<UnderWay>, free_min_bytes: u64) -> Self {
+    pub(super) fn new(held: Held, view: &Arc<UnderWay>, free_min_bytes: u64) -> Self {
         Self {
             held,
             moved: Mutex::new(None),
             journal: Arc::default(),
-            view,
+            view: Arc::clone(view),
             free_min_bytes,
         }
     }

@@ -2,12 +2,13 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
-use super::wake::{Found, Mailbox};
+use super::wake::Mailbox;
 use super::{Hub, Inner};
 use crate::error::Error;
 use crate::model::{
-    After, Batch, Cursor, Message, PageLimit, Position, Resolution, Transport, UserName,
+    After, Batch, Cursor, PageLimit, Position, Resolution, Sequence, Transport, UserName,
 };
 
 /// An open feed of one user. Dropping it ends it.
@@ -16,6 +17,8 @@ pub struct Feed {
     hub: Hub,
     user: UserName,
     position: Position,
+    /// Whether all up to a moment was read, and the mailbox tells what came since.
+    caught_up: bool,
     mailbox: Arc<Mailbox>,
 }
 
@@ -45,11 +48,12 @@ impl Hub {
             hub: self.clone(),
             user,
             position: Position::default(),
+            caught_up: false,
             mailbox,
         };
         feed.position = match after {
             // Behind this, every message has reached the mailbox or its waker was not yet asked for.
-            After::Now => self.0.visible.get(),
+            After::Now => self.0.tail.heads(),
             After::Cursor(cursor) => self.0.resolve(cursor)?,
         };
         if self.0.closing() {
@@ -60,15 +64,10 @@ impl Hub {
 }
 
 impl Inner {
-    /// Whether it is known, without reading, that a user has nothing after a position.
-    fn nothing_new(&self, user: &UserName, after: Position) -> bool {
-        self.recent.none_after(user, after.direct) && self.memberships.none_after(user, after.group)
-    }
-
     /// Where a cursor stands in this log.
     fn resolve(&self, cursor: Cursor) -> Result<Position, Error> {
         let here = |position| Cursor::new(position, self.lineage.log);
-        match self.lineage.resolve(cursor, self.floor, self.visible.get()) {
+        match self.lineage.resolve(cursor, self.floor, self.tail.heads()) {
             Resolution::GoOn(position) => Ok(position),
             Resolution::Ahead { restart } => Err(Error::CursorAhead {
                 restart: here(restart),
@@ -85,24 +84,58 @@ impl Feed {
     /// What is there now, up to a limit. Empty if nothing is; `next` has moved all the same. With `more`, ask again
     /// at once.
     pub async fn read(&mut self, limit: PageLimit) -> Result<Batch, Error> {
-        // Before the mailbox: what was put in it before this is there now.
-        let woken = self.hub.0.woken.get();
-        match self.mailbox.take(self.position, limit) {
-            Found::Nothing => {
-                self.advance(woken);
-                Ok(self.batch(Vec::new(), false))
+        self.pass_what_is_not_for_it();
+        // Also if this reading is given up: then nobody knows what came before the mailbox's next.
+        self.caught_up = false;
+        let tail = self.hub.0.inbox(&self.user, self.position, limit);
+        let page = match tail.page(limit) {
+            Ok(page) => page,
+            Err(tail) => {
+                let user = self.user.clone();
+                let read = self
+                    .hub
+                    .blocking(move |_, view| Ok(tail.page_with(view, &user, limit)?));
+                read.await?
             }
-            Found::Messages(messages) => {
-                let more = self.taken(&messages, woken);
-                Ok(self.batch(messages, more))
-            }
-            Found::Behind => self.read_view(limit).await,
-        }
+        };
+        self.caught_up = !page.more;
+        self.position = page.next;
+        Ok(Batch {
+            messages: page.messages,
+            next: self.cursor(),
+            more: page.more,
+        })
     }
 
     /// Resolves when [`Self::read`] may find something, or the hub closes. May be dropped and called again.
     pub async fn wait(&mut self) {
-        poll_fn(|context| self.mailbox.poll(self.position, context)).await;
+        poll_fn(|context| {
+            if self.caught_up {
+                self.mailbox.poll(self.position, context)
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+    }
+
+    /// Moves up to before the first that came since all was read: what is between is not for this user. So a feed that
+    /// was idle for long reads the tail and not what was sealed meanwhile.
+    fn pass_what_is_not_for_it(&mut self) {
+        // Before the mailbox is asked: it was told of all up to here.
+        let told = self.hub.0.told.get();
+        let first = self.mailbox.first();
+        if !self.caught_up {
+            return;
+        }
+        for sequence in Sequence::ALL {
+            let passed = match first.of(sequence) {
+                0 => told.of(sequence),
+                id => id - 1,
+            };
+            let position = self.position.of_mut(sequence);
+            *position = passed.max(*position);
+        }
     }
 
     /// Where the feed stands: everything up to here has been read.
@@ -113,75 +146,6 @@ impl Feed {
     /// Whether the hub is closing.
     pub fn closing(&self) -> bool {
         self.mailbox.closed()
-    }
-
-    /// Moves behind messages from the mailbox; whether it holds more.
-    fn taken(&mut self, messages: &[Arc<Message>], woken: Position) -> bool {
-        for message in messages {
-            *self.position.of_mut(message.sequence()) = message.id;
-        }
-        match self.mailbox.take(self.position, PageLimit::count(0)) {
-            Found::Nothing => {
-                self.advance(woken);
-                false
-            }
-            Found::Messages(_) | Found::Behind => true,
-        }
-    }
-
-    async fn read_view(&mut self, limit: PageLimit) -> Result<Batch, Error> {
-        let reading = Reading::begin(&self.mailbox);
-        let upto = self.hub.0.visible.get();
-        if self.hub.0.nothing_new(&self.user, self.position) {
-            reading.all_was_read();
-            self.advance(upto);
-            return Ok(self.batch(Vec::new(), false));
-        }
-        let (user, after) = (self.user.clone(), self.position);
-        let read = self
-            .hub
-            .blocking(move |inner, view| inner.inbox(view, &user, (after, upto), limit));
-        let page = read.await?;
-        if !page.more {
-            reading.all_was_read();
-        }
-        self.position = page.next;
-        Ok(self.batch(page.messages, page.more))
-    }
-
-    fn advance(&mut self, to: Position) {
-        self.position.direct = self.position.direct.max(to.direct);
-        self.position.group = self.position.group.max(to.group);
-    }
-
-    fn batch(&self, messages: Vec<Arc<Message>>, more: bool) -> Batch {
-        Batch {
-            messages,
-            next: self.cursor(),
-            more,
-        }
-    }
-}
-
-/// A reading of the view. Unless it gets to its end, also when it is dropped, the view must be read again.
-struct Reading(Option<Arc<Mailbox>>);
-
-impl Reading {
-    fn begin(mailbox: &Arc<Mailbox>) -> Self {
-        mailbox.clear();
-        Self(Some(Arc::clone(mailbox)))
-    }
-
-    fn all_was_read(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        if let Some(mailbox) = &self.0 {
-            mailbox.fall_behind();
-        }
     }
 }
 
@@ -200,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::hub::{Durability, GroupChange, Options};
-    use crate::model::{Body, Draft, GroupName, Receiver, Sequence};
+    use crate::model::{Body, Draft, GroupName, Message, Receiver};
     use crate::store::Command;
 
     /// Only for what must not happen.
@@ -276,13 +240,14 @@ mod tests {
             };
             let after = After::Cursor(Cursor::new(position, hub.log()));
             let mut feed = hub.feed(user("bob"), after, Transport::Sse).unwrap();
+            hub.seal_all();
             // The reading stops here, behind its beginning.
             let held = hub.0.view.write().unwrap();
             let mut reading = Box::pin(feed.read(PageLimit::count(limit)));
             runtime.block_on(async {
                 assert!(timeout(Duration::ZERO, &mut reading).await.is_err());
                 push(&hub, "bob").await;
-                // Once this is answered, the one before is in the mailboxes.
+                // Once this is answered, the mailboxes were told of the one before.
                 push(&hub, "carol").await;
             });
             drop(held);
@@ -323,7 +288,7 @@ mod tests {
         hub.close();
     }
 
-    /// The last of many members gets a message long after it has become visible.
+    /// The last of many members is told of a message long after it has become visible.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_cursor_does_not_pass_what_is_not_in_the_mailbox_yet() {
         let data = tempfile::tempdir().unwrap();

@@ -1,25 +1,99 @@
-//! Reads by id: an inbox after a cursor, pages of a conversation or group both ways.
+//! Pages of a conversation or group both ways. The tail comes first, for it says up to where the view is to be read;
+//! the newest pages mostly need nothing else.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::membership::Interval;
-use super::{Failure, Hub, Inner};
+use super::tail::Reading;
+use super::{Hub, Inner};
 use crate::error::Error;
-use crate::model::{
-    Bound, GroupName, HistoryPage, Message, PageLimit, Position, Sequence, UserName,
-};
+use crate::model::{Bound, GroupName, HistoryPage, Message, PageLimit, Sequence, UserName};
 use crate::store::{self, View};
 
-/// Part of an inbox.
-pub(super) struct InboxPage {
-    pub(super) messages: Vec<Arc<Message>>,
-    pub(super) next: Position,
-    pub(super) more: bool,
+pub(super) type Read = Result<Arc<Message>, store::Error>;
+pub(super) type Ids<'a> = Box<dyn Iterator<Item = Result<u64, store::Error>> + 'a>;
+
+impl Inner {
+    /// A message that is known to be there.
+    pub(super) fn message(
+        &self,
+        view: &View,
+        sequence: Sequence,
+        id: u64,
+    ) -> Result<Arc<Message>, store::Error> {
+        let found = self.tail.read().message(sequence, id).cloned();
+        found.map_or_else(|| indexed(view, sequence, Ok(id)), Ok)
+    }
 }
 
-type Ids<'a> = Box<dyn Iterator<Item = Result<u64, store::Error>> + 'a>;
+/// What a page of a history has to do with the tail.
+struct Span {
+    /// The page begins behind this id, and ends with the other.
+    after: u64,
+    upto: u64,
+    /// The view has all up to here.
+    base: u64,
+    forward: bool,
+}
+
+impl Span {
+    /// Refuses a page after an id that was not given yet.
+    fn of(tail: &Reading<'_>, sequence: Sequence, bound: Bound) -> Result<Self, Error> {
+        let (base, last) = (tail.base().of(sequence), tail.heads().of(sequence));
+        let (after, upto, forward) = match bound {
+            Bound::After(id) if id > last => return Err(Error::AfterAhead { sequence, last }),
+            Bound::After(id) => (id, last, true),
+            Bound::Before(id) => (0, last.min(id.saturating_sub(1)), false),
+            Bound::Newest => (0, last, false),
+        };
+        Ok(Self {
+            after,
+            upto,
+            base,
+            forward,
+        })
+    }
+
+    /// Messages of the tail in the order of the page, more than it holds, or all.
+    fn first<'a>(
+        &self,
+        messages: impl DoubleEndedIterator<Item = &'a Arc<Message>>,
+        limit: PageLimit,
+    ) -> Vec<Arc<Message>> {
+        let most = limit.messages.saturating_add(1);
+        if self.forward {
+            messages.take(most).cloned().collect()
+        } else {
+            messages.rev().take(most).cloned().collect()
+        }
+    }
+
+    /// Whether a page is full without the view.
+    fn is_all(&self, tail: &[Arc<Message>], limit: PageLimit) -> bool {
+        if self.forward {
+            self.after >= self.base
+        } else {
+            // Before the first of all there is nothing.
+            tail.len() > limit.messages || tail.last().is_some_and(|first| first.prev == 0)
+        }
+    }
+
+    /// The page of what the tail has, and the view below it.
+    fn page(
+        &self,
+        tail: Vec<Arc<Message>>,
+        below: impl Iterator<Item = Read>,
+        limit: PageLimit,
+    ) -> Result<HistoryPage, store::Error> {
+        let tail = tail.into_iter().map(Ok);
+        if self.forward {
+            return filled(below.chain(tail), limit);
+        }
+        let mut page = filled(tail.chain(below), limit)?;
+        page.messages.reverse();
+        Ok(page)
+    }
+}
 
 impl Hub {
     /// A page of the 1:1 history of two users.
@@ -30,25 +104,27 @@ impl Hub {
         bound: Bound,
         limit: PageLimit,
     ) -> Result<HistoryPage, Error> {
-        self.blocking(move |inner, view| {
-            let head = inner.head(Sequence::Direct, bound)?;
-            let (Some(user), Some(peer)) = (view.user(&user)?, view.user(&peer)?) else {
-                return Ok(HistoryPage {
-                    messages: Vec::new(),
-                    more: false,
-                });
-            };
-            let ids = |after, upto| view.conversation_ids((user, peer), after, upto);
-            match bound {
-                Bound::After(id) => forward(view, Sequence::Direct, ids(id, head), limit),
-                Bound::Before(id) => backward(
-                    view,
-                    Sequence::Direct,
-                    ids(0, head.min(id.saturating_sub(1))).rev(),
-                    limit,
-                ),
-                Bound::Newest => backward(view, Sequence::Direct, ids(0, head).rev(), limit),
-            }
+        let (span, tail) = {
+            let tail = self.0.tail.read();
+            let span = Span::of(&tail, Sequence::Direct, bound)?;
+            let after = span.after.max(span.base);
+            let found = tail.conversation((&user, &peer), after, span.upto);
+            let found = span.first(found, limit);
+            (span, found)
+        };
+        if span.is_all(&tail, limit) {
+            let page = span.page(tail, std::iter::empty(), limit);
+            return page.map_err(|e| self.0.read_failed(&e));
+        }
+        self.blocking(move |_, view| {
+            let users = view.user(&user)?.zip(view.user(&peer)?);
+            let ids = users.map(|users| {
+                let upto = span.upto.min(span.base);
+                ordered(view.conversation_ids(users, span.after, upto), &span)
+            });
+            let below = ids.into_iter().flatten();
+            let below = below.map(|id| indexed(view, Sequence::Direct, id));
+            Ok(span.page(tail, below, limit)?)
         })
         .await
     }
@@ -62,107 +138,97 @@ impl Hub {
         bound: Bound,
         limit: PageLimit,
     ) -> Result<HistoryPage, Error> {
-        self.blocking(move |inner, view| {
-            let head = inner.head(Sequence::Group, bound)?;
-            let intervals = inner.memberships.in_group(&user, &group);
+        let (span, tail, seen, number) = {
+            let tail = self.0.tail.read();
+            let span = Span::of(&tail, Sequence::Group, bound)?;
+            let intervals = self.0.memberships.in_group(&user, &group);
             let Some(number) = intervals.first().map(|interval| interval.group.number) else {
-                return Err(Error::GroupNotFound.into());
+                return Err(Error::GroupNotFound);
             };
-            let spans = spans(&intervals, head);
-            let sequence = Sequence::Group;
-            let (after, upto) = match bound {
-                Bound::After(id) => (id, head),
-                Bound::Before(id) => (0, head.min(id.saturating_sub(1))),
-                Bound::Newest => (0, head),
-            };
-            let cut = spans.iter().filter_map(|(from, until)| {
-                let (from, until) = ((*from).max(after), (*until).min(upto));
-                (from < until).then_some((from, until))
-            });
-            let ids = |(from, until)| view.group_ids(number, from, until);
-            if matches!(bound, Bound::After(_)) {
-                forward(view, sequence, cut.flat_map(ids), limit)
-            } else {
-                backward(
-                    view,
-                    sequence,
-                    cut.rev().flat_map(|span| ids(span).rev()),
-                    limit,
-                )
-            }
+            let seen = spans(&intervals, tail.heads().group);
+            let found = within(&seen, span.after.max(span.base), span.upto);
+            let found = found.flat_map(|(from, until)| tail.group(number, from, until));
+            let found = span.first(found, limit);
+            (span, found, seen, number)
+        };
+        if span.is_all(&tail, limit) {
+            let page = span.page(tail, std::iter::empty(), limit);
+            return page.map_err(|e| self.0.read_failed(&e));
+        }
+        self.blocking(move |_, view| {
+            let below = within(&seen, span.after, span.upto.min(span.base));
+            let ids = below.flat_map(|(from, until)| view.group_ids(number, from, until));
+            let below = ordered(ids, &span).map(|id| indexed(view, Sequence::Group, id));
+            Ok(span.page(tail, below, limit)?)
         })
         .await
     }
 
     /// A message by id.
-    pub async fn message(&self, sequence: Sequence, id: u64) -> Result<Message, Error> {
-        self.blocking(move |inner, view| {
-            if id == 0 || id > inner.visible.get().of(sequence) || id <= inner.floor.of(sequence) {
-                return Err(Error::MessageNotFound.into());
+    pub async fn message(&self, sequence: Sequence, id: u64) -> Result<Arc<Message>, Error> {
+        {
+            let tail = self.0.tail.read();
+            if let Some(message) = tail.message(sequence, id) {
+                return Ok(Arc::clone(message));
             }
-            Ok(view.indexed(sequence, id)?)
-        })
-        .await
+            let last = tail.base().of(sequence);
+            if id == 0 || id > last || id <= self.0.floor.of(sequence) {
+                return Err(Error::MessageNotFound);
+            }
+        }
+        self.blocking(move |_, view| Ok(indexed(view, sequence, Ok(id))?))
+            .await
     }
 }
 
-impl Inner {
-    /// The last id that readers may see; refuses a page after an id that was not given yet.
-    fn head(&self, sequence: Sequence, bound: Bound) -> Result<u64, Error> {
-        let last = self.visible.get().of(sequence);
-        match bound {
-            Bound::After(id) if id > last => Err(Error::AfterAhead { sequence, last }),
-            _ => Ok(last),
-        }
+/// Ids in the order of a page.
+fn ordered<'a>(
+    ids: impl DoubleEndedIterator<Item = Result<u64, store::Error>> + 'a,
+    span: &Span,
+) -> Ids<'a> {
+    if span.forward {
+        Box::new(ids)
+    } else {
+        Box::new(ids.rev())
     }
+}
 
-    /// All that a user may see within `after < id <= upto`, until the page is full.
-    pub(super) fn inbox(
-        &self,
-        view: &View,
-        user: &UserName,
-        (after, upto): (Position, Position),
-        limit: PageLimit,
-    ) -> Result<InboxPage, Failure> {
-        let direct: Ids<'_> = match view.user(user)? {
-            Some(number) if after.direct < upto.direct => {
-                Box::new(view.inbox_ids(number, after.direct, upto.direct))
-            }
-            _ => Box::new(std::iter::empty()),
+/// What is within `after < id <= upto` of spans.
+fn within(
+    spans: &[(u64, u64)],
+    after: u64,
+    upto: u64,
+) -> impl DoubleEndedIterator<Item = (u64, u64)> {
+    spans.iter().filter_map(move |(from, until)| {
+        let (from, until) = ((*from).max(after), (*until).min(upto));
+        (from < until).then_some((from, until))
+    })
+}
+
+/// A message that the view lists.
+pub(super) fn indexed(view: &View, sequence: Sequence, id: Result<u64, store::Error>) -> Read {
+    view.indexed(sequence, id?).map(Arc::new)
+}
+
+/// Takes messages until the page is full.
+fn filled(
+    messages: impl Iterator<Item = Read>,
+    limit: PageLimit,
+) -> Result<HistoryPage, store::Error> {
+    let (mut found, mut room) = (Vec::new(), limit.page());
+    let mut messages = messages;
+    let more = loop {
+        // Where only the count matters, none is read in vain: there is at least one more if there is an id.
+        let Some(message) = messages.next().transpose()? else {
+            break false;
         };
-        let group = Merged::new(view, &self.memberships.of(user), after.group, upto.group)?;
-        let mut direct = Peeked::new(view, Sequence::Direct, direct)?;
-        let mut group = Peeked::new(view, Sequence::Group, Box::new(group))?;
-        let (mut messages, mut room, mut next) = (Vec::new(), limit.page(), after);
-        loop {
-            let first = match (&direct.next, &group.next) {
-                (Some(one), Some(other)) if one.at_ms <= other.at_ms => &mut direct,
-                (_, Some(_)) => &mut group,
-                (Some(_), None) => &mut direct,
-                (None, None) => break,
-            };
-            let fits = |message| room.take((limit.size_of)(message));
-            if !first.next.as_ref().is_some_and(fits) {
-                break;
-            }
-            let Some(message) = first.take(view)? else {
-                break;
-            };
-            *next.of_mut(message.sequence()) = message.id;
-            messages.push(Arc::new(message));
+        if !room.take((limit.size_of)(&message)) {
+            break true;
         }
-        for (sequence, rest) in [(Sequence::Direct, &direct), (Sequence::Group, &group)] {
-            if rest.next.is_none() {
-                *next.of_mut(sequence) = upto.of(sequence).max(after.of(sequence));
-            }
-        }
-        let more = direct.next.is_some() || group.next.is_some();
-        Ok(InboxPage {
-            messages,
-            next,
-            more,
-        })
-    }
+        found.push(message);
+    };
+    let messages = found;
+    Ok(HistoryPage { messages, more })
 }
 
 /// What a user may page through: spans `from < id <= until`, oldest first, apart from each other.
@@ -182,106 +248,4 @@ pub(super) fn spans(intervals: &[Interval], head: u64) -> Vec<(u64, u64)> {
         }
     }
     spans
-}
-
-fn forward(
-    view: &View,
-    sequence: Sequence,
-    ids: impl Iterator<Item = Result<u64, store::Error>>,
-    limit: PageLimit,
-) -> Result<HistoryPage, Failure> {
-    let (messages, more) = view.messages(sequence, ids, limit)?;
-    Ok(HistoryPage { messages, more })
-}
-
-fn backward(
-    view: &View,
-    sequence: Sequence,
-    ids: impl Iterator<Item = Result<u64, store::Error>>,
-    limit: PageLimit,
-) -> Result<HistoryPage, Failure> {
-    let mut page = forward(view, sequence, ids, limit)?;
-    page.messages.reverse();
-    Ok(page)
-}
-
-/// The next message of a line of ids, read ahead.
-struct Peeked<'a> {
-    sequence: Sequence,
-    ids: Ids<'a>,
-    next: Option<Message>,
-}
-
-impl<'a> Peeked<'a> {
-    fn new(view: &View, sequence: Sequence, ids: Ids<'a>) -> Result<Self, store::Error> {
-        let mut peeked = Self {
-            sequence,
-            ids,
-            next: None,
-        };
-        peeked.take(view)?;
-        Ok(peeked)
-    }
-
-    /// Takes the next message, and reads the one after it.
-    fn take(&mut self, view: &View) -> Result<Option<Message>, store::Error> {
-        let following = self
-            .ids
-            .next()
-            .transpose()?
-            .map(|id| view.indexed(self.sequence, id));
-        Ok(std::mem::replace(&mut self.next, following.transpose()?))
-    }
-}
-
-/// The ids of all groups of a user, merged.
-struct Merged<'a> {
-    lines: Vec<Ids<'a>>,
-    heads: BinaryHeap<Reverse<(u64, usize)>>,
-}
-
-impl<'a> Merged<'a> {
-    /// What was sent to the groups while the user was a member, within `after < id <= upto`.
-    fn new(
-        view: &'a View,
-        intervals: &[Interval],
-        after: u64,
-        upto: u64,
-    ) -> Result<Self, store::Error> {
-        let mut merged = Self {
-            lines: Vec::new(),
-            heads: BinaryHeap::new(),
-        };
-        for interval in intervals {
-            let from = interval.from.max(after);
-            let until = interval
-                .until
-                .unwrap_or(upto)
-                .min(upto)
-                .min(interval.group.last());
-            if from < until {
-                merged
-                    .lines
-                    .push(Box::new(view.group_ids(interval.group.number, from, until)));
-                merged.pull(merged.lines.len() - 1)?;
-            }
-        }
-        Ok(merged)
-    }
-
-    fn pull(&mut self, line: usize) -> Result<(), store::Error> {
-        if let Some(id) = self.lines.get_mut(line).and_then(Iterator::next) {
-            self.heads.push(Reverse((id?, line)));
-        }
-        Ok(())
-    }
-}
-
-impl Iterator for Merged<'_> {
-    type Item = Result<u64, store::Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Reverse((id, line)) = self.heads.pop()?;
-        Some(self.pull(line).map(|()| id))
-    }
 }

@@ -11,6 +11,7 @@ use tracing::{error, warn};
 
 use super::Inner;
 use super::accept::{Proposal, Waiting};
+use super::apply::Applier;
 use super::times::{Stamp, Times};
 use crate::error::Error;
 use crate::store::{self, Command, Entry, Journal, Room};
@@ -62,21 +63,48 @@ impl Pending {
 
 /// Runs until the queue is closed and empty.
 pub(super) struct JournalStage {
-    pub(super) inner: Arc<Inner>,
-    pub(super) journal: Journal,
-    pub(super) queue: Receiver<Proposal>,
-    pub(super) times: Times,
+    inner: Arc<Inner>,
+    journal: Journal,
+    queue: Receiver<Proposal>,
+    /// Taken out of the queue to see whether there is more.
+    next: Option<Proposal>,
+    applier: Arc<Applier>,
+    times: Times,
     /// When there was enough free disk space.
-    pub(super) roomy: Option<Instant>,
+    roomy: Option<Instant>,
     /// When the log said that there is not.
-    pub(super) told_full: Option<Instant>,
+    told_full: Option<Instant>,
 }
 
 impl JournalStage {
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        journal: Journal,
+        queue: Receiver<Proposal>,
+        times: Times,
+        applier: &Arc<Applier>,
+    ) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            journal,
+            queue,
+            next: None,
+            applier: Arc::clone(applier),
+            times,
+            roomy: None,
+            told_full: None,
+        }
+    }
+
     /// The thread's work.
-    pub(super) fn run(mut self) {
-        let inner = Arc::clone(&self.inner);
-        let _ending = Ending(&inner);
+    pub(super) fn run(self) {
+        let (inner, applier) = (Arc::clone(&self.inner), Arc::clone(&self.applier));
+        // Dropped behind the journal, also when it panics: who applies then sees that there will be no more.
+        let _ending = Ending(&inner, &applier);
+        self.commit_all();
+    }
+
+    fn commit_all(mut self) {
         // For the log only: whoever starts the server should not learn it from the first push.
         drop(self.check_disk());
         self.times.look();
@@ -84,6 +112,11 @@ impl JournalStage {
         while let Some(proposals) = self.next_proposals() {
             if !proposals.is_empty() {
                 self.commit(proposals);
+                self.next = self.queue.try_recv().ok();
+                match self.next {
+                    Some(_) => self.applier.apply_there(),
+                    None => self.applier.apply_here(),
+                }
             }
             if synced.elapsed() >= SYNC_INTERVAL {
                 self.sync();
@@ -94,9 +127,11 @@ impl JournalStage {
     }
 
     /// What is queued, up to the size of an entry; nothing when it is time to sync; `None` at the end.
-    fn next_proposals(&self) -> Option<Vec<Proposal>> {
+    fn next_proposals(&mut self) -> Option<Vec<Proposal>> {
         // Only what is unsynced needs a look at the clock.
-        let first = if self.journal.is_synced() {
+        let first = if let Some(next) = self.next.take() {
+            next
+        } else if self.journal.is_synced() {
             self.queue.recv().ok()?
         } else {
             match self.queue.recv_timeout(SYNC_INTERVAL) {
@@ -217,15 +252,17 @@ fn fail(inner: &Inner, e: &store::Error) {
     inner.pending.give_up();
 }
 
-/// Ends the stage's promises when it panics.
-struct Ending<'a>(&'a Inner);
+/// Ends the stage's promises, also when it panics.
+struct Ending<'a>(&'a Inner, &'a Applier);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
+        let Self(inner, applier) = self;
         if std::thread::panicking() {
-            self.0.refuse_after_panic();
-            self.0.pending.give_up();
+            inner.refuse_after_panic();
+            inner.pending.give_up();
         }
+        applier.apply_there();
     }
 }
 

@@ -197,14 +197,14 @@ impl Memberships {
         }
     }
 
-    /// Whether no group of a user has a message after an id that they may see.
-    pub(super) fn none_after(&self, user: &UserName, id: u64) -> bool {
+    /// The intervals of a user in groups with messages after an id that they may see.
+    pub(super) fn after(&self, user: &UserName, id: u64) -> Vec<Interval> {
         let inside = self.read();
-        inside.users.get(user).is_none_or(|intervals| {
-            intervals.iter().all(|interval| {
-                interval.until.is_some_and(|until| until <= id) || interval.group.last() <= id
-            })
-        })
+        let intervals = inside.users.get(user).into_iter().flatten();
+        let beyond = |interval: &&Interval| {
+            interval.until.is_none_or(|until| until > id) && interval.group.last() > id
+        };
+        intervals.filter(beyond).cloned().collect()
     }
 
     /// All intervals of a user.

@@ -1,7 +1,7 @@
 //! The domain: accepts, commits, applies, wakes, reads. Knows no transport and no status codes.
 //!
-//! A message's way: [`accept`](Hub::push) -> journal stage (one append, one sync) -> apply stage (ids, view,
-//! watermark, answers, wakes) -> [`Feed`]. Reads never look above the watermark.
+//! A message's way: [`accept`](Hub::push) -> journal stage (one append, one sync) -> apply stage (ids, tail, answers,
+//! wakes) -> [`Feed`]; and, behind them, from the tail into the view. Reads see what is in the tail and below it.
 
 mod accept;
 mod apply;
@@ -10,23 +10,26 @@ mod check;
 mod conversations;
 mod disk;
 mod feed;
-mod flush;
 mod history;
+mod inbox;
 mod journal;
+mod known;
 mod membership;
 mod open;
 mod plan;
 mod plan_channel;
 mod plan_group;
 mod rebuild;
-mod recent;
 mod recover;
+mod seal;
 mod state;
+mod tail;
 mod times;
 mod turns;
 mod verify;
 mod wake;
 mod watermark;
+mod window;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -43,6 +46,7 @@ pub use feed::Feed;
 pub use open::Closed;
 pub use plan::GroupReceipt;
 pub use rebuild::{Rebuilt, rebuild};
+pub use tail::WindowSize;
 pub use verify::{Compared, Verified, verify};
 
 use crate::clock;
@@ -56,7 +60,7 @@ use disk::{Disk, Refused};
 use journal::Pending;
 use membership::Memberships;
 use open::Running;
-use recent::Recent;
+use tail::Tail;
 use turns::Turns;
 use wake::Waiters;
 use watermark::{Progress, Watermark};
@@ -83,6 +87,11 @@ pub struct Options {
     pub disk_free_min_bytes: u64,
     /// What may wait to be committed, bytes; beyond, pushes are refused as busy.
     pub queue_bytes_max: usize,
+    /// What is committed and not yet written into sled may take in memory, roughly, bytes; beyond, pushes are refused
+    /// as busy.
+    pub tail_bytes_max: u64,
+    /// How much of it is written at once.
+    pub window: WindowSize,
     /// Feeds that one user may have open.
     pub waiters_per_user_max: usize,
     /// How many users may have a channel, which numbers what is for them. Those whom the backend sends something get
@@ -169,16 +178,15 @@ struct Inner {
     view: RwLock<Option<Arc<View>>>,
     memberships: Memberships,
     channels: Channels,
-    recent: Recent,
-    /// What readers may see.
-    visible: Watermark,
-    /// Up to here all mailboxes have been filled.
-    woken: Watermark,
+    /// What is visible and not yet in the view.
+    tail: Arc<Tail>,
+    /// Up to here all mailboxes have been told.
+    told: Watermark,
     waiters: Waiters,
     /// For lists of conversations.
     lists: Arc<Turns>,
     disk: Disk,
-    /// Set when anything that is written fails; also by the flusher.
+    /// Set when anything that is written fails; also by the sealer.
     refused: Arc<Refused>,
     damaged: AtomicBool,
     closing: AtomicBool,
@@ -222,13 +230,25 @@ impl Hub {
     /// A group and its members, or [`Error::GroupNotFound`], also when it was deleted.
     pub async fn group(&self, name: GroupName) -> Result<GroupInfo, Error> {
         self.blocking(move |inner, view| {
-            let found = inner.memberships.group(&name);
+            let (found, base, newest) = {
+                let tail = inner.tail.read();
+                let found = inner.memberships.group(&name);
+                let number = found.as_ref().map(|(group, _)| group.facts.number);
+                let newest = number.and_then(|number| {
+                    let last = tail.group(number, 0, tail.heads().group).next_back();
+                    last.map(|message| message.id)
+                });
+                (found, tail.base(), newest)
+            };
             let (group, members) = found.ok_or(Error::GroupNotFound)?;
-            let end = view.last_of_group(group.facts.number, inner.visible.get().group)?;
+            let last = match newest {
+                Some(last) => last,
+                None => view.last_of_group(group.facts.number, base.group)?.last,
+            };
             Ok(GroupInfo {
                 history: group.history,
                 members,
-                last: end.last,
+                last,
             })
         })
         .await
@@ -236,10 +256,11 @@ impl Hub {
 
     /// Whether the server can do its work.
     pub fn ready(&self) -> Result<(), Error> {
-        self.0.writable()?;
+        // First: a write that fails for it refuses the others, too, and this says what helps.
         if self.0.damaged.load(Ordering::Acquire) {
             return Err(Error::StoreDamaged);
         }
+        self.0.writable()?;
         let disk = &self.0.disk;
         disk.in_place()?;
         disk.answers()?;
@@ -260,7 +281,7 @@ impl Hub {
         let view = inner.view.read().unwrap_or_else(PoisonError::into_inner);
         Status {
             log: inner.lineage.log.to_string(),
-            watermark: inner.visible.get(),
+            watermark: inner.tail.heads(),
             journal: JournalStatus {
                 offset,
                 segments,
@@ -369,6 +390,12 @@ impl Options {
             cache_bytes: 8 << 20,
             disk_free_min_bytes: 0,
             queue_bytes_max: 1 << 20,
+            tail_bytes_max: 64 << 20,
+            // So that each boundary is crossed.
+            window: WindowSize {
+                ids: 3,
+                bytes: 1 << 20,
+            },
             waiters_per_user_max: 10,
             channels_max: 0,
         }

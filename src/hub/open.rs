@@ -10,17 +10,14 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::accept::QUEUE_PROPOSALS;
-use super::apply::ApplyStage;
-use super::channel::Channels;
+use super::apply::{Applier, ApplyStage};
 use super::check::Check;
 use super::conversations::LISTS_MAX;
 use super::disk::{Disk, Watch, chain};
-use super::flush::Flusher;
 use super::journal::{JournalStage, Pending};
-use super::membership::Memberships;
 use super::rebuild::upgrade;
-use super::recent::Recent;
 use super::recover::{Recovered, guarded, recover};
+use super::seal::Sealer;
 use super::times::Times;
 use super::turns::Turns;
 use super::wake::Waiters;
@@ -45,9 +42,9 @@ pub enum Closed {
 pub(super) struct Running {
     directory: Directory,
     journal: JoinHandle<()>,
-    apply: JoinHandle<u64>,
-    flush: JoinHandle<()>,
-    flusher: Arc<Flusher>,
+    apply: JoinHandle<Option<u64>>,
+    seal: JoinHandle<()>,
+    sealer: Sealer,
     check: Check,
     watch: Watch,
 }
@@ -61,7 +58,7 @@ impl Hub {
 
     fn open_directory(options: Options) -> Result<Self, Error> {
         let mut directory = Directory::open(&options.data)?;
-        upgrade(&mut directory, options.cache_bytes)?;
+        upgrade(&mut directory, &options)?;
         let always = options.durability == Durability::Always;
         let mut journal = Journal::open(&directory, always)?;
         let (_, _, end) = journal.identity();
@@ -70,7 +67,7 @@ impl Hub {
         let fork = directory.must_fork();
         directory.must_have_room()?;
         directory.begin(!always, &journal.end()?)?;
-        let mut recovered = recover(&directory, &mut journal, trust, fork, options.cache_bytes)?;
+        let mut recovered = recover(&directory, &mut journal, trust, fork, &options)?;
         journal.cut_tail()?;
         if fork {
             directory.fork(recovered.state.applied.heads, &journal.end()?)?;
@@ -121,17 +118,18 @@ impl Hub {
             directory,
             journal,
             apply,
-            flush,
-            flusher,
+            seal,
+            sealer,
             check,
             watch,
         } = running;
         check.stop();
         watch.stop();
         let journal = joined("journal", journal);
-        let offset = joined("apply", apply);
-        flusher.stop();
-        let flushed = joined("flush", flush);
+        let offset = joined("apply", apply).flatten();
+        sealer.tail.end();
+        let sealed = joined("seal", seal);
+        drop(sealer);
         let view = self
             .0
             .view
@@ -140,7 +138,7 @@ impl Hub {
             .take();
         let view = view.and_then(unshared);
         let view = view.ok_or("reads of the readable view are still under way")?;
-        let threads = offset.filter(|_| journal.is_some() && flushed.is_some());
+        let threads = offset.filter(|_| journal.is_some() && sealed.is_some());
         let sound = self.may_be_marked(threads);
         // sled writes while it is dropped too, and panics where it cannot.
         let closed = guarded(&directory, || {
@@ -209,12 +207,13 @@ fn start(
     recovered: Recovered,
 ) -> Result<Hub, Error> {
     let Recovered {
-        view,
+        sealer,
         state,
         follower,
-        flusher,
-        flush,
+        memberships,
+        channels,
     } = recovered;
+    let view = Arc::clone(&sealer.view);
     let (sender, queue) = sync_channel(QUEUE_PROPOSALS);
     let applied = *state.applied();
     let held = Held::new(&directory, &journal)?;
@@ -231,48 +230,39 @@ fn start(
         journal_size: journal.size(),
         journal_damage: OnceLock::new(),
         view: RwLock::new(Some(Arc::clone(&view))),
-        memberships: Memberships::load(&view, &state)?,
-        channels: Channels::load(&view, options.channels_max)?,
-        recent: Recent::new(applied.heads.direct),
-        visible: Watermark::default(),
-        woken: Watermark::default(),
+        memberships,
+        channels,
+        tail: Arc::clone(&sealer.tail),
+        told: Watermark::default(),
         waiters: Waiters::new(),
         lists: Turns::new(LISTS_MAX),
-        disk: Disk::new(held, flusher.flushing(), options.disk_free_min_bytes),
-        refused: flusher.failure(),
+        disk: Disk::new(held, &sealer.under_way, options.disk_free_min_bytes),
+        refused: Arc::clone(&sealer.refused),
         damaged: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         running: Mutex::new(None),
         options,
     });
-    inner.visible.raise(applied.heads);
-    inner.woken.raise(applied.heads);
+    inner.told.raise(applied.heads);
     inner.progress.applied(applied.offset, applied.heads);
     let full_segments = journal.full_segments()?;
-    let stage = JournalStage {
-        inner: Arc::clone(&inner),
-        times: Times::after(applied.at_ms, &view, &journal)?,
-        journal,
-        queue,
-        roomy: None,
-        told_full: None,
-    };
-    let apply = ApplyStage {
+    let times = Times::after(applied.at_ms, &view, &journal)?;
+    let applier = Applier::new(ApplyStage {
         inner: Arc::clone(&inner),
         view,
         state,
         follower,
-        flusher: Arc::clone(&flusher),
-    };
+    });
+    let stage = JournalStage::new(&inner, journal, queue, times, &applier);
     let path = directory.path().to_owned();
     let journal = thread("journal", &path, move || stage.run())?;
-    let apply = thread("apply", &path, move || apply.run())?;
+    let apply = thread("apply", &path, move || applier.run())?;
     let running = Running {
         directory,
         journal,
         apply,
-        flush,
-        flusher,
+        seal: sealer.clone().start()?,
+        sealer,
         check: Check::start(&inner, full_segments)?,
         watch: Watch::start(&inner)?,
     };
@@ -316,7 +306,7 @@ mod tests {
                 running
                     .as_ref()
                     .unwrap()
-                    .flusher
+                    .sealer
                     .fail(&Error::View("as the disk fails".into()));
             }
             assert_eq!(hub.ready().is_err(), fails, "before any other write");

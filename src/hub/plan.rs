@@ -87,6 +87,7 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
     );
     let mut planner = Planner {
         state,
+        offset,
         at_ms: entry.at_ms,
         keys_ms: entry.keys_ms(),
         plan: Plan::default(),
@@ -104,6 +105,7 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
 
 pub(super) struct Planner<'a> {
     pub(super) state: &'a mut State,
+    pub(super) offset: u64,
     pub(super) at_ms: u64,
     keys_ms: u64,
     pub(super) plan: Plan,
@@ -133,7 +135,7 @@ impl Planner<'_> {
 
     fn message(&mut self, draft: &Draft) -> Result<Receipt, Error> {
         let hash = key_hash(draft);
-        if let Some(kept) = hash.and_then(|hash| self.state.keys.get(&hash).copied().flatten())
+        if let Some(kept) = hash.and_then(|hash| self.state.keys.get(&hash).flatten())
             && kept.lives_at(self.keys_ms)
         {
             let same = kept.content == content_hash(draft);
@@ -157,7 +159,7 @@ impl Planner<'_> {
                 keys_ms: self.keys_ms,
                 content: content_hash(draft),
             };
-            self.state.keys.insert(hash, Some(first));
+            self.state.keys.change(hash, Some(first), self.offset);
             self.change(Change::KeyUsed { hash, first });
         }
         Ok(receipt)
@@ -167,8 +169,9 @@ impl Planner<'_> {
         let (sender, receiver) = (self.number(&draft.from), self.number(to));
         let users = (sender.min(receiver), sender.max(receiver));
         let id = self.take(Sequence::Direct);
-        let end = self.state.conversations.entry(users).or_default();
-        let message = new_message(draft, id, self.at_ms, end);
+        let mut end = self.state.conversations.get(&users).unwrap_or_default();
+        let message = new_message(draft, id, self.at_ms, &mut end);
+        self.state.conversations.change(users, end, self.offset);
         self.add(Addition::DirectMessage {
             message: Arc::clone(&message),
             from: sender,
@@ -219,12 +222,13 @@ impl Planner<'_> {
 
     /// The user's number; assigned now if there is none.
     pub(super) fn number(&mut self, name: &UserName) -> u32 {
-        if let Some(number) = self.state.users.get(name).copied().flatten() {
+        if let Some(number) = self.state.users.get(name).flatten() {
             return number;
         }
         self.state.applied.users += 1;
         let number = self.state.applied.users;
-        self.state.users.insert(name.clone(), Some(number));
+        let users = &mut self.state.users;
+        users.change(name.clone(), Some(number), self.offset);
         self.add(Addition::User {
             name: name.clone(),
             number,
@@ -437,7 +441,6 @@ mod tests {
     fn planned(state: &mut State, view: &View, offset: u64, entry: &Entry) -> (Plan, Applied) {
         state.prepare(view, entry).unwrap();
         let plan = plan(state, offset, entry);
-        state.forget_keys();
         (plan, state.applied)
     }
 

@@ -14,7 +14,7 @@ impl Planner<'_> {
         if self.state.channels.contains_key(&number) {
             return;
         }
-        let forgotten = self.state.forgotten.get(&number).copied().flatten();
+        let forgotten = self.state.forgotten.get(&number).flatten();
         let last = forgotten.unwrap_or(0);
         self.state.channels.insert(number, Some(last));
         self.change(Change::ChannelOpened {
@@ -38,10 +38,11 @@ impl Planner<'_> {
     /// Closes a user's channel, if it is open, and takes the user out of the group of broadcasts. What its next number
     /// would have been.
     pub(super) fn close_channel(&mut self, user: &UserName) -> Option<u64> {
-        let number = self.state.users.get(user).copied().flatten()?;
+        let number = self.state.users.get(user).flatten()?;
         let last = self.state.channels.remove(&number)?;
         let last = last.expect("the channels of an entry are looked up before it");
-        self.state.forgotten.insert(number, Some(last));
+        let forgotten = &mut self.state.forgotten;
+        forgotten.change(number, Some(last), self.offset);
         self.change(Change::ChannelClosed { user: number, last });
         self.leave(&icomet_group(), std::slice::from_ref(user));
         let closed = ChannelChange::Closed(user.clone());

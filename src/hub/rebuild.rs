@@ -1,14 +1,15 @@
 //! `halley rebuild`: rebuilds the view, and cuts a damaged journal where its operator accepts the loss. The upgrade of a
 //! directory of an earlier format is a rebuild, too.
 
-use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Instant;
 
 use tracing::{info, warn};
 
+use super::Options;
 use super::open::{close_view, unshared};
-use super::recover::{Recovered, Stopping, applied_beyond, attempt, check_view_end};
+use super::recover::{Recovered, applied_beyond, attempt, check_view_end};
+use super::seal::Sealer;
 use crate::clock;
 use crate::model::Position;
 use crate::store::{Aside, Directory, Error, FORMAT_VERSION, Journal, Trust};
@@ -24,15 +25,15 @@ pub struct Rebuilt {
 
 /// Rebuilds the view of a data directory from its journal. With `accept_loss`, a damaged journal is first
 /// cut where the damage begins, and the log goes on under a new id.
-pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebuilt, Error> {
-    let mut directory = Directory::open_existing(data)?;
+pub fn rebuild(options: &Options, accept_loss: bool) -> Result<Rebuilt, Error> {
+    let mut directory = Directory::open_existing(&options.data)?;
     let lost = accept_loss && Journal::cut_damage(&mut directory, clock::now_ms())?;
     let journal = Journal::open(&directory, true)?;
     let (_, _, end) = journal.identity();
     directory.must_have_room_to_upgrade(bytes_of(&journal))?;
     // Before anything is changed: what cannot be read must not replace what can.
     journal.full_segments()?.drain()?;
-    let ahead = match check_view_end(&directory, end, cache_bytes) {
+    let ahead = match check_view_end(&directory, end, options.cache_bytes) {
         Err(Error::JournalBehind { .. }) if accept_loss => true,
         checked => checked.map(|()| lost)?,
     };
@@ -42,12 +43,12 @@ pub fn rebuild(data: &Path, accept_loss: bool, cache_bytes: u64) -> Result<Rebui
         directory.expect_loss()?;
     }
     let aside = if ahead { Aside::Ahead } else { Aside::Damaged };
-    rebuild_view(&mut directory, journal, fork, aside, cache_bytes)
+    rebuild_view(&mut directory, journal, fork, aside, options)
 }
 
 /// Brings a data directory of an earlier format to the present one: its view is rebuilt from the journal, and then it
 /// is as after a clean stop. A stop in between leaves it of the earlier format, to begin again.
-pub(super) fn upgrade(directory: &mut Directory, cache_bytes: u64) -> Result<(), Error> {
+pub(super) fn upgrade(directory: &mut Directory, options: &Options) -> Result<(), Error> {
     let Some(found) = directory.earlier_format() else {
         return Ok(());
     };
@@ -61,7 +62,7 @@ pub(super) fn upgrade(directory: &mut Directory, cache_bytes: u64) -> Result<(),
     // What cannot be read must not replace what an earlier program can.
     journal.full_segments()?.drain()?;
     let fork = directory.must_fork();
-    let aside = if view_is_ahead(directory, end, fork, cache_bytes)? {
+    let aside = if view_is_ahead(directory, end, fork, options.cache_bytes)? {
         Aside::Ahead
     } else {
         Aside::Damaged
@@ -73,7 +74,7 @@ pub(super) fn upgrade(directory: &mut Directory, cache_bytes: u64) -> Result<(),
         journal_bytes,
         "upgrading the data directory to a new format: its readable view is rebuilt from the journal"
     );
-    let rebuilt = rebuild_view(directory, journal, fork, aside, cache_bytes)?;
+    let rebuilt = rebuild_view(directory, journal, fork, aside, options)?;
     info!(
         format = FORMAT_VERSION,
         entries = rebuilt.offset,
@@ -119,18 +120,17 @@ fn rebuild_view(
     mut journal: Journal,
     fork: bool,
     aside: Aside,
-    cache_bytes: u64,
+    options: &Options,
 ) -> Result<Rebuilt, Error> {
     directory.begin(false, &journal.end()?)?;
     let latest = directory.set_sled_aside(aside, clock::now_ms())?;
     journal.cut_tail()?;
-    let recovered = attempt(directory, &mut journal, Trust::Rebuild, cache_bytes)?;
+    let recovered = attempt(directory, &mut journal, Trust::Rebuild, options)?;
     let Recovered {
-        view,
+        sealer,
         state,
         follower,
-        flusher,
-        flush,
+        ..
     } = recovered;
     let rebuilt = Rebuilt {
         offset: state.applied().offset,
@@ -139,15 +139,11 @@ fn rebuild_view(
     if fork {
         directory.fork(rebuilt.heads, &journal.end()?)?;
     }
-    let failure = flusher.failure();
     drop((follower, state));
     journal.close()?;
-    drop(Stopping(Some((flusher, flush))));
-    if let Some(cause) = failure.cause() {
-        return Err(Error::View(format!("a flush of it failed: {cause}")));
-    }
+    let Sealer { view, .. } = sealer;
     let view = unshared(view).ok_or_else(|| Error::View("it is still in use".into()))?;
-    close_view(view, directory, cache_bytes, rebuilt.offset)?;
+    close_view(view, directory, options.cache_bytes, rebuilt.offset)?;
     // What an upgrade has put aside only takes room from here on: no program that is left reads it.
     let keep = latest.filter(|_| directory.earlier_format().is_none());
     directory.finish_upgrade()?;
@@ -164,19 +160,35 @@ fn bytes_of(journal: &Journal) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, OpenOptions};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::time::Instant;
 
     use super::*;
-    use crate::hub::{Compared, Hub, Options, verify};
+    use crate::hub::{Compared, Hub, WindowSize, verify};
     use crate::model::{Body, Draft, Receiver, UserName};
     use crate::store::{Command, Entry, View};
 
     const CACHE: u64 = 8 << 20;
+
+    fn rebuilt(data: &Path, accept_loss: bool) -> Result<Rebuilt, Error> {
+        rebuild(&options(data), accept_loss)
+    }
+
     const MESSAGES: u64 = 40;
 
+    /// With a window for each message: the view has them all.
+    fn options(data: &Path) -> Options {
+        Options {
+            window: WindowSize {
+                ids: 1,
+                bytes: u64::MAX,
+            },
+            ..Options::small(data)
+        }
+    }
+
     fn open(data: &Path) -> Result<Hub, Error> {
-        Hub::open(Options::small(data))
+        Hub::open(options(data))
     }
 
     fn draft() -> Draft {
@@ -211,7 +223,7 @@ mod tests {
         }
         assert!(journal.size().lock().unwrap().segments > 3);
         drop((journal, directory));
-        rebuild(data, false, CACHE).unwrap();
+        rebuilt(data, false).unwrap();
         data.join("journal/00000000000000000001.journal")
     }
 
@@ -255,7 +267,7 @@ mod tests {
         assert!(copied.success());
         fs::remove_file(copy.join("clean")).unwrap();
         for _ in 0..2 {
-            assert_refused(data, rebuild(data, false, CACHE));
+            assert_refused(data, rebuilt(data, false));
             assert_refused(copy, open(copy));
         }
         let hub = open(data).unwrap();
@@ -274,7 +286,7 @@ mod tests {
             let segment = data.join("journal").join(segment.file_name().unwrap());
             fs::write(segment, &sound).unwrap();
         }
-        assert_eq!(rebuild(data, false, CACHE).unwrap().offset, MESSAGES);
+        assert_eq!(rebuilt(data, false).unwrap().offset, MESSAGES);
         let hub = open(copy).unwrap();
         assert_eq!(hub.status().watermark.direct, MESSAGES);
         hub.close();
@@ -295,7 +307,7 @@ mod tests {
         bytes[30] ^= 1;
         fs::write(&first, &bytes).unwrap();
         for accept_loss in [false, true] {
-            assert_refused(data, rebuild(data, accept_loss, CACHE));
+            assert_refused(data, rebuilt(data, accept_loss));
             assert_eq!(fs::read(&first).unwrap(), bytes);
         }
         fs::write(&first, &sound).unwrap();
@@ -311,7 +323,7 @@ mod tests {
         fs::remove_file(data.join("clean")).unwrap();
         let refused = |error: Error| assert!(matches!(error, Error::Directory { .. }), "{error}");
         refused(verified().unwrap_err());
-        refused(rebuild(data, true, CACHE).unwrap_err());
+        refused(rebuilt(data, true).unwrap_err());
         refused(open(data).unwrap_err());
     }
 
@@ -339,7 +351,7 @@ mod tests {
             other => panic!("{other}"),
         };
         refused(open(data).map(drop));
-        refused(rebuild(data, false, CACHE).map(drop));
+        refused(rebuilt(data, false).map(drop));
         refused(verify(data, CACHE, &mut |_, _| ()).map(drop));
         assert!(data.join("sled/db").exists(), "it is where it was");
         let directory = Directory::open(data).unwrap();
@@ -378,17 +390,17 @@ mod tests {
         };
         refused(verify(data, CACHE, &mut |_, _| ()).unwrap_err());
         refused(open(data).unwrap_err());
-        refused(rebuild(data, false, CACHE).unwrap_err());
+        refused(rebuilt(data, false).unwrap_err());
         // The view knows it too.
         fs::remove_file(data.join("clean")).unwrap();
-        refused(rebuild(data, false, CACHE).unwrap_err());
+        refused(rebuilt(data, false).unwrap_err());
         refused(open(data).unwrap_err());
         // Nothing is given up before it is noted that the log must get another id.
         fs::create_dir(data.join("format.new")).unwrap();
-        assert!(matches!(rebuild(data, true, CACHE), Err(Error::Io { .. })));
+        assert!(matches!(rebuilt(data, true), Err(Error::Io { .. })));
         fs::remove_dir(data.join("format.new")).unwrap();
         refused(open(data).unwrap_err());
-        assert_eq!(rebuild(data, true, CACHE).unwrap().offset, 1);
+        assert_eq!(rebuilt(data, true).unwrap().offset, 1);
         let hub = open(data).unwrap();
         assert_ne!(hub.log(), log);
         hub.close();

@@ -2,25 +2,28 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::Instant;
 
 use tracing::{info, warn};
 
+use super::Options;
 use super::apply::catch_up;
-use super::flush::Flusher;
-use super::open::joined;
+use super::channel::Channels;
+use super::membership::Memberships;
+use super::seal::Sealer;
 use super::state::State;
+use super::tail::Tail;
 use crate::clock;
 use crate::store::{Aside, Directory, Error, Follower, Journal, SLED_OPEN_THREAD, Trust, View};
 
-/// A view that holds all of the journal.
+/// A view and a tail that hold all of the journal.
 pub(super) struct Recovered {
-    pub(super) view: Arc<View>,
+    pub(super) sealer: Sealer,
     pub(super) state: State,
     pub(super) follower: Follower,
-    pub(super) flusher: Arc<Flusher>,
-    pub(super) flush: JoinHandle<()>,
+    pub(super) memberships: Memberships,
+    pub(super) channels: Channels,
 }
 
 /// Opens the view and applies what it lacks. A view that is missing, damaged, or a copy taken while it was in
@@ -30,13 +33,13 @@ pub(super) fn recover(
     journal: &mut Journal,
     trust: Trust,
     fork: bool,
-    cache_bytes: u64,
+    options: &Options,
 ) -> Result<Recovered, Error> {
     let mut aside = Aside::Damaged;
     if trust == Trust::Rebuild {
         tell_untrusted(directory);
     } else {
-        let tried = attempt(directory, journal, trust, cache_bytes);
+        let tried = attempt(directory, journal, trust, options);
         if !must_be_rebuilt(&tried, fork) {
             if tried.is_ok() {
                 directory.remove_set_aside(None)?;
@@ -54,7 +57,7 @@ pub(super) fn recover(
         journal.full_segments()?.drain()?;
         latest = directory.set_sled_aside(aside, clock::now_ms())?;
     }
-    let recovered = attempt(directory, journal, Trust::Rebuild, cache_bytes)?;
+    let recovered = attempt(directory, journal, Trust::Rebuild, options)?;
     directory.remove_set_aside(latest.as_deref())?;
     let applied = recovered.state.applied();
     if applied.offset > 0 {
@@ -120,11 +123,9 @@ pub(super) fn attempt(
     directory: &Directory,
     journal: &mut Journal,
     trust: Trust,
-    cache_bytes: u64,
+    options: &Options,
 ) -> Result<Recovered, Error> {
-    guarded(directory, || {
-        recovered(directory, journal, trust, cache_bytes)
-    })
+    guarded(directory, || recovered(directory, journal, trust, options))
 }
 
 /// Does work with a view that may be damaged. A panic of sled is damage.
@@ -173,7 +174,7 @@ pub(super) fn applied_beyond(directory: &Directory, end: u64, cache_bytes: u64) 
     if !directory.sled().is_dir() {
         return None;
     }
-    let applied = guarded(directory, || View::last_applied(directory, cache_bytes));
+    let applied = guarded(directory, || View::last_seen(directory, cache_bytes));
     // A view that does not open is what a rebuild is for.
     applied.ok().filter(|applied| *applied > end)
 }
@@ -182,9 +183,9 @@ fn recovered(
     directory: &Directory,
     journal: &mut Journal,
     trust: Trust,
-    cache_bytes: u64,
+    options: &Options,
 ) -> Result<Recovered, Error> {
-    let (view, applied) = View::open(directory, cache_bytes)?;
+    let (view, applied) = View::open(directory, options.cache_bytes)?;
     let lineage = directory.lineage();
     let known = applied.log == lineage.log
         || lineage
@@ -198,49 +199,34 @@ fn recovered(
         )));
     }
     let (_, _, end) = journal.identity();
-    if applied.offset > end {
+    let seen = view.seen()?;
+    if seen > end {
         return Err(Error::JournalBehind {
             journal: end,
-            applied: applied.offset,
+            applied: seen,
             data: directory.path().to_owned(),
         });
+    }
+    if trust == Trust::Check {
+        info!("the last stop was not clean: checking the readable view");
+        view.check()?;
     }
     let view = Arc::new(view);
     let mut state = State::load(&view, applied)?;
     state.applied.log = lineage.log;
     let mut follower = journal.follow(applied.offset)?;
-    let (flusher, flush) = Flusher::start(&view)?;
-    let stopping = Stopping(Some((Arc::clone(&flusher), flush)));
-    catch_up(&mut state, &view, &flusher, &mut follower)?;
-    if trust == Trust::Check {
-        info!("the last stop was not clean: checking the readable view");
-        view.check()?;
-    }
-    view.flush()?;
-    let (flusher, flush) = stopping.keep();
+    let memberships = Memberships::load(&view, &state)?;
+    let channels = Channels::load(&view, options.channels_max)?;
+    let tail = Tail::after(*state.applied(), options.window);
+    let sealer = Sealer::new(view, Arc::new(tail));
+    let readers = (&memberships, &channels);
+    catch_up(&mut state, &sealer, &mut follower, readers)?;
+    sealer.view.flush()?;
     Ok(Recovered {
-        view,
+        sealer,
         state,
         follower,
-        flusher,
-        flush,
+        memberships,
+        channels,
     })
-}
-
-/// Ends the flusher unless it is kept: a view that is put aside must be closed.
-pub(super) struct Stopping(pub(super) Option<(Arc<Flusher>, JoinHandle<()>)>);
-
-impl Stopping {
-    fn keep(mut self) -> (Arc<Flusher>, JoinHandle<()>) {
-        self.0.take().expect("it is taken only here and in drop")
-    }
-}
-
-impl Drop for Stopping {
-    fn drop(&mut self) {
-        if let Some((flusher, thread)) = self.0.take() {
-            flusher.stop();
-            joined("flush", thread);
-        }
-    }
 }

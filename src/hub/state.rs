@@ -1,7 +1,6 @@
 //! What applying needs to know: the mark, the groups, the channels, and what it looked up of names,
 //! conversations and idempotency keys. After an entry it is exactly what a reading of the view would give.
 
-use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::slice;
 use std::sync::Arc;
@@ -9,11 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use super::known::Known;
 use crate::model::{ChainEnd, Draft, GroupName, Receiver, UserName};
 use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyUse, View};
-
-/// Names and conversations kept in memory; beyond, all are looked up again.
-const LOOKED_UP_MAX: usize = 200_000;
 
 /// What readers share with the applier about a group.
 #[derive(Debug)]
@@ -57,15 +54,15 @@ pub(crate) struct State {
     pub(super) applied: Applied,
     pub(super) groups: HashMap<GroupName, Group>,
     /// Numbers of users; `None`: has none yet.
-    pub(super) users: HashMap<UserName, Option<u32>>,
+    pub(super) users: Known<UserName, Option<u32>>,
     /// The ends of conversations, under the lower number first.
-    pub(super) conversations: HashMap<(u32, u32), ChainEnd>,
+    pub(super) conversations: Known<(u32, u32), ChainEnd>,
     /// Idempotency keys that were used, perhaps more than a day ago.
-    pub(super) keys: HashMap<KeyHash, Option<KeyUse>>,
+    pub(super) keys: Known<KeyHash, Option<KeyUse>>,
     /// All open channels, by user, and their last numbers once these were looked up.
     pub(super) channels: HashMap<u32, Option<u64>>,
     /// The last forgotten numbers of channels that were closed; `None`: it never was.
-    pub(super) forgotten: HashMap<u32, Option<u64>>,
+    pub(super) forgotten: Known<u32, Option<u64>>,
 }
 
 impl State {
@@ -74,11 +71,11 @@ impl State {
         Self {
             applied,
             groups: HashMap::new(),
-            users: HashMap::new(),
-            conversations: HashMap::new(),
-            keys: HashMap::new(),
+            users: Known::default(),
+            conversations: Known::default(),
+            keys: Known::default(),
             channels: HashMap::new(),
-            forgotten: HashMap::new(),
+            forgotten: Known::default(),
         }
     }
 
@@ -142,12 +139,6 @@ impl State {
     /// Looks up what planning an entry needs. What an earlier, unfinished application of the same entry
     /// left in the view is not seen: numbers and ids beyond the mark do not count.
     pub(super) fn prepare(&mut self, view: &View, entry: &Entry) -> Result<(), Error> {
-        let looked_up = self.users.len() + self.conversations.len() + self.forgotten.len();
-        if looked_up > LOOKED_UP_MAX {
-            self.users.clear();
-            self.conversations.clear();
-            self.forgotten.clear();
-        }
         for command in &entry.commands {
             match command {
                 Command::Message(draft) => {
@@ -176,9 +167,12 @@ impl State {
         Ok(())
     }
 
-    /// Keys are looked up again for each entry.
-    pub(super) fn forget_keys(&mut self) {
-        self.keys.clear();
+    /// Forgets what is in the view, which has all up to an entry, where too much is known.
+    pub(super) fn forget(&mut self, sealed: u64) {
+        self.users.forget(sealed);
+        self.conversations.forget(sealed);
+        self.keys.forget(sealed);
+        self.forgotten.forget(sealed);
     }
 
     fn prepare_users(&mut self, view: &View, names: &[UserName]) -> Result<(), Error> {
@@ -212,23 +206,17 @@ impl State {
     }
 
     fn prepare_forgotten(&mut self, view: &View, user: &UserName) -> Result<(), Error> {
-        if let Some(number) = self.prepare_user(view, user)?
-            && let MapEntry::Vacant(vacant) = self.forgotten.entry(number)
-        {
-            vacant.insert(view.forgotten(number)?);
+        if let Some(number) = self.prepare_user(view, user)? {
+            self.forgotten.look_up(number, || view.forgotten(number))?;
         }
         Ok(())
     }
 
     fn prepare_user(&mut self, view: &View, name: &UserName) -> Result<Option<u32>, Error> {
-        if let Some(number) = self.users.get(name) {
-            return Ok(*number);
-        }
-        let number = view
-            .user(name)?
-            .filter(|number| *number <= self.applied.users);
-        self.users.insert(name.clone(), number);
-        Ok(number)
+        let given = self.applied.users;
+        self.users.look_up(name.clone(), || {
+            Ok(view.user(name)?.filter(|number| *number <= given))
+        })
     }
 
     fn prepare_conversation(
@@ -242,18 +230,13 @@ impl State {
             return Ok(());
         };
         let users = (from.min(to), from.max(to));
-        if !self.conversations.contains_key(&users) {
-            let end = view.last_of_conversation(users, self.applied.heads.direct)?;
-            self.conversations.insert(users, end);
-        }
-        Ok(())
+        let head = self.applied.heads.direct;
+        let look_up = || view.last_of_conversation(users, head);
+        self.conversations.look_up(users, look_up).map(drop)
     }
 
     fn prepare_key(&mut self, view: &View, hash: KeyHash) -> Result<(), Error> {
-        if let MapEntry::Vacant(vacant) = self.keys.entry(hash) {
-            vacant.insert(view.key(hash)?);
-        }
-        Ok(())
+        self.keys.look_up(hash, || view.key(hash)).map(drop)
     }
 }
 
@@ -349,7 +332,6 @@ mod tests {
             let plan = plan(&mut state, offset, &entry);
             view.write(&plan.writes, &state.applied, &mut |_| Ok(()))
                 .unwrap();
-            state.forget_keys();
             let known = |outcome: &&Outcome| matches!(outcome, Outcome::Message(receipt) if receipt.duplicate);
             plan.outcomes.iter().filter(known).count()
         };

@@ -19,7 +19,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(3600);
 /// No key has a later time, some 35,000 years: what is added to it in a process still fits.
 const KEYS_MS_MAX: u64 = 1 << 50;
 
-/// What [`Entry`] holds of time.
+/// What [`Entry`](crate::store::Entry) holds of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) n: u64,
@@ -192,7 +192,6 @@ mod tests {
             self.view
                 .write(&plan.writes, self.state.applied(), &mut |_| Ok(()))
                 .unwrap();
-            self.state.forget_keys();
             self.view.check().unwrap();
             match plan.outcomes[0] {
                 Outcome::Message(receipt) => receipt,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::known::Known;
 use super::plan::plan;
 use super::recover::check_view_end;
 use super::state::State;
@@ -74,7 +75,7 @@ pub fn verify(
 }
 
 /// The last forgotten number of each channel that was ever closed.
-type Forgotten = HashMap<u32, Option<u64>>;
+type Forgotten = Known<u32, Option<u64>>;
 
 fn check_journal(
     directory: &Directory,
@@ -100,19 +101,32 @@ fn compare(
     forgotten: &Forgotten,
 ) -> Result<(), Error> {
     let (view, applied) = View::open(directory, cache_bytes)?;
-    if applied.offset != end.offset || applied.heads != end.heads {
-        return Err(Error::View(
-            "its mark is not at the end of the journal".into(),
-        ));
+    // What is behind its mark is still to be sealed: the next start takes it from the journal.
+    let seen = view.seen()?;
+    if seen > end.offset {
+        return Err(Error::JournalBehind {
+            journal: end.offset,
+            applied: seen,
+            data: directory.path().to_owned(),
+        });
     }
     view.check()?;
     let mut replay = Replay::new(directory)?;
-    while let Some(writes) = replay.next()? {
+    while replay.state.applied().offset < applied.offset
+        && let Some(writes) = replay.next()?
+    {
         for addition in &writes.additions {
             if !may_be_gone(addition, forgotten) {
                 view.check_addition(addition)?;
             }
         }
+    }
+    let heads = replay.state.applied().heads;
+    if heads != applied.heads {
+        return Err(Error::View(format!(
+            "its mark says {:?}, the journal gives {heads:?} up to there",
+            applied.heads
+        )));
     }
     drop(view);
     directory.close(end.offset)
@@ -120,7 +134,7 @@ fn compare(
 
 /// Whether it is of a channel that was closed after it was written.
 fn may_be_gone(addition: &Addition, forgotten: &Forgotten) -> bool {
-    let last = |user| forgotten.get(user).copied().flatten();
+    let last = |user| forgotten.get(user).flatten();
     match addition {
         Addition::ChannelNumber { user, number, .. } => {
             last(user).is_some_and(|last| *number <= last)
@@ -153,8 +167,7 @@ impl Replay {
         };
         let keys = &mut self.state.keys;
         if keys.len() >= self.keys_max {
-            keys.retain(|_, kept| kept.is_some_and(|kept| kept.lives_at(entry.keys_ms())));
-            keys.shrink_to_fit();
+            keys.retain(|kept| kept.is_some_and(|kept| kept.lives_at(entry.keys_ms())));
             self.keys_max = KEYS_MIN.max(2 * keys.len());
         }
         Ok(Some(plan(&mut self.state, offset, &entry).writes))
@@ -312,6 +325,7 @@ mod tests {
         };
         let hub = Hub::open(Options::small(data.path())).unwrap();
         let first = push(&hub, 1).await;
+        hub.seal_all();
         hub.close();
         View::make_older(&Directory::open(data.path()).unwrap());
         let compared = |data| verify(data, 8 << 20, &mut |_, _| ()).unwrap().view;

@@ -1,7 +1,8 @@
-//! Who waits for what: one mailbox for each open feed, found by user.
+//! Who waits: one mailbox for each open feed, found by user. A mailbox says only that something has come; what it is,
+//! the feed reads from the tail.
 //!
-//! A mailbox is registered before its feed reads, and the apply stage fills mailboxes after it has raised
-//! the watermark; so a message is either read or found in the mailbox, never missed.
+//! A mailbox is registered before its feed reads, and the apply stage tells mailboxes after it has added to the tail;
+//! so a message is either read or told, never missed.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,17 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::state::Members;
 use crate::clock;
 use crate::error::Error;
-use crate::model::{Device, Message, PageLimit, Position, Transport, UserName};
+use crate::model::{Device, Message, Position, Sequence, Transport, UserName};
 
-/// Messages that wait in one mailbox; a reader that is further behind reads the view again.
-const WAITING_MAX: usize = 64;
-/// Bytes of bodies that wait in one mailbox.
-const WAITING_BYTES_MAX: usize = 256 << 10;
 const SHARDS: usize = 16;
 
-/// What has come for one feed since it last read.
+/// What has come for one feed.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     inside: Mutex<Inside>,
@@ -28,33 +26,18 @@ pub(super) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Inside {
-    waiting: Vec<Arc<Message>>,
-    bytes: usize,
-    /// What came is not all in `waiting`: the view must be read.
-    behind: bool,
+    /// The first ids that came since [`Mailbox::first`] was asked; 0: none.
+    first: Position,
+    /// The last ids that came.
+    last: Position,
     closed: bool,
     waker: Option<Waker>,
 }
 
-/// What a feed finds in its mailbox.
-pub(super) enum Found {
-    /// Nothing has come.
-    Nothing,
-    /// These have come, and nothing else.
-    Messages(Vec<Arc<Message>>),
-    /// Read the view.
-    Behind,
-}
-
 impl Mailbox {
-    /// Empty, but behind: the view is read first.
     fn new(transport: Transport) -> Self {
-        let inside = Inside {
-            behind: true,
-            ..Inside::default()
-        };
         Self {
-            inside: Mutex::new(inside),
+            inside: Mutex::default(),
             device: Device {
                 transport,
                 since: clock::now_ms(),
@@ -66,69 +49,26 @@ impl Mailbox {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a message. Returns the waiting feed's waker, if any; the caller wakes it after filling every mailbox.
-    fn put(&self, message: &Arc<Message>) -> Option<Waker> {
+    /// Tells of a message. Returns the waiting feed's waker, if any; the caller wakes it after telling every mailbox.
+    fn tell(&self, sequence: Sequence, id: u64) -> Option<Waker> {
         let mut inside = self.lock();
-        inside.bytes += message.body.as_bytes().len();
-        if inside.behind || inside.waiting.len() >= WAITING_MAX || inside.bytes > WAITING_BYTES_MAX
-        {
-            inside.behind = true;
-            inside.waiting = Vec::new();
-        } else {
-            inside.waiting.push(Arc::clone(message));
+        *inside.last.of_mut(sequence) = id;
+        let first = inside.first.of_mut(sequence);
+        if *first == 0 {
+            *first = id;
         }
         inside.waker.take()
     }
 
-    /// Empties it before the view is read.
-    pub(super) fn clear(&self) {
-        let mut inside = self.lock();
-        (inside.behind, inside.bytes, inside.waiting) = (false, 0, Vec::new());
+    /// The first ids that came since this was last asked; 0: none of that sequence.
+    pub(super) fn first(&self) -> Position {
+        std::mem::take(&mut self.lock().first)
     }
 
-    /// The view must be read again: a reading of it stopped at a limit.
-    pub(super) fn fall_behind(&self) {
-        let mut inside = self.lock();
-        (inside.behind, inside.waiting) = (true, Vec::new());
-    }
-
-    /// Takes messages beyond a position out, as many as the page has room for.
-    pub(super) fn take(&self, beyond: Position, limit: PageLimit) -> Found {
-        let mut inside = self.lock();
-        if inside.behind {
-            return Found::Behind;
-        }
-        inside
-            .waiting
-            .retain(|message| message.id > beyond.of(message.sequence()));
-        if inside.waiting.is_empty() {
-            inside.bytes = 0;
-            inside.waiting = Vec::new();
-            return Found::Nothing;
-        }
-        // As a reading of the view gives them; each sequence is in order already.
-        inside
-            .waiting
-            .sort_by_key(|message| (message.at_ms, message.sequence()));
-        let mut room = limit.page();
-        let fitting = inside.waiting.iter();
-        let count = fitting
-            .take_while(|message| room.take((limit.size_of)(message)))
-            .count();
-        let taken: Vec<_> = inside.waiting.drain(..count).collect();
-        inside.bytes = inside
-            .waiting
-            .iter()
-            .map(|message| message.body.as_bytes().len())
-            .sum();
-        Found::Messages(taken)
-    }
-
-    /// Whether there is something beyond a position, or nothing will come any longer.
+    /// Whether something beyond a position has come, or nothing will come any longer.
     pub(super) fn poll(&self, beyond: Position, context: &Context<'_>) -> Poll<()> {
         let mut inside = self.lock();
-        let fresh = |message: &Arc<Message>| message.id > beyond.of(message.sequence());
-        if inside.behind || inside.closed || inside.waiting.iter().any(fresh) {
+        if inside.closed || !inside.last.within(beyond) {
             return Poll::Ready(());
         }
         match &mut inside.waker {
@@ -218,10 +158,27 @@ impl Waiters {
         counter.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Puts a message into the mailboxes of a user, and collects whom to wake.
-    pub(super) fn put(&self, user: &UserName, message: &Arc<Message>, wakers: &mut Vec<Waker>) {
-        if let Some(waiting) = self.shard(user).get(user) {
-            wakers.extend(waiting.iter().filter_map(|mailbox| mailbox.put(message)));
+    /// Tells the mailboxes of a user of a message, and collects whom to wake.
+    pub(super) fn tell(&self, user: &UserName, message: &Message, wakers: &mut Vec<Waker>) {
+        tell(self.shard(user).get(user), message, wakers);
+    }
+
+    /// The same for all members of a group: goes through the members or through those with a feed, whichever are
+    /// fewer.
+    pub(super) fn tell_all(&self, members: &Members, message: &Message, wakers: &mut Vec<Waker>) {
+        if members.len() <= self.count() {
+            for member in members.keys() {
+                self.tell(member, message, wakers);
+            }
+            return;
+        }
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (user, waiting) in &*shard {
+                if members.contains_key(user) {
+                    tell(Some(waiting), message, wakers);
+                }
+            }
         }
     }
 
@@ -278,105 +235,108 @@ impl Waiters {
     }
 }
 
+fn tell(waiting: Option<&Vec<Arc<Mailbox>>>, message: &Message, wakers: &mut Vec<Waker>) {
+    let (sequence, id) = (message.sequence(), message.id);
+    let waiting = waiting.into_iter().flatten();
+    wakers.extend(waiting.filter_map(|mailbox| mailbox.tell(sequence, id)));
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::hub::state::Member;
     use crate::model::{Body, Receiver};
 
-    fn user() -> UserName {
-        UserName::parse("bob").unwrap()
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
     }
 
-    fn empty() -> Mailbox {
-        let mailbox = Mailbox::new(Transport::Poll);
-        mailbox.clear();
-        mailbox
+    fn bob() -> UserName {
+        user("bob")
     }
 
-    fn message(id: u64, bytes: usize) -> Arc<Message> {
-        Arc::new(Message {
+    fn message(id: u64) -> Message {
+        Message {
             id,
             prev: 0,
             n: 1,
             at_ms: 0,
-            from: user(),
-            to: Receiver::User(user()),
-            body: Body::from(vec![b'1'; bytes]),
-        })
+            from: bob(),
+            to: Receiver::User(bob()),
+            body: Body::from(b"1".to_vec()),
+        }
     }
 
     fn at(direct: u64) -> Position {
         Position { direct, group: 0 }
     }
 
-    fn ids(found: Found) -> Option<Vec<u64>> {
-        match found {
-            Found::Nothing => Some(Vec::new()),
-            Found::Messages(messages) => Some(messages.iter().map(|m| m.id).collect()),
-            Found::Behind => None,
-        }
-    }
-
     #[test]
-    fn a_mailbox_gives_in_order_what_is_beyond_a_position() {
-        let mailbox = empty();
-        for id in 1..=5 {
-            mailbox.put(&message(id, 1));
+    fn a_mailbox_tells_the_first_of_what_came_since_it_was_asked() {
+        let mailbox = Mailbox::new(Transport::Poll);
+        assert_eq!(mailbox.first(), at(0));
+        for id in 3..=5 {
+            mailbox.tell(Sequence::Direct, id);
         }
-        assert_eq!(
-            ids(mailbox.take(at(2), PageLimit::count(2))),
-            Some(vec![3, 4])
-        );
-        assert_eq!(ids(mailbox.take(at(4), PageLimit::count(0))), Some(vec![]));
-        assert!(matches!(
-            mailbox.take(at(4), PageLimit::count(0)),
-            Found::Messages(_)
-        ));
-        assert_eq!(ids(mailbox.take(at(4), PageLimit::count(9))), Some(vec![5]));
-        assert!(matches!(
-            mailbox.take(at(5), PageLimit::count(9)),
-            Found::Nothing
-        ));
-    }
-
-    #[test]
-    fn a_full_mailbox_falls_behind_until_it_is_cleared() {
-        for (count, bytes) in [(WAITING_MAX + 1, 1), (5, WAITING_BYTES_MAX / 4)] {
-            let mailbox = empty();
-            for id in (1..).take(count) {
-                mailbox.put(&message(id, bytes));
-            }
-            mailbox.put(&message(100, 1));
-            assert_eq!(ids(mailbox.take(at(0), PageLimit::count(1))), None);
-            mailbox.clear();
-            mailbox.put(&message(101, 1));
-            assert_eq!(
-                ids(mailbox.take(at(0), PageLimit::count(9))),
-                Some(vec![101])
-            );
-        }
+        assert_eq!(mailbox.first(), at(3));
+        assert_eq!(mailbox.first(), at(0));
+        mailbox.tell(Sequence::Direct, 6);
+        mailbox.tell(Sequence::Group, 2);
+        let both = Position {
+            direct: 6,
+            group: 2,
+        };
+        assert_eq!(mailbox.first(), both);
     }
 
     #[test]
     fn who_waits_is_woken_by_what_is_beyond_his_position_and_by_the_end() {
         let waiters = Waiters::new();
-        let mailbox = waiters.register(&user(), Transport::Poll, 1).unwrap();
+        let mailbox = waiters.register(&bob(), Transport::Poll, 1).unwrap();
         assert!(waiters.any());
-        assert!(waiters.register(&user(), Transport::Poll, 1).is_err());
+        assert!(waiters.register(&bob(), Transport::Poll, 1).is_err());
         let mut context = Context::from_waker(Waker::noop());
-        assert!(mailbox.poll(at(0), &context).is_ready());
-        mailbox.clear();
         assert!(mailbox.poll(at(0), &context).is_pending());
         let mut wakers = Vec::new();
-        waiters.put(&user(), &message(1, 1), &mut wakers);
+        waiters.tell(&bob(), &message(1), &mut wakers);
         assert_eq!(wakers.len(), 1);
         assert!(mailbox.poll(at(1), &context).is_pending());
         assert!(mailbox.poll(at(0), &context).is_ready());
         waiters.close();
         context = Context::from_waker(Waker::noop());
         assert!(mailbox.poll(at(1), &context).is_ready());
-        waiters.unregister(&user(), &mailbox);
-        waiters.unregister(&user(), &mailbox);
-        assert_eq!((waiters.count(), waiters.of(&user()).len()), (0, 0));
+        waiters.unregister(&bob(), &mailbox);
+        waiters.unregister(&bob(), &mailbox);
+        assert_eq!((waiters.count(), waiters.of(&bob()).len()), (0, 0));
+    }
+
+    #[test]
+    fn a_group_s_message_is_told_to_members_with_a_feed_and_to_nobody_else() {
+        let waiters = Waiters::new();
+        let names = ["ann", "bob", "cyd"];
+        let feeds = names.map(|name| waiters.register(&user(name), Transport::Sse, 9).unwrap());
+        let mut wakers = Vec::new();
+        let mut context = Context::from_waker(Waker::noop());
+        // Fewer members than feeds, and more.
+        for (id, others) in [(1, 0), (2, 50)] {
+            let others = (0..others).map(|n| format!("other-{n}"));
+            let members = others.chain(["bob".to_owned(), "cyd".to_owned()]);
+            let member = Member {
+                number: 1,
+                from: 0,
+                all: false,
+                joined_ms: 0,
+            };
+            let members = members.map(|name| (user(&name), member));
+            let members = Arc::new(members.collect::<BTreeMap<_, _>>());
+            waiters.tell_all(&members, &message(id), &mut wakers);
+            let told = feeds
+                .each_ref()
+                .map(|feed| feed.poll(at(id - 1), &context).is_ready());
+            assert_eq!(told, [false, true, true]);
+            context = Context::from_waker(Waker::noop());
+        }
     }
 }

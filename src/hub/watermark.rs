@@ -1,4 +1,4 @@
-//! How far readers may see, and how far the apply stage is.
+//! How far mailboxes have been told, and how far the apply stage is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -57,11 +57,6 @@ impl Progress {
     /// The last applied entry.
     pub(super) fn offset(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// The ids given up to the last applied entry: both of one moment, and visible to readers.
-    pub(super) fn heads(&self) -> Position {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
     /// Waits until an entry has been applied; the ids given up to it, or `None` if it never will be.

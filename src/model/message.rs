@@ -150,6 +150,21 @@ impl Message {
             n: self.n,
         }
     }
+
+    /// The user whom it is for, if it is not for a group.
+    pub fn recipient(&self) -> Option<&UserName> {
+        match &self.to {
+            Receiver::User(to) => Some(to),
+            Receiver::Group(_) => None,
+        }
+    }
+
+    /// Whether it is from one of two users to the other.
+    pub fn is_between(&self, one: &UserName, other: &UserName) -> bool {
+        self.recipient().is_some_and(|to| {
+            (&self.from == one && to == other) || (&self.from == other && to == one)
+        })
+    }
 }
 
 /// The end of a conversation or group: its last message. The default: nothing was sent yet.

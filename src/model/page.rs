@@ -83,7 +83,7 @@ pub enum Bound {
 #[derive(Clone, Debug)]
 pub struct HistoryPage {
     /// The messages.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Arc<Message>>,
     /// Whether the asked direction goes on.
     pub more: bool,
 }
@@ -96,7 +96,7 @@ pub enum ConversationEntry {
         /// The other user.
         peer: UserName,
         /// Its last message.
-        last: Message,
+        last: Arc<Message>,
     },
     /// A group.
     Group {
@@ -105,7 +105,7 @@ pub enum ConversationEntry {
         /// Whether the user is a member now.
         member: bool,
         /// The last message that the user may see.
-        last: Option<Message>,
+        last: Option<Arc<Message>>,
     },
 }
 

@@ -21,10 +21,10 @@ pub use directory::{Directory, Trust};
 pub use error::Error;
 pub use held::Held;
 pub use journal::command::{Command, Entry, HistoryMode};
-pub use journal::follow::Follower;
+pub use journal::follow::{Follower, Live};
 pub use journal::{Journal, JournalSize};
-pub(crate) use view::SLED_OPEN_THREAD;
 pub use view::{
     Addition, Applied, Change, GroupState, KEYS_KEPT_MS, KeyHash, KeyUse, Membership, View, Writes,
     Written,
 };
+pub(crate) use view::{Numbered, SLED_OPEN_THREAD};

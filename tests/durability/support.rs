@@ -44,7 +44,8 @@ impl Launch {
             client: free_address(),
             admin: free_address(),
             env: Vec::new(),
-            args: Vec::new(),
+            // Small windows, so that everything happens in the middle of sealing, too.
+            args: ["--window-messages", "100"].map(str::to_owned).to_vec(),
             shell: None,
         }
     }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::command::Entry;
 use super::rest::only_zeros;
@@ -13,6 +13,17 @@ use crate::model::Lineage;
 use crate::store::directory::segments::{no_segments, segments};
 use crate::store::directory::{Directory, Tail};
 use crate::store::error::Error;
+
+/// What a follower finds that does not wait.
+#[derive(Debug)]
+pub enum Live {
+    /// The next entry and its offset.
+    Entry(u64, Arc<Entry>),
+    /// Nothing yet.
+    NotYet,
+    /// Nothing more will come.
+    End,
+}
 
 /// Reads entries in order, first from disk, then as they are appended.
 #[derive(Debug)]
@@ -100,14 +111,37 @@ impl Follower {
             self.disk_entry()?
         };
         if let Some((offset, _)) = &found {
-            assert!(
-                *offset == self.next,
-                "entry {offset} follows entry {}",
-                self.next - 1
-            );
-            self.next += 1;
+            self.count(*offset);
         }
         Ok(found)
+    }
+
+    fn count(&mut self, offset: u64) {
+        assert!(
+            offset == self.next,
+            "entry {offset} follows entry {}",
+            self.next - 1
+        );
+        self.next += 1;
+    }
+
+    /// What was appended since all was given that was on disk when following began; does not wait.
+    pub fn try_next_entry(&mut self) -> Result<Live, Error> {
+        if !self.caught_up() {
+            let found = self.next_entry()?;
+            return Ok(found.map_or(Live::End, |(offset, entry)| Live::Entry(offset, entry)));
+        }
+        let Some(live) = &self.live else {
+            return Ok(Live::End);
+        };
+        match live.try_recv() {
+            Ok((offset, entry)) => {
+                self.count(offset);
+                Ok(Live::Entry(offset, entry))
+            }
+            Err(TryRecvError::Empty) => Ok(Live::NotYet),
+            Err(TryRecvError::Disconnected) => Ok(Live::End),
+        }
     }
 
     fn live_entry(&mut self) -> Option<(u64, Arc<Entry>)> {

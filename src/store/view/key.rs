@@ -19,6 +19,7 @@
 //! | | `F` user 4 | nothing: some of their rows are still there |
 //! | default | `applied` | version 2, the mark: what has been applied, and rows of the index |
 //! | | `writing` | offset 8: the last entry of the write that is under way or was cut short, or of the last one |
+//! | | `seen` | version 1, the offset of the last entry that was known of |
 //! | | `next-direct`, `next-group` | 8: the counters of the sequences, up to which ids are granted |
 //! | | `r` offset 8, number 4 | changes to do once the mark of that entry is set |
 //!
@@ -155,6 +156,8 @@ pub(super) fn to_drop(user: u32) -> Key {
 pub(super) const APPLIED: &[u8] = b"applied";
 
 pub(super) const WRITING: &[u8] = b"writing";
+
+pub(super) const SEEN: &[u8] = b"seen";
 
 /// The prefix of the changes of one entry.
 pub(super) fn redos(offset: u64) -> Key {

@@ -27,8 +27,10 @@ use crate::store::directory::Directory;
 use crate::store::directory::files::make_directory;
 use crate::store::error::Error;
 use mark::{Heads, Mark};
+use record::{decode, encode};
 use sequence::Sequences;
 
+pub(crate) use channel::Numbered;
 pub use key::KeyHash;
 pub use mark::Applied;
 pub use record::{GroupState, KEYS_KEPT_MS, KeyUse, Membership};
@@ -88,10 +90,10 @@ impl View {
         Ok((view, applied))
     }
 
-    /// The last entry that was applied to the view of a directory. Of one of format 1, this is all that is read.
-    pub fn last_applied(directory: &Directory, cache_bytes: u64) -> Result<u64, Error> {
+    /// The last entry that the view of a directory knows of. Of one of format 1, this is all that is read.
+    pub fn last_seen(directory: &Directory, cache_bytes: u64) -> Result<u64, Error> {
         if directory.earlier_format().is_none() {
-            return Ok(Self::open(directory, cache_bytes)?.1.offset);
+            return Self::open(directory, cache_bytes)?.0.seen();
         }
         let (db, ..) = opened(&directory.sled(), cache_bytes)?;
         db.get(key::APPLIED)?
@@ -117,6 +119,24 @@ impl View {
     /// The last ids that are granted. What was granted and not given is given after the next start.
     pub fn granted(&self) -> Position {
         self.sequences.granted().get()
+    }
+
+    /// Notes how far the journal is, besides what is written: one that is found shorter has lost its end.
+    pub fn note(&self, offset: u64) -> Result<(), Error> {
+        self.db.insert(key::SEEN, encode(&offset))?;
+        Ok(())
+    }
+
+    /// The last entry that this view knows of.
+    pub fn seen(&self) -> Result<u64, Error> {
+        let row = self.db.get(key::SEEN)?;
+        let noted = row.map(|bytes| decode("what was seen", &bytes));
+        let applied = self.mark()?.applied.offset;
+        Ok(noted
+            .transpose()?
+            .max(self.cut()?)
+            .unwrap_or(0)
+            .max(applied))
     }
 
     /// The messages of one sequence.

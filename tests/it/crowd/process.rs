@@ -41,7 +41,9 @@ impl Process {
                 "127.0.0.1:0",
             ])
             .args(["--durability", "interval", "--disk-free-min-bytes", "0"])
-            .args(["--cache-bytes", "8388608", "--data"])
+            // What is kept until it is sealed comes and goes, and would hide what is measured.
+            .args(["--cache-bytes", "8388608", "--window-messages", "100"])
+            .arg("--data")
             .arg(folder.path().join("data"))
             .env("HALLEY_ADMIN_KEY", KEY)
             .env("HALLEY_TOKEN_SECRET", TOKEN_SECRET)

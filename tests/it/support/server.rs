@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use halley::clock;
 use halley::config::Limits;
 use halley::http::{App, Face, Parts, Timeouts, listen, serve};
-use halley::hub::{Durability, Hub, Options};
+use halley::hub::{Durability, Hub, Options, WindowSize};
 use halley::secret::Secret;
 use halley::token::{Claims, Verifier, mint};
 use serde_json::Value;
@@ -50,6 +50,12 @@ impl TestServer {
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options {
+            tail_bytes_max: 256 << 20,
+            // So that readings begin in the view and end in the tail.
+            window: WindowSize {
+                ids: 20,
+                bytes: 1 << 20,
+            },
             data: folder.path().join("data"),
             durability: Durability::Interval,
             cache_bytes: 8 << 20,
