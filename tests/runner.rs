@@ -32,6 +32,7 @@ impl Project {
         project.write("bin/cargo", CARGO);
         project.write("bin/rustc", "#!/bin/sh\necho rustc 1.90.0\n");
         project.write("bin/cc", "#!/bin/sh\n");
+        project.write("bin/strace", "#!/bin/sh\n");
         project.write("elsewhere/halley", "#!/bin/sh\n");
         for tool in [
             "bash", "sh", "env", "sed", "grep", "dirname", "basename", "sort", "head", "tail",
