@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::checker::check_all;
 use crate::ledger::{Position, lock};
 use crate::load::Load;
-use crate::moved::run;
+use crate::moved::{Mounted, run};
 use crate::random::{Random, rounds};
 use crate::support::{Launch, Process, eventually, halley, pause};
 
@@ -229,4 +229,41 @@ fn an_upgrade_that_is_killed_at_any_moment_begins_again_and_loses_nothing() {
             }
         }
     }
+}
+
+/// A mount point has no other name, so the view in it cannot be set aside.
+#[test]
+fn a_view_on_a_disk_of_its_own_is_upgraded_once_it_is_emptied_as_root() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    let sled = data.join("sled");
+    let launch = Launch::new(&data).option("--disk-free-min-bytes", "0");
+    let mut process = launch.start();
+    assert!(process.terminate().success());
+    fs::remove_dir_all(&sled).unwrap();
+    fs::create_dir(&sled).unwrap();
+    let _disk = Mounted::memory(&sled, "64m");
+    process = launch.start();
+    let pushed = process.admin().push_direct("ann", "bob", "1", None);
+    pushed.unwrap().receipt();
+    assert!(process.terminate().success());
+    make_format_1(&data);
+    let mut refused = launch.spawn();
+    assert!(!refused.wait_end(FILL_LIMIT).success());
+    let told = launch.log();
+    assert!(told.contains("its `sled` is a mount point"), "{told}");
+    assert_eq!(format(&data)["version"], 1);
+    for entry in fs::read_dir(&sled).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    process = launch.start();
+    assert_eq!(format(&data)["version"], 2);
+    let status = process.admin().status();
+    assert_eq!(Position::from_status(&status).direct, 1);
+    check_quiet(&launch, process);
 }

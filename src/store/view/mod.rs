@@ -92,6 +92,10 @@ impl View {
 
     /// The last entry that the view of a directory knows of. Of one of format 1, this is all that is read.
     pub fn last_seen(directory: &Directory, cache_bytes: u64) -> Result<u64, Error> {
+        // Opening it would make one, where a look should leave nothing: `sled` may be a mount point that was emptied.
+        if !directory.sled().join("db").exists() {
+            return Ok(0);
+        }
         if directory.earlier_format().is_none() {
             return Self::open(directory, cache_bytes)?.0.seen();
         }
