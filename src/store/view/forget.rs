@@ -78,7 +78,7 @@ impl View {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::{Receipt, Sequence};
     use crate::store::KeyUse;
@@ -93,7 +93,7 @@ mod tests {
         KeyHash(hash)
     }
 
-    fn key_used(n: u32, keys_ms: u64) -> Change {
+    pub(in crate::store::view) fn key_used(n: u32, keys_ms: u64) -> Change {
         let receipt = Receipt {
             sequence: Sequence::Direct,
             id: 1,
