@@ -60,6 +60,14 @@ pub enum Error {
     /// The queue is full: retry soon.
     #[error("the queue of pushes is full: retry soon")]
     Busy,
+    /// What is committed waits for sled: retry soon.
+    #[error(
+        "what is stored and not yet written into sled takes more memory than the {limit} bytes that it may: retry soon"
+    )]
+    Behind {
+        /// The limit, bytes.
+        limit: u64,
+    },
     /// The server is stopping: reconnect.
     #[error("the server is stopping: connect again")]
     Closing,

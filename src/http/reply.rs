@@ -176,7 +176,7 @@ impl Refusal {
                 Error::IdempotencyConflict => Code::IdempotencyConflict,
                 Error::GroupFull { .. } => Code::GroupFull,
                 Error::TooManyWaiters { .. } => Code::TooManyWaiters,
-                Error::Busy => Code::Busy,
+                Error::Busy | Error::Behind { .. } => Code::Busy,
                 Error::Closing => Code::Closing,
                 Error::DiskFull { .. } => Code::DiskFull,
                 Error::WritesRefused | Error::DataMoved { .. } => Code::WritesRefused,
@@ -234,6 +234,9 @@ impl Refusal {
             Self::Hub(Error::TooManyWaiters { limit } | Error::GroupFull { limit })
             | Self::TooLarge { limit, .. }
             | Self::TooManyRequests { limit } => {
+                problem.insert("limit".into(), json!(limit));
+            }
+            Self::Hub(Error::Behind { limit }) => {
                 problem.insert("limit".into(), json!(limit));
             }
             Self::NotPortable(fault) => {
@@ -365,6 +368,7 @@ mod tests {
     fn trouble_says_when_to_come_back() {
         for (error, status, code, retry_s) in [
             (Error::Busy, 503, "busy", Some(1)),
+            (Error::Behind { limit: 9 }, 503, "busy", Some(1)),
             (Error::Closing, 503, "closing", Some(2)),
             (
                 Error::DiskFull { free: 1, needed: 2 },

@@ -411,6 +411,7 @@ mod tests {
             Error::AfterAhead { sequence, last: 1 },
             Error::GroupFull { limit: 1 },
             Error::Busy,
+            Error::Behind { limit: 1 },
         ] {
             let written = Refusal::Hub(error).problem(log);
             let written = keys(written.as_object().unwrap());

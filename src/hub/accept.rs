@@ -88,7 +88,7 @@ pub enum GroupChange {
 
 impl Hub {
     /// Commits drafts in one entry, in order; an outcome for each. An outer error stands for all: `Busy`,
-    /// `Closing` and `DiskFull` say that nothing was stored, `WritesRefused` that it is not known. Dropping
+    /// `Behind`, `Closing` and `DiskFull` say that nothing was stored, `WritesRefused` that it is not known. Dropping
     /// the future changes nothing: the drafts are stored and delivered all the same.
     pub async fn push(&self, drafts: Vec<Draft>) -> Result<Vec<Result<Receipt, Error>>, Error> {
         // Users do not open channels of others: with made-up names one of them could take all there may be.
@@ -213,8 +213,9 @@ impl Inner {
         turn: Option<GroupTurn>,
     ) -> Result<Answer, Error> {
         self.writable()?;
-        if self.tail.bytes() > self.options.tail_bytes_max {
-            return Err(Error::Busy);
+        let limit = self.options.tail_bytes_max;
+        if self.tail.bytes() > limit {
+            return Err(Error::Behind { limit });
         }
         let commands: Vec<_> = opening.commands().chain(commands).collect();
         let bytes = commands.iter().map(Command::weight).sum();

@@ -127,6 +127,8 @@ pub(super) struct ApplyStage {
     pub(super) view: Arc<View>,
     pub(super) state: State,
     pub(super) follower: Follower,
+    /// An entry could not be applied: none behind it can.
+    pub(super) failed: bool,
 }
 
 /// Ends the stage's promises also when it panics: nobody may wait for ever.
@@ -151,9 +153,13 @@ impl Applier {
         })
     }
 
+    /// Which thread runs it. Told before anything is appended: an entry of which it does not learn would wait.
+    pub(super) fn runs_in(&self, thread: &Thread) {
+        self.thread.get_or_init(|| thread.clone());
+    }
+
     /// The work of its own thread. The last applied entry; `None`: it panicked in another thread.
     pub(super) fn run(&self) -> Option<u64> {
-        self.thread.get_or_init(std::thread::current);
         let _ending = Ending(&self.inner);
         loop {
             // What half an entry has left here must not be gone on with.
@@ -186,7 +192,7 @@ impl Applier {
 impl ApplyStage {
     /// Applies what is there. Whether there may be more.
     fn apply_all(&mut self) -> bool {
-        loop {
+        while !self.failed {
             let next = match self.follower.try_next_entry() {
                 Ok(Live::Entry(offset, entry)) => self.step(offset, &entry),
                 Ok(Live::NotYet) => return true,
@@ -198,11 +204,12 @@ impl ApplyStage {
                     error = e.cause(),
                     "the readable view failed: writes are refused until a restart"
                 );
+                self.failed = true;
                 self.inner.refuse_writes(&e);
                 self.inner.pending.give_up();
-                return false;
             }
         }
+        false
     }
 
     fn step(&mut self, offset: u64, entry: &Entry) -> Result<(), store::Error> {

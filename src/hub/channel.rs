@@ -275,21 +275,17 @@ impl Hub {
     ) -> Result<ChannelPage, Error> {
         self.blocking(move |inner, view| {
             loop {
-                let (number, tail) = {
-                    let tail = inner.tail.read();
-                    let number = match tail.user(&user) {
-                        Some(number) => Some(number),
-                        None => view.user(&user)?,
-                    };
-                    (number, number.map(|number| ChannelTail::of(&tail, number)))
-                };
-                let Some((number, tail)) = number.zip(tail) else {
+                let number = inner.tail.read().user(&user);
+                // What was let go of since is in the view.
+                let number = number.map_or_else(|| view.user(&user), |number| Ok(Some(number)))?;
+                let Some(number) = number else {
                     return Ok(ChannelPage {
                         messages: Vec::new(),
                         first: 1,
                         next: 1,
                     });
                 };
+                let tail = ChannelTail::of(&inner.tail.read(), number, (from, limit));
                 let page = inner.channel_page(view, (number, &tail), from, limit)?;
                 // Of what is forgotten meanwhile the rows go, and a part of them would look like the whole.
                 if page.first == tail.first(view, number)? {
@@ -324,15 +320,25 @@ struct ChannelTail {
     base: Position,
     /// The last number that was forgotten, if it was closed.
     forgotten: u64,
+    /// The first number and the last that it has.
+    given: Option<(u64, u64)>,
+    /// Those from where a page begins, as many as it holds, or all.
     numbers: Vec<Numbered>,
 }
 
 impl ChannelTail {
-    fn of(tail: &Reading<'_>, user: u32) -> Self {
+    /// For a page from a number on with at most so many messages.
+    fn of(tail: &Reading<'_>, user: u32, (from, limit): (u64, usize)) -> Self {
+        let forgotten = tail.forgotten(user).unwrap_or(0);
+        let mut given = tail.channel(user, 0).map(|(number, ..)| number);
+        let first = given.next();
+        let last = given.next_back().or(first);
+        let numbers = tail.channel(user, from.max(forgotten + 1));
         Self {
             base: tail.base(),
-            forgotten: tail.forgotten(user).unwrap_or(0),
-            numbers: tail.channel(user).collect(),
+            forgotten,
+            given: first.zip(last),
+            numbers: numbers.take(limit).collect(),
         }
     }
 
@@ -352,11 +358,12 @@ impl Inner {
     ) -> Result<ChannelPage, store::Error> {
         let first = tail.first(view, user)?;
         // What was sealed since the tail was read is in both.
-        let sealed = match tail.numbers.first() {
-            Some((number, ..)) => number - 1,
-            None => view.last_of_channel(user, tail.base)?,
+        let (sealed, last) = if let Some((first, last)) = tail.given {
+            (first - 1, last)
+        } else {
+            let last = view.last_of_channel(user, tail.base)?;
+            (last, last)
         };
-        let last = tail.numbers.last().map_or(sealed, |(number, ..)| *number);
         let next = last.max(first - 1) + 1;
         let from = from.max(first);
         let below = view.channel_from(user, from);

@@ -109,11 +109,10 @@ impl Inner {
     fn list_tail(&self, user: &UserName) -> ListTail {
         let tail = self.tail.read();
         let (base, heads) = (tail.base(), tail.heads());
-        let mut peers = HashMap::new();
-        for message in tail.inbox(user, base.direct, heads.direct) {
-            let peer = message.recipient().filter(|to| *to != user);
-            peers.insert(peer.unwrap_or(&message.from).clone(), message.id);
-        }
+        let messages: Vec<_> = tail
+            .inbox(user, base.direct, heads.direct)
+            .cloned()
+            .collect();
         let mut intervals = self.memberships.of(user);
         intervals.sort_by_key(|interval| (interval.group.number, interval.from));
         let groups = intervals.chunk_by(|one, other| one.group.number == other.group.number);
@@ -134,6 +133,13 @@ impl Inner {
             })
         });
         let groups = groups.collect();
+        drop(tail);
+        let mut peers = HashMap::new();
+        // Behind the tail: it may be all that somebody wrote.
+        for message in messages {
+            let peer = message.recipient().filter(|to| *to != user);
+            peers.insert(peer.unwrap_or(&message.from).clone(), message.id);
+        }
         ListTail {
             base,
             heads,

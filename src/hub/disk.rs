@@ -65,6 +65,12 @@ impl UnderWay {
         done
     }
 
+    /// Keeps writes and syncs from ending, as a disk does that is slow.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.lock()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

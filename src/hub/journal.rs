@@ -275,11 +275,11 @@ mod tests {
     use std::path::Path;
 
     use super::super::accept::QUEUE_PROPOSALS;
-    use super::super::{Durability, Hub, Options};
+    use super::super::{Closed, Durability, Hub, Options};
     use super::*;
     use crate::clock;
-    use crate::model::{Body, Draft, Receiver, UserName};
-    use crate::store::Directory;
+    use crate::model::{After, Body, Draft, Message, PageLimit, Receiver, Transport, UserName};
+    use crate::store::{Addition, Applied, Directory, Writes};
 
     /// A push, which is queued when this returns, or refused.
     fn queue(hub: &Hub) -> impl Future<Output = Result<(), Error>> + use<> {
@@ -386,5 +386,69 @@ mod tests {
         assert!(busy > 0, "one more than the queue and an entry hold");
         queue(&hub).await.unwrap();
         hub.close();
+    }
+
+    /// Applying a message panics from here on, in the one thread or the other.
+    fn break_applying(hub: &Hub) {
+        let mut applied = Applied::nothing(hub.log());
+        applied.heads = hub.0.tail.heads();
+        applied.heads.direct += 1;
+        let message = Message {
+            id: applied.heads.direct,
+            prev: 0,
+            n: 1,
+            at_ms: 0,
+            from: UserName::parse("ann").unwrap(),
+            to: Receiver::User(UserName::parse("bob").unwrap()),
+            body: Body::from(b"1".to_vec()),
+        };
+        let (message, from, to) = (Arc::new(message), 1, 2);
+        let writes = Writes {
+            additions: vec![Addition::DirectMessage { message, from, to }],
+            ..Writes::default()
+        };
+        hub.0.tail.add(writes, applied, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn when_applying_panics_in_either_thread_nobody_waits_for_ever() {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        for queued in [1, 2, 1000] {
+            let data = tempfile::tempdir().unwrap();
+            let hub = open(data.path());
+            queue(&hub).await.unwrap();
+            let feed = |after| hub.feed(UserName::parse("bob").unwrap(), after, Transport::Poll);
+            let mut waiting = feed(After::START).unwrap();
+            let limit = PageLimit::count(9);
+            assert_eq!(waiting.read(limit).await.unwrap().messages.len(), 1);
+            // With many in the queue it is not the thread that appends.
+            let answers: Vec<_> = {
+                let _held = hub.0.pending.entries.lock().unwrap();
+                break_applying(&hub);
+                (0..queued).map(|_| queue(&hub)).collect()
+            };
+            for answer in answers {
+                let answer = tokio::time::timeout(PATIENCE, answer);
+                assert!(answer.await.expect("it is answered").is_err());
+            }
+            let begun = Instant::now();
+            while hub.ready().is_ok() {
+                assert!(begun.elapsed() < PATIENCE, "writes are not refused");
+                tokio::task::yield_now().await;
+            }
+            let refused = tokio::time::timeout(PATIENCE, queue(&hub)).await;
+            assert_eq!(refused.unwrap(), Err(Error::WritesRefused));
+            let closing = hub.clone();
+            let closed = tokio::task::spawn_blocking(move || closing.close());
+            tokio::time::timeout(PATIENCE, waiting.wait())
+                .await
+                .unwrap();
+            let closed = tokio::time::timeout(PATIENCE, closed).await.unwrap();
+            assert!(matches!(closed.unwrap(), Closed::Unmarked(_)));
+            drop(waiting);
+            let hub = open(data.path());
+            queue(&hub).await.unwrap();
+            hub.close();
+        }
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Running {
     journal: JoinHandle<()>,
     apply: JoinHandle<Option<u64>>,
     seal: JoinHandle<()>,
-    sealer: Sealer,
+    pub(super) sealer: Sealer,
     check: Check,
     watch: Watch,
 }
@@ -252,11 +252,14 @@ fn start(
         view,
         state,
         follower,
+        failed: false,
     });
     let stage = JournalStage::new(&inner, journal, queue, times, &applier);
     let path = directory.path().to_owned();
+    let running = Arc::clone(&applier);
+    let apply = thread("apply", &path, move || running.run())?;
+    applier.runs_in(apply.thread());
     let journal = thread("journal", &path, move || stage.run())?;
-    let apply = thread("apply", &path, move || applier.run())?;
     let running = Running {
         directory,
         journal,

@@ -10,6 +10,8 @@ use tracing::error;
 
 use super::apply::{IDS_GRANTED, grant};
 use super::disk::{Refused, UnderWay};
+#[cfg(test)]
+use super::tail::Reading;
 use super::tail::{Tail, ToSeal};
 use super::window::Window;
 use crate::store::{Error, View, Written};
@@ -81,19 +83,15 @@ impl Sealer {
 
     fn run(&self) {
         let _ending = Ending(self);
-        let mut noted = self.tail.applied_offset();
+        // The mark says that.
+        let mut noted = self.tail.sealed_offset();
         loop {
             let next = self.tail.next_to_seal(NOTED_EVERY);
-            let applied = self.tail.applied_offset();
-            let done = self.grant().and_then(|()| match &next {
-                ToSeal::Window(window) => self.seal(window),
-                ToSeal::NotYet if applied > noted => self.view.note(applied),
-                ToSeal::NotYet | ToSeal::End => Ok(()),
-            });
-            if matches!(next, ToSeal::End) {
-                return;
-            }
-            noted = applied;
+            let done = match next {
+                ToSeal::Window(window) => self.grant().and_then(|()| self.seal(&window)),
+                ToSeal::NotYet => self.grant().and_then(|()| self.note(&mut noted)),
+                ToSeal::End => return,
+            };
             if let Err(e) = done {
                 error!(
                     error = e.cause(),
@@ -102,6 +100,16 @@ impl Sealer {
                 return self.fail(&e);
             }
         }
+    }
+
+    /// Notes the last applied entry, unless it was noted.
+    fn note(&self, noted: &mut u64) -> Result<(), Error> {
+        let applied = self.tail.applied_offset();
+        if applied > *noted {
+            self.view.note(applied)?;
+            *noted = applied;
+        }
+        Ok(())
     }
 
     /// A write failed, and is not tried again.
@@ -118,7 +126,9 @@ impl super::Hub {
         let tail = &self.0.tail;
         tail.close_window();
         let begun = std::time::Instant::now();
-        while tail.read().base() != tail.heads() {
+        // One reading for both: a second within the first would wait behind a writer that waits for the first.
+        let all = |tail: Reading<'_>| tail.base() == tail.heads();
+        while !all(tail.read()) {
             assert!(begun.elapsed().as_secs() < 30, "nothing is sealed");
             std::thread::yield_now();
         }
@@ -133,5 +143,248 @@ impl Drop for Ending<'_> {
         if std::thread::panicking() {
             self.0.fail(&Error::View("a write of it panicked".into()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::error;
+    use crate::hub::tail::WindowSize;
+    use crate::hub::{Closed, GroupChange, Hub, Options};
+    use crate::model::{
+        After, Body, Bound, Draft, GroupName, Message, PageLimit, Receiver, Sequence, Transport,
+        UserName,
+    };
+    use crate::store::{Directory, Writes};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const TAIL_BYTES: u64 = 20_000;
+
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
+    fn open(data: &std::path::Path, window: WindowSize) -> Hub {
+        Hub::open(Options {
+            tail_bytes_max: TAIL_BYTES,
+            window,
+            ..Options::small(data)
+        })
+        .unwrap()
+    }
+
+    /// Of three ids.
+    fn open_small(data: &std::path::Path) -> Hub {
+        open(data, Options::small(data).window)
+    }
+
+    async fn push(hub: &Hub) -> Result<u64, error::Error> {
+        let draft = Draft {
+            from: user("ann"),
+            to: Receiver::User(user("bob")),
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: false,
+        };
+        hub.push(vec![draft])
+            .await?
+            .remove(0)
+            .map(|receipt| receipt.id)
+    }
+
+    fn ids(messages: &[Arc<Message>]) -> Vec<u64> {
+        messages.iter().map(|message| message.id).collect()
+    }
+
+    /// All that bob may see, in every way, is these many messages, and no more can be read.
+    async fn check(hub: &Hub, count: u64) {
+        let all: Vec<_> = (1..=count).collect();
+        let limit = PageLimit::count(1_000_000);
+        let mut feed = hub
+            .feed(user("bob"), After::START, Transport::Poll)
+            .unwrap();
+        assert_eq!(ids(&feed.read(limit).await.unwrap().messages), all);
+        for bound in [Bound::Newest, Bound::After(0), Bound::Before(count + 1)] {
+            let page = hub.direct_history(user("ann"), user("bob"), bound, limit);
+            assert_eq!(ids(&page.await.unwrap().messages), all);
+        }
+        for id in [1, count / 2, count] {
+            assert_eq!(hub.message(Sequence::Direct, id).await.unwrap().id, id);
+        }
+        let more = hub.message(Sequence::Direct, count + 1).await;
+        assert_eq!(more.unwrap_err(), error::Error::MessageNotFound);
+        assert_eq!(hub.status().watermark.direct, count);
+    }
+
+    /// Retries as long as the tail is full.
+    async fn push_in_time(hub: &Hub) -> u64 {
+        let begun = Instant::now();
+        loop {
+            match push(hub).await {
+                Err(error::Error::Behind { .. }) if begun.elapsed() < PATIENCE => {
+                    tokio::task::yield_now().await;
+                }
+                pushed => return pushed.unwrap(),
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn while_sealing_cannot_keep_up_pushes_are_refused_and_what_was_accepted_is_there() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open_small(data.path());
+        let mut count = 0;
+        for _ in 0..3 {
+            let slow = Arc::clone(&hub.0.disk.view);
+            let held = slow.hold();
+            let refused = loop {
+                match tokio::task::block_in_place(|| {
+                    tokio::runtime::Handle::current().block_on(push(&hub))
+                }) {
+                    Ok(id) => count = id,
+                    Err(refused) => break refused,
+                }
+                assert!(hub.0.tail.bytes() < TAIL_BYTES + 2000, "{count}");
+            };
+            assert_eq!(refused, error::Error::Behind { limit: TAIL_BYTES });
+            assert!(refused.to_string().contains("20000 bytes"), "{refused}");
+            drop(held);
+            count = push_in_time(&hub).await;
+            check(&hub, count).await;
+        }
+        assert!(count > 20, "{count}");
+        hub.seal_all();
+        check(&hub, count).await;
+        assert_eq!(hub.close(), Closed::Cleanly);
+        let hub = open_small(data.path());
+        check(&hub, count).await;
+        hub.close();
+    }
+
+    /// The members of a group take memory, and no ids.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_window_is_full_before_the_tail_is() {
+        let data = tempfile::tempdir().unwrap();
+        let window = WindowSize {
+            ids: 1_000_000,
+            bytes: TAIL_BYTES / 2,
+        };
+        let hub = open(data.path(), window);
+        let group = GroupName::parse("team").unwrap();
+        let members: Vec<_> = (0..10).map(|n| user(&format!("member-{n}"))).collect();
+        let begun = Instant::now();
+        for round in 0..100 {
+            let change = match round % 2 {
+                0 => GroupChange::Set {
+                    members: Some(members.clone()),
+                    history: None,
+                },
+                _ => GroupChange::Delete,
+            };
+            loop {
+                match hub.change_group(group.clone(), change.clone()).await {
+                    Err(error::Error::Behind { .. }) => {
+                        assert!(begun.elapsed() < PATIENCE, "refused for ever");
+                        tokio::task::yield_now().await;
+                    }
+                    changed => {
+                        changed.unwrap();
+                        break;
+                    }
+                }
+            }
+        }
+        hub.close();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn when_sealing_fails_writes_are_refused_reads_go_on_and_the_next_start_has_all() {
+        for panics in [false, true] {
+            let data = tempfile::tempdir().unwrap();
+            let hub = open_small(data.path());
+            for _ in 0..7 {
+                push(&hub).await.unwrap();
+            }
+            hub.seal_all();
+            {
+                let slow = Arc::clone(&hub.0.disk.view);
+                let held = slow.hold();
+                let push = || tokio::runtime::Handle::current().block_on(push(&hub));
+                tokio::task::block_in_place(|| {
+                    for _ in 0..7 {
+                        push().unwrap();
+                    }
+                });
+                let running = hub.0.running.lock().unwrap();
+                let sealer = &running.as_ref().unwrap().sealer;
+                if panics {
+                    let window = hub.0.tail.oldest().unwrap();
+                    let begun = Instant::now();
+                    while sealer.view.seen().unwrap() < window.applied.offset {
+                        assert!(begun.elapsed() < PATIENCE, "it is not written");
+                        std::thread::yield_now();
+                    }
+                    // What the thread is about to let go of is gone then.
+                    hub.0.tail.sealed(&window);
+                } else {
+                    sealer.fail(&Error::View("as the disk fails".into()));
+                }
+                drop(held);
+            }
+            let begun = Instant::now();
+            loop {
+                match push(&hub).await {
+                    Ok(_) => assert!(begun.elapsed() < PATIENCE, "it is not noticed"),
+                    Err(refused) => {
+                        assert_eq!(refused, error::Error::WritesRefused);
+                        break;
+                    }
+                }
+            }
+            assert!(hub.ready().is_err());
+            // The one that was under way may be stored all the same.
+            let count = loop {
+                let status = hub.status();
+                if status.applied == status.journal.offset {
+                    break status.watermark.direct;
+                }
+                assert!(begun.elapsed() < PATIENCE, "it is not applied");
+                tokio::task::yield_now().await;
+            };
+            check(&hub, count).await;
+            assert!(matches!(hub.close(), Closed::Unmarked(_)));
+            let hub = open_small(data.path());
+            check(&hub, count).await;
+            assert_eq!(push(&hub).await, Ok(count + 1));
+            assert_eq!(hub.close(), Closed::Cleanly);
+        }
+    }
+
+    #[test]
+    fn the_view_learns_how_far_the_journal_is_also_of_what_came_while_it_was_written() {
+        let data = tempfile::tempdir().unwrap();
+        let directory = Directory::open(data.path()).unwrap();
+        let (view, mut applied) = View::open(&directory, 8 << 20).unwrap();
+        let (view, tail) = (Arc::new(view), Tail::after(applied, WindowSize::of(3)));
+        let tail = Arc::new(tail);
+        for offset in 1..=2 {
+            applied.offset = offset;
+            tail.add(Writes::default(), applied, 64);
+            if offset == 1 {
+                tail.close_window();
+            }
+        }
+        let thread = Sealer::new(Arc::clone(&view), Arc::clone(&tail)).start();
+        let begun = Instant::now();
+        while view.seen().unwrap() < 2 {
+            assert!(begun.elapsed() < PATIENCE, "it is not noted");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        assert_eq!(tail.sealed_offset(), 1);
+        tail.end();
+        thread.unwrap().join().unwrap();
     }
 }

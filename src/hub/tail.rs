@@ -20,12 +20,12 @@ use crate::store::{Applied, Numbered, Writes};
 pub struct WindowSize {
     /// Ids of both sequences. The more, the fewer rows each message costs.
     pub ids: u64,
-    /// What its commands weigh, roughly bytes.
+    /// What it takes in memory, roughly, bytes.
     pub bytes: u64,
 }
 
 impl WindowSize {
-    /// As many ids, unless what they weigh is much.
+    /// As many ids, unless what is kept of them takes much.
     pub fn of(ids: u64) -> Self {
         Self {
             ids,
@@ -34,8 +34,9 @@ impl WindowSize {
     }
 }
 
-/// What the commands of a window may weigh: four such windows fit into the least memory that a tail may have.
-const WINDOW_BYTES: u64 = 16 << 20;
+/// What a window may take: two fit into the least memory that a tail may have, one that grows while the other is written.
+/// One that could take more than the tail may would never be full, and nothing would be accepted any more.
+const WINDOW_BYTES: u64 = 32 << 20;
 
 /// What the sealer finds.
 pub(super) enum ToSeal {
@@ -94,7 +95,7 @@ impl Tail {
         *bytes += open.bytes - before;
         *heads = applied.heads;
         let Position { direct, group } = open.ids();
-        let full = direct + group >= self.size.ids || open.weight >= self.size.bytes;
+        let full = direct + group >= self.size.ids || open.bytes >= self.size.bytes;
         drop(inside);
         if full {
             self.close_window();
@@ -104,7 +105,7 @@ impl Tail {
     /// Ends the open window here, unless it is empty.
     pub(super) fn close_window(&self) {
         let mut inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
-        if inside.open.weight == 0 {
+        if inside.open.bytes == 0 {
             return;
         }
         let next = Window::after(inside.open.applied);
@@ -149,11 +150,12 @@ impl Tail {
     /// The oldest window is in the view: it is let go of.
     pub(super) fn sealed(&self, window: &Arc<Window>) {
         let mut inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
-        let oldest = inside.closed.pop_front();
+        let oldest = inside.closed.front();
         assert!(
-            oldest.is_some_and(|oldest| Arc::ptr_eq(&oldest, window)),
+            oldest.is_some_and(|oldest| Arc::ptr_eq(oldest, window)),
             "windows are sealed in order"
         );
+        inside.closed.pop_front();
         inside.sealed = (window.applied.offset, window.applied.heads);
         inside.bytes -= window.bytes;
     }
@@ -248,11 +250,15 @@ impl Reading<'_> {
         self.windows().find_map(|window| window.user(name))
     }
 
-    /// The numbers that were given in a user's channel, with what has them.
-    pub(super) fn channel(&self, user: u32) -> impl DoubleEndedIterator<Item = Numbered> {
+    /// The numbers that were given in a user's channel from one on, with what has them.
+    pub(super) fn channel(
+        &self,
+        user: u32,
+        from: u64,
+    ) -> impl DoubleEndedIterator<Item = Numbered> {
         let windows = self.windows();
         windows
-            .flat_map(move |window| window.channel(user))
+            .flat_map(move |window| window.channel(user, from))
             .copied()
     }
 
@@ -260,5 +266,413 @@ impl Reading<'_> {
     pub(super) fn forgotten(&self, user: u32) -> Option<u64> {
         let mut windows = self.windows().rev();
         windows.find_map(|window| window.forgotten(user))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::scope;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Body, GroupName, LogId, Receiver};
+    use crate::store::{Addition, Change};
+
+    /// Only for what must not happen.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const USERS: u32 = 4;
+    /// Numbers from here on are those of groups.
+    const GROUPS: u32 = 6;
+
+    fn user(number: u32) -> UserName {
+        UserName::parse(&format!("user-{number}")).unwrap()
+    }
+
+    /// A tail, and the same as plain lists.
+    struct Story {
+        tail: Tail,
+        applied: Applied,
+        messages: Vec<Arc<Message>>,
+        windows: u64,
+    }
+
+    impl Story {
+        fn new(size: WindowSize) -> Self {
+            let mut applied = Applied::nothing(LogId([1; 16]));
+            // Behind what is in the view.
+            applied.offset = 5;
+            applied.heads = Position {
+                direct: 10,
+                group: 7,
+            };
+            Self {
+                tail: Tail::after(applied, size),
+                applied,
+                messages: Vec::new(),
+                windows: 0,
+            }
+        }
+
+        fn of_ids(ids: u64) -> Self {
+            Self::new(WindowSize::of(ids))
+        }
+
+        fn message(&mut self, from: u32, to: u32) -> Addition {
+            let receiver = if to < GROUPS {
+                Receiver::User(user(to))
+            } else {
+                Receiver::Group(GroupName::parse(&format!("group-{to}")).unwrap())
+            };
+            let head = self.applied.heads.of_mut(receiver.sequence());
+            *head += 1;
+            let message = Arc::new(Message {
+                id: *head,
+                prev: 0,
+                n: 1,
+                at_ms: 1,
+                from: user(from),
+                to: receiver,
+                body: Body::from(b"1".to_vec()),
+            });
+            self.messages.push(Arc::clone(&message));
+            if to < GROUPS {
+                Addition::DirectMessage { message, from, to }
+            } else {
+                Addition::GroupMessage { message, group: to }
+            }
+        }
+
+        /// An entry with these messages.
+        fn entry(&mut self, messages: &[(u32, u32)]) {
+            let additions = messages.iter().map(|(from, to)| self.message(*from, *to));
+            let additions = additions.collect();
+            self.write(Writes {
+                additions,
+                ..Writes::default()
+            });
+        }
+
+        fn write(&mut self, writes: Writes) {
+            self.applied.offset += 1;
+            self.tail.add(writes, self.applied, 64);
+        }
+
+        /// Lets go of the oldest window, if one waits.
+        fn seal(&mut self) {
+            if let Some(window) = self.tail.oldest() {
+                self.tail.sealed(&window);
+                self.windows += 1;
+            }
+        }
+
+        /// Ids in the tail of messages that are wanted, within bounds.
+        fn expected(
+            &self,
+            sequence: Sequence,
+            (after, upto): (u64, u64),
+            wanted: impl Fn(&Message) -> bool,
+        ) -> Vec<u64> {
+            let after = after.max(self.tail.read().base().of(sequence));
+            let messages = self.messages.iter().filter(|m| m.sequence() == sequence);
+            let within = messages.filter(|m| after < m.id && m.id <= upto && wanted(m));
+            within.map(|message| message.id).collect()
+        }
+
+        fn check(&self, bounds: (u64, u64), ends: u64) {
+            let (after, upto) = bounds;
+            let tail = self.tail.read();
+            for one in 0..USERS {
+                let name = user(one);
+                let own = |m: &Message| m.from == name || m.recipient() == Some(&name);
+                let expected = self.expected(Sequence::Direct, bounds, own);
+                assert_eq!(taken(tail.inbox(&name, after, upto), ends), expected);
+                for other in 0..USERS {
+                    let peer = user(other);
+                    let between = |m: &Message| {
+                        m.recipient().is_some_and(|to| {
+                            (&m.from, to) == (&name, &peer) || (&m.from, to) == (&peer, &name)
+                        })
+                    };
+                    let expected = self.expected(Sequence::Direct, bounds, between);
+                    let found = tail.conversation((&name, &peer), after, upto);
+                    assert_eq!(taken(found, ends), expected, "{one} and {other}");
+                }
+            }
+            for group in GROUPS..GROUPS + 2 {
+                let name = format!("group-{group}");
+                let to = |m: &Message| matches!(&m.to, Receiver::Group(to) if to.as_str() == name);
+                let expected = self.expected(Sequence::Group, bounds, to);
+                assert_eq!(taken(tail.group(group, after, upto), ends), expected);
+            }
+            for sequence in Sequence::ALL {
+                for id in [after, upto] {
+                    let there = tail.base().of(sequence) < id && id <= tail.heads().of(sequence);
+                    let found = tail.message(sequence, id).map(|message| message.id);
+                    assert_eq!(found, there.then_some(id), "{sequence} {id}");
+                }
+            }
+        }
+    }
+
+    /// Ids, taken from both ends as the bits say.
+    fn taken<'a>(
+        mut messages: impl DoubleEndedIterator<Item = &'a Arc<Message>>,
+        ends: u64,
+    ) -> Vec<u64> {
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        for turn in 0.. {
+            let from_back = ends >> (turn % 64) & 1 == 1;
+            let next = if from_back {
+                messages.next_back()
+            } else {
+                messages.next()
+            };
+            let Some(message) = next else { break };
+            if from_back { &mut back } else { &mut front }.push(message.id);
+        }
+        back.reverse();
+        front.extend(back);
+        front
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn reads_between_all_ids_and_both_ways_are_those_of_plain_lists(
+            entries in prop::collection::vec(
+                (prop::collection::vec((0..USERS, prop_oneof![0..USERS, GROUPS..GROUPS + 2]), 0..5), 0..3_u8, any::<bool>()),
+                1..12,
+            ),
+            ids in 1..8_u64,
+            ends in any::<u64>(),
+        ) {
+            let mut story = Story::of_ids(ids);
+            for (messages, seals, close) in entries {
+                story.entry(&messages);
+                if close {
+                    story.tail.close_window();
+                }
+                for _ in 0..seals {
+                    story.seal();
+                }
+                story.check((0, u64::MAX), ends);
+            }
+            let heads = story.applied.heads;
+            prop_assert_eq!(story.tail.heads(), heads);
+            let last = heads.direct.max(heads.group) + 2;
+            for after in 5..last {
+                for upto in 5..last {
+                    story.check((after, upto), ends);
+                }
+            }
+            story.tail.close_window();
+            while story.tail.oldest().is_some() {
+                story.seal();
+            }
+            prop_assert_eq!(story.tail.bytes(), 0);
+            prop_assert_eq!(story.tail.read().base(), heads);
+            prop_assert_eq!(story.tail.sealed_offset(), story.applied.offset);
+            story.check((0, u64::MAX), ends);
+        }
+    }
+
+    #[test]
+    fn a_window_ends_with_its_ids_or_with_what_it_takes_and_never_without_anything() {
+        let mut story = Story::of_ids(3);
+        story.tail.close_window();
+        assert!(story.tail.oldest().is_none(), "it was empty");
+        story.entry(&[(1, 2), (1, GROUPS)]);
+        assert!(story.tail.oldest().is_none());
+        // An entry is not divided.
+        story.entry(&[(1, 2), (2, 1), (1, 1)]);
+        let window = story.tail.oldest().unwrap();
+        let ids = window.ids();
+        assert_eq!((ids.direct, ids.group), (4, 1));
+        assert_eq!(window.applied, story.applied);
+        story.seal();
+        story.tail.close_window();
+        assert!(story.tail.oldest().is_none(), "it was empty");
+
+        // What has no ids takes memory, too.
+        let bytes = 1000;
+        let size = WindowSize { ids: 1000, bytes };
+        let mut story = Story::new(size);
+        for entry in 1..=100_u64 {
+            story.entry(&[]);
+            assert_eq!(story.tail.oldest().is_some(), entry * 64 >= bytes);
+        }
+        let change = || Change::ChannelOpened {
+            user: 1,
+            name: user(1),
+        };
+        let number = |number| Addition::ChannelNumber {
+            user: 1,
+            number,
+            sequence: Sequence::Direct,
+            id: 1,
+        };
+        for (additions, changes) in [(9, 0), (0, 9)] {
+            let mut story = Story::new(size);
+            story.write(Writes {
+                additions: (1..=additions).map(number).collect(),
+                changes: (0..changes).map(|_| change()).collect(),
+                keys_ms: 0,
+            });
+            assert!(story.tail.oldest().is_some());
+            assert!(story.tail.bytes() >= bytes);
+            story.seal();
+            assert_eq!(story.tail.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn channels_and_names_are_found_in_all_windows_and_the_last_closing_counts() {
+        let mut story = Story::of_ids(1);
+        let numbered = |number| Addition::ChannelNumber {
+            user: 1,
+            number,
+            sequence: Sequence::Direct,
+            id: number + 10,
+        };
+        for number in 1..=9 {
+            let message = story.message(0, 1);
+            let name = Addition::User {
+                name: user(u32::try_from(number).unwrap()),
+                number: 1,
+            };
+            let closed = Change::ChannelClosed {
+                user: 1,
+                last: number,
+            };
+            story.write(Writes {
+                additions: vec![name, message, numbered(number)],
+                changes: (number % 3 == 1).then_some(closed).into_iter().collect(),
+                keys_ms: 0,
+            });
+        }
+        let check = |sealed: u64, tail: &Reading<'_>| {
+            for from in 0..12 {
+                let numbers: Vec<_> = tail.channel(1, from).map(|(number, ..)| number).collect();
+                let expected: Vec<_> = (from.max(sealed + 1)..=9).collect();
+                assert_eq!(numbers, expected, "from {from}, {sealed} are sealed");
+            }
+            assert_eq!(tail.channel(2, 0).count(), 0);
+            // 7 is the last that was closed.
+            assert_eq!(tail.forgotten(1), (sealed < 7).then_some(7));
+            assert_eq!(tail.forgotten(2), None);
+            for number in 0..=10_u32 {
+                let there = sealed < u64::from(number) && number < 10;
+                assert_eq!(tail.user(&user(number)), there.then_some(1));
+            }
+        };
+        for sealed in 0..9 {
+            check(sealed, &story.tail.read());
+            story.seal();
+        }
+        check(9, &story.tail.read());
+    }
+
+    #[test]
+    fn who_waits_for_a_window_gets_it_and_learns_of_the_end() {
+        let mut story = Story::of_ids(2);
+        let now = Duration::ZERO;
+        assert!(matches!(story.tail.next_to_seal(now), ToSeal::NotYet));
+        let tail = Arc::new(std::mem::replace(&mut story.tail, Story::of_ids(2).tail));
+        let other = Arc::clone(&tail);
+        scope(|scope| {
+            let window = scope.spawn(|| other.next_to_seal(PATIENCE));
+            let addition = story.message(1, 2);
+            let writes = Writes {
+                additions: vec![addition],
+                ..Writes::default()
+            };
+            tail.add(writes, story.applied, 1);
+            tail.close_window();
+            let window = window.join().unwrap();
+            assert!(matches!(window, ToSeal::Window(window) if window.ids().direct == 1));
+        });
+        let window = tail.oldest().unwrap();
+        tail.sealed(&window);
+        scope(|scope| {
+            let end = scope.spawn(|| other.next_to_seal(PATIENCE));
+            tail.end();
+            assert!(matches!(end.join().unwrap(), ToSeal::End));
+        });
+        let addition = story.message(1, 2);
+        let writes = Writes {
+            additions: vec![addition],
+            ..Writes::default()
+        };
+        tail.add(writes, story.applied, 1);
+        tail.close_window();
+        assert!(matches!(tail.next_to_seal(PATIENCE), ToSeal::End));
+        assert!(tail.oldest().is_some(), "it is still read");
+    }
+
+    /// Whatever is added and let go of meanwhile.
+    #[test]
+    fn a_reading_has_all_that_is_between_where_it_begins_and_ends() {
+        for ids in [1, 2, 3, 7] {
+            let Story {
+                tail, mut applied, ..
+            } = Story::of_ids(ids);
+            let done = AtomicBool::new(false);
+            scope(|scope| {
+                scope.spawn(|| {
+                    for number in 0..2000_u32 {
+                        let (from, to) = (number % 2, number % 3);
+                        applied.heads.direct += 1;
+                        let message = Arc::new(Message {
+                            id: applied.heads.direct,
+                            prev: 0,
+                            n: 1,
+                            at_ms: 1,
+                            from: user(from),
+                            to: Receiver::User(user(to)),
+                            body: Body::from(b"1".to_vec()),
+                        });
+                        applied.offset += 1;
+                        let writes = Writes {
+                            additions: vec![Addition::DirectMessage { message, from, to }],
+                            ..Writes::default()
+                        };
+                        tail.add(writes, applied, 1);
+                    }
+                    done.store(true, Ordering::Release);
+                });
+                scope.spawn(|| {
+                    while !done.load(Ordering::Acquire) || tail.oldest().is_some() {
+                        if let ToSeal::Window(window) = tail.next_to_seal(Duration::ZERO) {
+                            tail.sealed(&window);
+                        }
+                    }
+                });
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Acquire) {
+                            let reading = tail.read();
+                            let (base, heads) = (reading.base().direct, reading.heads().direct);
+                            let there = |id: &u64| reading.message(Sequence::Direct, *id).is_some();
+                            assert!((base + 1..=heads).all(|id| there(&id)), "{base} {heads}");
+                            assert!(!there(&base) && !there(&(heads + 1)));
+                            let name = user(0);
+                            let own = reading.inbox(&name, base, heads);
+                            let expected = (base + 1..=heads).filter(|id| {
+                                let number = id - 11;
+                                number % 2 == 0 || number % 3 == 0
+                            });
+                            assert!(own.map(|message| message.id).eq(expected));
+                        }
+                    });
+                }
+            });
+            tail.close_window();
+            while let Some(window) = tail.oldest() {
+                tail.sealed(&window);
+            }
+            assert_eq!(tail.bytes(), 0);
+        }
     }
 }

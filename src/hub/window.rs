@@ -28,8 +28,6 @@ pub(super) struct Window {
     pub(super) writes: Writes,
     /// The mark of its last entry.
     pub(super) applied: Applied,
-    /// What the commands weigh.
-    pub(super) weight: u64,
     /// What it takes in memory, roughly.
     pub(super) bytes: u64,
 }
@@ -106,7 +104,6 @@ impl Window {
             forgotten: HashMap::new(),
             writes: Writes::default(),
             applied,
-            weight: 0,
             bytes: 0,
         }
     }
@@ -122,7 +119,6 @@ impl Window {
     /// Adds the next entry, whose commands weigh so much.
     pub(super) fn add(&mut self, writes: Writes, applied: Applied, weight: u64) {
         let added = writes.additions.len() + writes.changes.len();
-        self.weight += weight;
         self.bytes += weight + ADDED_BYTES * u64::try_from(added).expect("a length fits 64 bits");
         for addition in &writes.additions {
             match addition {
@@ -207,9 +203,11 @@ impl Window {
         self.users.get(name).copied()
     }
 
-    /// The numbers that were given in a user's channel, with what has them.
-    pub(super) fn channel(&self, user: u32) -> &[Numbered] {
-        self.channels.get(&user).map_or(&[], Vec::as_slice)
+    /// The numbers that were given in a user's channel from one on, with what has them.
+    pub(super) fn channel(&self, user: u32, from: u64) -> &[Numbered] {
+        let numbers = self.channels.get(&user).map_or(&[][..], Vec::as_slice);
+        let at = numbers.partition_point(|(number, ..)| *number < from);
+        numbers.get(at..).unwrap_or_default()
     }
 
     /// The last number of a user's channel that was forgotten, if it was closed.
