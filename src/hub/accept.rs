@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot};
 
@@ -15,6 +16,9 @@ use crate::store::{Command, HistoryMode};
 
 /// Proposals that may wait for the journal, whatever their size.
 pub(super) const QUEUE_PROPOSALS: usize = 8192;
+
+/// How long a push waits for windows to be sealed when the tail is full; then it is refused.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Commands that are to be committed together, and who waits for them.
 #[derive(Debug)]
@@ -127,7 +131,8 @@ impl Hub {
         };
         let outcomes = self
             .0
-            .propose_in_turn(opening, vec![command], Some(turn))?
+            .propose_in_turn(opening, vec![command], Some(turn))
+            .await?
             .await
             .map_err(|_| Error::WritesRefused)??;
         outcomes
@@ -150,7 +155,7 @@ impl Hub {
 /// they are read and set again, and meanwhile no other change may be under way.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held only to be dropped")]
-enum GroupTurn {
+pub(super) enum GroupTurn {
     Shared(OwnedRwLockReadGuard<()>),
     Alone(OwnedRwLockWriteGuard<()>),
 }
@@ -193,30 +198,44 @@ impl Inner {
         drafts: Vec<Draft>,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         let messages = drafts.into_iter().map(Command::Message).collect();
-        let answer = self.propose(opening, messages)?;
+        let answer = self.propose(opening, messages).await?;
         let outcomes = answer.await.map_err(|_| Error::WritesRefused)??;
         Ok(outcomes.into_iter().filter_map(Outcome::message).collect())
     }
 
-    pub(super) fn propose(
+    /// Has commands committed, behind the opening of channels.
+    pub(super) async fn propose(
         &self,
         opening: Opening,
         commands: Vec<Command>,
     ) -> Result<Answer, Error> {
-        self.propose_in_turn(opening, commands, None)
+        self.propose_in_turn(opening, commands, None).await
     }
 
-    fn propose_in_turn(
+    async fn propose_in_turn(
         &self,
         opening: Opening,
         commands: Vec<Command>,
         turn: Option<GroupTurn>,
     ) -> Result<Answer, Error> {
-        self.writable()?;
-        let limit = self.options.tail_bytes_max;
-        if self.tail.bytes() > limit {
+        let (proposal, answer) = self.proposal(opening, commands, turn)?;
+        // It counts as queued meanwhile: those that wait take no more memory than the queue may.
+        if !self.tail.has_room() && !self.tail.room_within(ROOM_PATIENCE).await {
+            let limit = self.options.tail_bytes_max;
             return Err(Error::Behind { limit });
         }
+        self.queue(proposal)?;
+        Ok(answer)
+    }
+
+    /// A proposal, unless there are too many, and its answer.
+    pub(super) fn proposal(
+        &self,
+        opening: Opening,
+        commands: Vec<Command>,
+        turn: Option<GroupTurn>,
+    ) -> Result<(Proposal, Answer), Error> {
+        self.writable()?;
         let commands: Vec<_> = opening.commands().chain(commands).collect();
         let bytes = commands.iter().map(Command::weight).sum();
         let queued = Queued::new(bytes, &self.queued_bytes, self.options.queue_bytes_max)?;
@@ -228,14 +247,16 @@ impl Inner {
             _opening: opening,
             _turn: turn,
         };
+        Ok((Proposal { commands, waiting }, answered))
+    }
+
+    /// Hands a proposal to the journal stage.
+    pub(super) fn queue(&self, proposal: Proposal) -> Result<(), Error> {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         let queue: &SyncSender<Proposal> = queue.as_ref().ok_or(Error::Closing)?;
-        queue
-            .try_send(Proposal { commands, waiting })
-            .map_err(|error| match error {
-                TrySendError::Full(_) => Error::Busy,
-                TrySendError::Disconnected(_) => Error::WritesRefused,
-            })?;
-        Ok(answered)
+        queue.try_send(proposal).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Busy,
+            TrySendError::Disconnected(_) => Error::WritesRefused,
+        })
     }
 }

@@ -65,8 +65,8 @@ fn weight(entry: &Entry) -> u64 {
     u64::try_from(ENTRY_WEIGHT + commands).expect("a length fits 64 bits")
 }
 
-/// Applies what is on disk and not yet in the view, and seals every window that is full. Says how far it is when it
-/// takes long.
+/// Applies what is on disk and not yet in the view, and seals windows while the tail takes much memory. Says how far it
+/// is when it takes long.
 pub(super) fn catch_up(
     state: &mut State,
     sealer: &Sealer,
@@ -84,7 +84,10 @@ pub(super) fn catch_up(
         memberships.moved(plan.changed, plan.moved);
         channels.changed(plan.channels);
         tail.add(plan.writes, state.applied, weight(&entry));
-        while let Some(window) = tail.oldest() {
+        // The rest is sealed behind the start.
+        while tail.is_half_full()
+            && let Some(window) = tail.oldest()
+        {
             sealer.seal(&window)?;
         }
         if said.elapsed() >= PROGRESS_EVERY {

@@ -224,7 +224,7 @@ impl Hub {
             return Ok(false);
         }
         if !opening.users.is_empty() {
-            let answer = self.0.propose(opening, Vec::new())?;
+            let answer = self.0.propose(opening, Vec::new()).await?;
             answer.await.map_err(|_| Error::WritesRefused)??;
         }
         Ok(true)
@@ -234,7 +234,8 @@ impl Hub {
     /// `None`: it was not open.
     pub async fn close_channel(&self, user: UserName) -> Result<Option<u64>, Error> {
         let none = self.0.channels.to_open([]);
-        let answer = self.0.propose(none, vec![Command::CloseChannel { user }])?;
+        let close = vec![Command::CloseChannel { user }];
+        let answer = self.0.propose(none, close).await?;
         let outcomes = answer.await.map_err(|_| Error::WritesRefused)??;
         match outcomes.first() {
             Some(Outcome::Closed(next)) => Ok(*next),

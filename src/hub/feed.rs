@@ -358,7 +358,7 @@ mod tests {
             message(),
         ];
         let opening = hub.0.channels.to_open(&[]);
-        let answer = hub.0.propose(opening, commands).unwrap();
+        let answer = hub.0.propose(opening, commands).await.unwrap();
         answer.await.unwrap().unwrap();
         for (name, mut waited, expected) in waiting {
             let last = push(&hub, name).await;

@@ -292,7 +292,11 @@ mod tests {
             by_user: false,
         });
         let opening = hub.0.channels.to_open(&[]);
-        let answer = hub.0.propose(opening, vec![message]);
+        let answer = hub.0.proposal(opening, vec![message], None);
+        let answer = answer.and_then(|(proposal, answer)| {
+            hub.0.queue(proposal)?;
+            Ok(answer)
+        });
         async move {
             answer?
                 .await

@@ -132,6 +132,9 @@ fn rebuild_view(
         follower,
         ..
     } = recovered;
+    while let Some(window) = sealer.tail.oldest() {
+        sealer.seal(&window)?;
+    }
     let rebuilt = Rebuilt {
         offset: state.applied().offset,
         heads: state.applied().heads,

@@ -217,7 +217,7 @@ fn recovered(
     let mut follower = journal.follow(applied.offset)?;
     let memberships = Memberships::load(&view, &state)?;
     let channels = Channels::load(&view, options.channels_max)?;
-    let tail = Tail::after(*state.applied(), options.window);
+    let tail = Tail::after(*state.applied(), options.window, options.tail_bytes_max);
     let sealer = Sealer::new(view, Arc::new(tail));
     let readers = (&memberships, &channels);
     catch_up(&mut state, &sealer, &mut follower, readers)?;

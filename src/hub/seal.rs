@@ -16,10 +16,11 @@ use super::tail::{Tail, ToSeal};
 use super::window::Window;
 use crate::store::{Error, View, Written};
 
-/// Flush after this many rows: sled recovers if less than a segment of its log is unsynced.
-const FLUSH_ROWS: usize = 1024;
-/// Flush after this many bytes of bodies.
-const FLUSH_BYTES: usize = 2 << 20;
+/// Flush when sled's log has grown by about this much: it recovers if less than one of its segments, 8 MiB, is unsynced.
+const FLUSH_BYTES: usize = 4 << 20;
+/// What a row takes in sled's log, roughly, besides a body, and how many times a body is in it.
+const ROW_BYTES: usize = 256;
+const BODY_TIMES: usize = 4;
 
 /// How often the view is told how far the journal is, so that a journal that lost its end is noticed.
 const NOTED_EVERY: Duration = Duration::from_secs(1);
@@ -46,14 +47,13 @@ impl Sealer {
 
     /// Writes the oldest window and lets the tail go of it.
     pub(super) fn seal(&self, window: &Arc<Window>) -> Result<(), Error> {
-        let mut unflushed = Written::default();
+        let mut unflushed = 0;
         let mut step = |written: Written| {
-            unflushed.rows += written.rows;
-            unflushed.bytes += written.bytes;
-            if unflushed.rows < FLUSH_ROWS && unflushed.bytes < FLUSH_BYTES {
+            unflushed += ROW_BYTES * written.rows + BODY_TIMES * written.bytes;
+            if unflushed < FLUSH_BYTES {
                 return Ok(());
             }
-            unflushed = Written::default();
+            unflushed = 0;
             self.flush()?;
             self.grant()
         };
@@ -368,7 +368,10 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let directory = Directory::open(data.path()).unwrap();
         let (view, mut applied) = View::open(&directory, 8 << 20).unwrap();
-        let (view, tail) = (Arc::new(view), Tail::after(applied, WindowSize::of(3)));
+        let (view, tail) = (
+            Arc::new(view),
+            Tail::after(applied, WindowSize::of(3), u64::MAX),
+        );
         let tail = Arc::new(tail);
         for offset in 1..=2 {
             applied.offset = offset;

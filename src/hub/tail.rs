@@ -8,8 +8,11 @@
 
 use std::collections::VecDeque;
 use std::iter::once;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::window::Window;
 use crate::model::{Message, Position, Sequence, UserName};
@@ -51,6 +54,11 @@ pub(super) enum ToSeal {
 pub(super) struct Tail {
     inside: RwLock<Inside>,
     size: WindowSize,
+    /// What it takes in memory, roughly, and what it may.
+    bytes: AtomicU64,
+    bytes_max: u64,
+    /// Told when there is room again.
+    room: Notify,
     /// Whether sealing has ended; told when a window is closed.
     ended: Mutex<bool>,
     moved: Condvar,
@@ -63,22 +71,23 @@ struct Inside {
     heads: Position,
     closed: VecDeque<Arc<Window>>,
     open: Window,
-    bytes: u64,
 }
 
 impl Tail {
     /// Nothing yet, behind what is in the view.
-    pub(super) fn after(applied: Applied, size: WindowSize) -> Self {
+    pub(super) fn after(applied: Applied, size: WindowSize, bytes_max: u64) -> Self {
         let inside = Inside {
             sealed: (applied.offset, applied.heads),
             heads: applied.heads,
             closed: VecDeque::new(),
             open: Window::after(applied),
-            bytes: 0,
         };
         Self {
             inside: RwLock::new(inside),
             size,
+            bytes: AtomicU64::new(0),
+            bytes_max,
+            room: Notify::new(),
             ended: Mutex::default(),
             moved: Condvar::new(),
         }
@@ -87,12 +96,10 @@ impl Tail {
     /// Adds an entry: from here on it is seen. A window that is full with it ends.
     pub(super) fn add(&self, writes: Writes, applied: Applied, weight: u64) {
         let mut inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
-        let Inside {
-            heads, open, bytes, ..
-        } = &mut *inside;
+        let Inside { heads, open, .. } = &mut *inside;
         let before = open.bytes;
         open.add(writes, applied, weight);
-        *bytes += open.bytes - before;
+        self.bytes.fetch_add(open.bytes - before, Ordering::Relaxed);
         *heads = applied.heads;
         let Position { direct, group } = open.ids();
         let full = direct + group >= self.size.ids || open.bytes >= self.size.bytes;
@@ -157,7 +164,34 @@ impl Tail {
         );
         inside.closed.pop_front();
         inside.sealed = (window.applied.offset, window.applied.heads);
-        inside.bytes -= window.bytes;
+        drop(inside);
+        self.bytes.fetch_sub(window.bytes, Ordering::Relaxed);
+        self.room.notify_waiters();
+    }
+
+    /// Whether it takes half of the memory that it may.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.bytes() > self.bytes_max / 2
+    }
+
+    /// Whether it takes less memory than it may.
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes() <= self.bytes_max
+    }
+
+    /// Waits while it takes more memory than it may, at most for a time. Whether there is room.
+    pub(super) async fn room_within(&self, patience: Duration) -> bool {
+        let room = async {
+            loop {
+                // Before the look: who lets go of a window behind it tells this.
+                let told = self.room.notified();
+                if self.has_room() {
+                    return;
+                }
+                told.await;
+            }
+        };
+        tokio::time::timeout(patience, room).await.is_ok()
     }
 
     /// The last entry that is in it.
@@ -172,7 +206,7 @@ impl Tail {
 
     /// What it takes in memory, roughly, in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.read().0.bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The last ids that readers may see, both of one entry.
@@ -308,7 +342,7 @@ mod tests {
                 group: 7,
             };
             Self {
-                tail: Tail::after(applied, size),
+                tail: Tail::after(applied, size, u64::MAX),
                 applied,
                 messages: Vec::new(),
                 windows: 0,
