@@ -1,13 +1,15 @@
 //! Many users and many messages: what the server does with them while they grow: `cargo bench --bench scale`.
 //!
-//! Three parts; those that are named on the command line run, with another number if one is given, and all run where none
-//! is named: `cargo bench --bench scale -- pairs=200000 users=20000 pushes=500000 conversation`.
+//! Three parts and one more; those that are named on the command line run, with another number if one is given, and the
+//! three run where none is named: `cargo bench --bench scale -- pairs=200000 users=20000 pushes=500000 conversation`.
 //!
 //! - `pairs` (2,000,000): messages between random pairs of `users` (100,000) users, 1,000 in a request, one request after
 //!   the other; then `kill -9`, and a start.
 //! - `pushes` (5,000,000): one message in a request, from 32 connections that each wait for the receipt.
 //! - `conversation` (5,000,000): messages of two users, 1,000 in a request; pages before random ids; `kill -9`, and a
 //!   start. The files are measured at 1,000,000.
+//! - `overload=SECONDS` (600), only where it is named: pushes from many connections as fast as they are answered. What is
+//!   refused, how long the others take, memory; then `kill -9`, a start, and whether all that was accepted is there.
 //!
 //! `HALLEY_BESIDE` names another halley program, such as an older release: it is measured in the same run. Each has short
 //! turns in which the other one is stopped, so that neither takes time from the other, and a machine that gets busy slows
@@ -28,6 +30,8 @@
     reason = "a benchmark prints figures and stops at the first surprise; not each uses all that they share"
 )]
 
+#[path = "support/overload.rs"]
+mod overload;
 mod support;
 
 use std::cell::Cell;
@@ -57,6 +61,7 @@ struct Sizes {
     users: Option<usize>,
     pushes: Option<usize>,
     conversation: Option<usize>,
+    overload: Option<usize>,
 }
 
 fn main() {
@@ -72,6 +77,9 @@ fn main() {
         if let Some(count) = sizes.conversation {
             conversation(count).await;
         }
+        if let Some(seconds) = sizes.overload {
+            overload::overload(seconds.try_into().unwrap()).await;
+        }
     });
 }
 
@@ -86,7 +94,8 @@ fn sizes() -> Sizes {
             "users" => (&mut sizes.users, 100_000),
             "pushes" => (&mut sizes.pushes, 5_000_000),
             "conversation" => (&mut sizes.conversation, 5_000_000),
-            _ => panic!("{name} is none of pairs, users, pushes, conversation"),
+            "overload" => (&mut sizes.overload, 600),
+            _ => panic!("{name} is none of pairs, users, pushes, conversation, overload"),
         };
         let number = if number.is_empty() {
             Ok(usual)
@@ -95,7 +104,13 @@ fn sizes() -> Sizes {
         };
         *size = Some(number.expect("a number stands behind ="));
     }
-    if (sizes.pairs, sizes.pushes, sizes.conversation) == (None, None, None) {
+    let named = [
+        sizes.pairs,
+        sizes.pushes,
+        sizes.conversation,
+        sizes.overload,
+    ];
+    if named == [None; 4] {
         sizes.pairs = Some(2_000_000);
         sizes.pushes = Some(5_000_000);
         sizes.conversation = Some(5_000_000);

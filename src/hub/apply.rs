@@ -139,10 +139,11 @@ struct Ending<'a>(&'a Inner);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        self.0.progress.end();
+        // First, so that the cause is the panic, and not what becomes of it elsewhere.
         if std::thread::panicking() {
             self.0.refuse_after_panic();
         }
+        self.0.progress.end();
         self.0.pending.give_up();
     }
 }

@@ -341,3 +341,36 @@ async fn a_change_of_many_members_is_seen_whole() {
         assert!(seen == 0 || seen == MEMBERS, "{seen} of {MEMBERS}");
     }
 }
+
+/// As long as sled has not taken what came before; in a window that does not fill it never does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_beyond_what_may_wait_for_sled_is_refused_with_the_limit_and_a_time_to_come_back() {
+    let server = TestServer::with_hub(
+        |hub| {
+            hub.tail_bytes_max = 1;
+            hub.channels_max = 10;
+        },
+        |_| {},
+    )
+    .await;
+    assert_eq!(server.push("ann", "bob", "1").await, 1);
+    let one = "{\"from\":\"ann\",\"body\":2}";
+    let many = "[{\"to\":\"bob\",\"from\":\"ann\",\"body\":2}]";
+    // Each waits a little for room.
+    let refused = tokio::join!(
+        server.as_admin("POST", "/v1/direct/bob/messages", one),
+        server.as_admin("POST", "/v1/messages", many),
+        server.as_admin("PUT", "/v1/groups/team", "{\"members\":[\"bob\"]}"),
+    );
+    for reply in [refused.0, refused.1, refused.2] {
+        assert_eq!((reply.status, reply.code()), (503, "busy".to_owned()));
+        assert_eq!(reply.header("retry-after"), Some("1"));
+        let problem = reply.json();
+        assert_eq!(problem["limit"], 1);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("than the 1 bytes that it may"), "{detail}");
+    }
+    let inbox = server.as_user("bob", "GET", "/v1/inbox?wait=0", "").await;
+    assert_eq!(inbox.bodies(), [1]);
+    assert_eq!(server.status().await["watermark"]["direct"], 1);
+}

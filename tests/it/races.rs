@@ -1,10 +1,11 @@
 //! What happens at the same moment: readers and writers, joins and leaves, connections that end in between.
 //!
-//! The large race is in `many`, its watchers are in `watch`. Random tests print their seed and take it back
+//! The large race is in `many`, its watchers are in `watch`; the one around the border of tail and view is in `sealing`. Random tests print their seed and take it back
 //! from `HALLEY_TEST_SEED`.
 
 mod check;
 mod many;
+mod sealing;
 mod watch;
 
 use std::collections::HashSet;
