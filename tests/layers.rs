@@ -37,7 +37,7 @@ const FOLDERS: [(&str, &[&[&str]]); 8] = [
     (
         "store/directory",
         &[
-            &["aside", "room"],
+            &["aside", "damage", "room"],
             &[OWN],
             &["files", "format", "lock", "mark"],
             &["identity", "segments"],

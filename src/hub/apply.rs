@@ -65,8 +65,8 @@ fn weight(entry: &Entry) -> u64 {
     u64::try_from(ENTRY_WEIGHT + commands).expect("a length fits 64 bits")
 }
 
-/// Applies what is on disk and not yet in the view, and seals windows while the tail takes much memory. Says how far it
-/// is when it takes long.
+/// Applies what is on disk and not yet in the view, and seals windows while the tail has no room. Says how far it is when
+/// it takes long.
 pub(super) fn catch_up(
     state: &mut State,
     sealer: &Sealer,
@@ -85,7 +85,7 @@ pub(super) fn catch_up(
         channels.changed(plan.channels);
         tail.add(plan.writes, state.applied, weight(&entry));
         // The rest is sealed behind the start.
-        while tail.is_half_full()
+        while !tail.has_room()
             && let Some(window) = tail.oldest()
         {
             sealer.seal(&window)?;
@@ -211,6 +211,7 @@ impl ApplyStage {
                 self.failed = true;
                 self.inner.refuse_writes(&e);
                 self.inner.pending.give_up();
+                self.inner.damage.tell_if_damage(&e);
             }
         }
         false

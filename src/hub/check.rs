@@ -1,20 +1,24 @@
-//! Reads the full segments of the journal once while the server runs. A start reads the last one only, for a
-//! journal may be large; but damage should be known while there are still backups that mend it.
+//! Reads once, while the server runs, what a start has no time for: after a stop that was not clean all of the readable
+//! view, and the full segments of the journal. Damage should be known before it is met, and while there are still backups
+//! that mend it.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tracing::error;
+use tracing::{error, info};
 
 use super::Inner;
 use super::open::joined;
-use crate::store::{Command, Error, Follower};
+use super::recover::guarded;
+use crate::store::{Command, Error, Follower, View};
 
 /// Read between two pauses. With them, at most about 100 MB a second: the disk is there for others.
 const PIECE_BYTES: usize = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(10);
+/// What a row costs besides its bytes.
+const ROW_BYTES: usize = 256;
 
 /// The thread that reads.
 #[derive(Debug)]
@@ -24,11 +28,21 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// Starts it; it ends by itself when all is read.
-    pub(super) fn start(inner: &Arc<Inner>, full_segments: Follower) -> Result<Self, Error> {
+    /// Starts it; it ends by itself when all is read. `unchecked`: the view, if it is to be read.
+    pub(super) fn start(
+        inner: &Arc<Inner>,
+        unchecked: Option<Arc<View>>,
+        full_segments: Follower,
+    ) -> Result<Self, Error> {
         let (stop, stopped) = sync_channel(0);
         let inner = Arc::clone(inner);
-        let work = move || report(&inner.journal_damage, read(full_segments, &stopped));
+        let work = move || {
+            let mut pace = Pace::new(stopped);
+            if let Some(view) = unchecked {
+                check_view(&inner, &view, &mut pace);
+            }
+            report(&inner.journal_damage, read(full_segments, &mut pace));
+        };
         let thread = Builder::new()
             .name("check".into())
             .spawn(work)
@@ -43,15 +57,59 @@ impl Check {
     }
 }
 
-fn read(mut entries: Follower, stopped: &Receiver<()>) -> Result<(), Error> {
-    let mut bytes = 0;
+/// Leaves the disk and the processor to others, and ends at a stop.
+struct Pace {
+    stopped: Receiver<()>,
+    bytes: usize,
+    ended: bool,
+}
+
+impl Pace {
+    fn new(stopped: Receiver<()>) -> Self {
+        Self {
+            stopped,
+            bytes: 0,
+            ended: false,
+        }
+    }
+
+    /// So many bytes were read. Whether to read on.
+    fn goes_on(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        if self.bytes >= PIECE_BYTES {
+            self.bytes = 0;
+            self.ended |= self.stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout);
+        }
+        !self.ended
+    }
+}
+
+/// Reads all of the view. A panic of sled is damage.
+fn check_view(inner: &Inner, view: &View, pace: &mut Pace) {
+    // What the last run has not sealed is sealed first: while nothing is written, the check sees more.
+    while inner.tail.oldest().is_some() && inner.not_refused().is_ok() {
+        if !pace.goes_on(PIECE_BYTES) {
+            return;
+        }
+    }
+    let began = Instant::now();
+    let checked = guarded(view.directory(), || {
+        view.check_while_written(&mut |bytes| pace.goes_on(ROW_BYTES + bytes))
+    });
+    match checked {
+        Ok(true) => info!(
+            ms = began.elapsed().as_millis(),
+            "the readable view is sound"
+        ),
+        Ok(false) => {}
+        Err(e) => drop(inner.read_failed(&e)),
+    }
+}
+
+fn read(mut entries: Follower, pace: &mut Pace) -> Result<(), Error> {
     while let Some((_, entry)) = entries.next_entry()? {
-        bytes += entry.commands.iter().map(Command::weight).sum::<usize>();
-        if bytes >= PIECE_BYTES {
-            bytes = 0;
-            if stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
-                break;
-            }
+        if !pace.goes_on(entry.commands.iter().map(Command::weight).sum()) {
+            break;
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ mod apply;
 mod channel;
 mod check;
 mod conversations;
+mod damage;
 mod disk;
 mod feed;
 mod history;
@@ -56,6 +57,7 @@ pub use crate::store::HistoryMode;
 use crate::store::{self, JournalSize, View};
 use accept::Proposal;
 use channel::Channels;
+use damage::Damage;
 use disk::{Disk, Refused};
 use journal::Pending;
 use membership::Memberships;
@@ -188,7 +190,8 @@ struct Inner {
     disk: Disk,
     /// Set when anything that is written fails; also by the sealer.
     refused: Arc<Refused>,
-    damaged: AtomicBool,
+    /// Of the view; also found by the sealer.
+    damage: Arc<Damage>,
     closing: AtomicBool,
     running: Mutex<Option<Running>>,
 }
@@ -257,7 +260,7 @@ impl Hub {
     /// Whether the server can do its work.
     pub fn ready(&self) -> Result<(), Error> {
         // First: a write that fails for it refuses the others, too, and this says what helps.
-        if self.0.damaged.load(Ordering::Acquire) {
+        if self.0.damage.is_found() {
             return Err(Error::StoreDamaged);
         }
         self.0.writable()?;
@@ -337,12 +340,17 @@ impl Inner {
     fn read_failed(&self, error: &store::Error) -> Error {
         // sled writes also while it reads, to split and to evict pages: after a failed write it refuses the few
         // readings that would.
-        if matches!(error, store::Error::Io { .. }) && self.not_refused().is_err() {
+        if matches!(error, store::Error::Io { .. }) {
+            if self.not_refused().is_ok() {
+                error!(
+                    error = error.cause(),
+                    "the readable view cannot be written: writes are refused until a restart"
+                );
+                self.refuse_writes(error);
+            }
             return Error::WritesRefused;
         }
-        if !self.damaged.swap(true, Ordering::AcqRel) {
-            error!(%error, "the readable view cannot be read: the next start rebuilds it");
-        }
+        self.damage.tell(error);
         Error::StoreDamaged
     }
 

@@ -141,7 +141,7 @@ impl Hub {
         let threads = offset.filter(|_| journal.is_some() && sealed.is_some());
         let sound = self.may_be_marked(threads);
         // sled writes while it is dropped too, and panics where it cannot.
-        let closed = guarded(&directory, || {
+        let closed = guarded(directory.path(), || {
             if let Ok(offset) = &sound {
                 return close_view(view, &directory, self.0.options.cache_bytes, *offset);
             }
@@ -156,7 +156,7 @@ impl Hub {
         if let Some(cause) = self.0.refused.cause() {
             return Err(cause.to_owned());
         }
-        if self.0.damaged.load(Ordering::Acquire) {
+        if self.0.damage.is_found() {
             return Err(error::Error::StoreDamaged.to_string());
         }
         // Whatever is there now is not ours to open and to mark.
@@ -212,6 +212,7 @@ fn start(
         follower,
         memberships,
         channels,
+        unchecked,
     } = recovered;
     let view = Arc::clone(&sealer.view);
     let (sender, queue) = sync_channel(QUEUE_PROPOSALS);
@@ -238,7 +239,7 @@ fn start(
         lists: Turns::new(LISTS_MAX),
         disk: Disk::new(held, &sealer.under_way, options.disk_free_min_bytes),
         refused: Arc::clone(&sealer.refused),
-        damaged: AtomicBool::new(false),
+        damage: Arc::clone(&sealer.damage),
         closing: AtomicBool::new(false),
         running: Mutex::new(None),
         options,
@@ -247,6 +248,7 @@ fn start(
     inner.progress.applied(applied.offset, applied.heads);
     let full_segments = journal.full_segments()?;
     let times = Times::after(applied.at_ms, &view, &journal)?;
+    let unchecked = unchecked.then(|| Arc::clone(&view));
     let applier = Applier::new(ApplyStage {
         inner: Arc::clone(&inner),
         view,
@@ -266,7 +268,7 @@ fn start(
         apply,
         seal: sealer.clone().start()?,
         sealer,
-        check: Check::start(&inner, full_segments)?,
+        check: Check::start(&inner, unchecked, full_segments)?,
         watch: Watch::start(&inner)?,
     };
     *inner.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);

@@ -1,6 +1,7 @@
 //! Recovery: a view that holds all of the journal, from whatever the last run left.
 
 use std::any::Any;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use tracing::{info, warn};
 use super::Options;
 use super::apply::catch_up;
 use super::channel::Channels;
+use super::damage::Damage;
 use super::membership::Memberships;
 use super::seal::Sealer;
 use super::state::State;
@@ -24,6 +26,8 @@ pub(super) struct Recovered {
     pub(super) follower: Follower,
     pub(super) memberships: Memberships,
     pub(super) channels: Channels,
+    /// Whether the view is to be read as a whole once it is served.
+    pub(super) unchecked: bool,
 }
 
 /// Opens the view and applies what it lacks. A view that is missing, damaged, or a copy taken while it was in
@@ -42,6 +46,7 @@ pub(super) fn recover(
         let tried = attempt(directory, journal, trust, options);
         if !must_be_rebuilt(&tried, fork) {
             if tried.is_ok() {
+                // All that is in those is in the journal, too.
                 directory.remove_set_aside(None)?;
             }
             return tried;
@@ -118,19 +123,24 @@ fn tell_older() -> bool {
     true
 }
 
-/// One try.
+/// One try. With [`Trust::Rebuild`] the view must be put aside: it is made anew.
 pub(super) fn attempt(
     directory: &Directory,
     journal: &mut Journal,
     trust: Trust,
     options: &Options,
 ) -> Result<Recovered, Error> {
-    guarded(directory, || recovered(directory, journal, trust, options))
+    if trust == Trust::Rebuild {
+        directory.forget_damage()?;
+    }
+    guarded(directory.path(), || {
+        recovered(directory, journal, trust, options)
+    })
 }
 
 /// Does work with a view that may be damaged. A panic of sled is damage.
 pub(super) fn guarded<T: Send>(
-    directory: &Directory,
+    path: &Path,
     work: impl FnOnce() -> Result<T, Error> + Send,
 ) -> Result<T, Error> {
     let tried = std::thread::scope(|scope| {
@@ -139,7 +149,7 @@ pub(super) fn guarded<T: Send>(
             .spawn_scoped(scope, work);
         thread.map(std::thread::ScopedJoinHandle::join)
     });
-    let tried = tried.map_err(Error::io("start a thread for", directory.path()))?;
+    let tried = tried.map_err(Error::io("start a thread for", path))?;
     tried.unwrap_or_else(|panic| Err(Error::View(format!("it panicked: {}", panic_text(&*panic)))))
 }
 
@@ -174,7 +184,7 @@ pub(super) fn applied_beyond(directory: &Directory, end: u64, cache_bytes: u64) 
     if !directory.sled().is_dir() {
         return None;
     }
-    let applied = guarded(directory, || View::last_seen(directory, cache_bytes));
+    let applied = guarded(directory.path(), || View::last_seen(directory, cache_bytes));
     // A view that does not open is what a rebuild is for.
     applied.ok().filter(|applied| *applied > end)
 }
@@ -207,9 +217,13 @@ fn recovered(
             data: directory.path().to_owned(),
         });
     }
+    // Not before it is known that the journal has all of it.
+    if let Some(found) = directory.noted_damage()? {
+        return Err(Error::View(found));
+    }
     if trust == Trust::Check {
-        info!("the last stop was not clean: checking the readable view");
-        view.check()?;
+        view.check_ends()?;
+        info!("the last stop was not clean: the readable view is checked while it is served");
     }
     let view = Arc::new(view);
     let mut state = State::load(&view, applied)?;
@@ -218,7 +232,8 @@ fn recovered(
     let memberships = Memberships::load(&view, &state)?;
     let channels = Channels::load(&view, options.channels_max)?;
     let tail = Tail::after(*state.applied(), options.window, options.tail_bytes_max);
-    let sealer = Sealer::new(view, Arc::new(tail));
+    let damage = Damage::new(directory.damage_note());
+    let sealer = Sealer::new(view, Arc::new(tail), damage);
     let readers = (&memberships, &channels);
     catch_up(&mut state, &sealer, &mut follower, readers)?;
     sealer.view.flush()?;
@@ -228,5 +243,61 @@ fn recovered(
         follower,
         memberships,
         channels,
+        unchecked: trust == Trust::Check,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{Hub, WindowSize};
+    use crate::model::{Body, Draft, Position, Receiver, UserName};
+    use crate::store::{Command, Entry};
+
+    const ENTRIES: u64 = 40;
+
+    #[test]
+    fn a_start_leaves_full_windows_to_the_sealer_while_they_have_room() {
+        let data = tempfile::tempdir().unwrap();
+        let data = data.path();
+        Hub::open(Options::small(data)).unwrap().close();
+        let directory = Directory::open(data).unwrap();
+        let mut journal = Journal::open(&directory, true).unwrap();
+        for n in 1..=ENTRIES {
+            let user = UserName::parse("alice").unwrap();
+            let draft = Draft {
+                from: user.clone(),
+                to: Receiver::User(user),
+                body: Body::from(b"1".to_vec()),
+                key: None,
+                by_user: false,
+            };
+            let entry = Entry {
+                proposer: 1,
+                n,
+                at_ms: n,
+                keys_us: n * 1000,
+                commands: vec![Command::Message(draft)],
+            };
+            let heads = |direct| Ok(Position { direct, group: 0 });
+            journal.append(entry, heads).unwrap();
+        }
+        drop((journal, directory));
+        for (tail_bytes_max, sealed) in [(u64::MAX, 0), (0, ENTRIES)] {
+            let options = Options {
+                tail_bytes_max,
+                window: WindowSize {
+                    ids: 1,
+                    bytes: u64::MAX,
+                },
+                ..Options::small(data)
+            };
+            let directory = Directory::open(data).unwrap();
+            let mut journal = Journal::open(&directory, true).unwrap();
+            let recovered = recover(&directory, &mut journal, Trust::Check, false, &options);
+            let tail = recovered.unwrap().sealer.tail;
+            assert_eq!(tail.applied_offset(), ENTRIES);
+            assert_eq!(tail.sealed_offset(), sealed);
+        }
+    }
 }

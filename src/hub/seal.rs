@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing::error;
 
 use super::apply::{IDS_GRANTED, grant};
+use super::damage::Damage;
 use super::disk::{Refused, UnderWay};
 #[cfg(test)]
 use super::tail::Reading;
@@ -33,15 +34,17 @@ pub(super) struct Sealer {
     /// Set when it fails: what sled holds on disk is not known then.
     pub(super) refused: Arc<Refused>,
     pub(super) under_way: Arc<UnderWay>,
+    pub(super) damage: Arc<Damage>,
 }
 
 impl Sealer {
-    pub(super) fn new(view: Arc<View>, tail: Arc<Tail>) -> Self {
+    pub(super) fn new(view: Arc<View>, tail: Arc<Tail>, damage: Damage) -> Self {
         Self {
             view,
             tail,
             refused: Arc::default(),
             under_way: Arc::default(),
+            damage: Arc::new(damage),
         }
     }
 
@@ -97,7 +100,8 @@ impl Sealer {
                     error = e.cause(),
                     "the readable view cannot be written: writes are refused until a restart"
                 );
-                return self.fail(&e);
+                self.fail(&e);
+                return self.damage.tell_if_damage(&e);
             }
         }
     }
@@ -380,7 +384,8 @@ mod tests {
                 tail.close_window();
             }
         }
-        let thread = Sealer::new(Arc::clone(&view), Arc::clone(&tail)).start();
+        let damage = Damage::new(directory.damage_note());
+        let thread = Sealer::new(Arc::clone(&view), Arc::clone(&tail), damage).start();
         let begun = Instant::now();
         while view.seen().unwrap() < 2 {
             assert!(begun.elapsed() < PATIENCE, "it is not noted");

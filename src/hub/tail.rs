@@ -169,11 +169,6 @@ impl Tail {
         self.room.notify_waiters();
     }
 
-    /// Whether it takes half of the memory that it may.
-    pub(super) fn is_half_full(&self) -> bool {
-        self.bytes() > self.bytes_max / 2
-    }
-
     /// Whether it takes less memory than it may.
     pub(super) fn has_room(&self) -> bool {
         self.bytes() <= self.bytes_max

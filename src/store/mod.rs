@@ -13,6 +13,7 @@ mod journal;
 mod view;
 
 pub use directory::aside::Aside;
+pub use directory::damage::DamageNote;
 pub use directory::files::must_exist;
 pub use directory::format::FORMAT_VERSION;
 pub use directory::mark::JournalEnd;

@@ -57,7 +57,7 @@ impl Directory {
         } else {
             let until = match earlier {
                 Some(_) => "when the upgrade is complete",
-                None => "at the next start that finds the new one sound",
+                None => "at the next start",
             };
             info!(%path, "put the readable view aside: it is removed {until}");
         }

@@ -40,6 +40,7 @@ format        version of this directory, and its log id
 journal/      every message ever accepted: never delete, rename or change a file in it
 sled/         the same messages arranged for reading; rebuilt from the journal when it is missing
 clean         left by a clean stop: sled/ can be trusted as it is
+damaged       sled/ was found damaged: the next start rebuilds it
 begun         left by a start until the clean stop: tells a backup that was copied over this directory
 admin.key     the backend's key: keep it secret
 token.secret  signs user tokens: keep it secret

@@ -1,6 +1,7 @@
 //! The data directory: whose it is, which log it holds, and whether its sled may be trusted.
 
 pub(super) mod aside;
+pub(super) mod damage;
 pub(super) mod files;
 pub(super) mod format;
 mod identity;
@@ -38,7 +39,7 @@ use segments::create_first;
 pub enum Trust {
     /// Stopped cleanly and untouched since.
     Clean,
-    /// Written here, but not stopped cleanly: recover and check it.
+    /// Written here, but not stopped cleanly: recover it, and check it while it is served.
     Check,
     /// Copied while in use, or missing: rebuild it.
     Rebuild,

@@ -3,10 +3,10 @@
 use super::key;
 use super::list::List;
 use super::mark::Mark;
-use super::record::{decode_message, decode_numbered};
+use super::record::{GroupState, KeyUse, Membership, decode, decode_message, decode_numbered};
 use super::scan::part;
 use super::{Addition, View};
-use crate::model::Sequence;
+use crate::model::{Sequence, UserName};
 use crate::store::error::Error;
 
 /// How many ids are in the lists.
@@ -34,6 +34,19 @@ impl Listed {
     }
 }
 
+/// What there is, up to a mark.
+#[derive(Default)]
+struct Found {
+    /// Rows of the index, also behind the mark.
+    rows: u64,
+    users: u32,
+    groups: u32,
+    listed: Listed,
+}
+
+/// Is told the bytes of each row; whether to read on.
+type GoesOn<'a> = &'a mut dyn FnMut(usize) -> bool;
+
 impl View {
     /// Reads everything once and compares it with the mark. Pages carry checksums of sled's own; a page that is lost or
     /// stale shows in the counts. What a write that was cut short left is removed before. Not while it is written.
@@ -41,75 +54,112 @@ impl View {
         if self.cut()?.is_some() {
             self.undo()?;
         }
+        self.check_ends()?;
         let mark = self.mark()?;
-        self.check_messages(&mark)?;
-        let listed = self.check_index(&mark)?;
-        let heads = mark.applied.heads;
-        let inboxes = 2 * listed.conversations - listed.alone;
-        if (listed.conversations, listed.groups) != (heads.direct, heads.group)
-            || listed.inboxes != inboxes
-        {
-            return Err(Error::View(format!(
-                "its conversations have {} messages, its inboxes {}, its groups {}; its mark says {} and {}",
-                listed.conversations, listed.inboxes, listed.groups, heads.direct, heads.group
-            )));
+        self.check_messages(&mark, &mut |_| true)?;
+        match self.check_index(&mark, &mut |_| true)? {
+            Some(rows) => check_count(rows, &mark),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn check_messages(&self, mark: &Mark) -> Result<(), Error> {
-        let (last, heads) = (self.last_ids()?, mark.applied.heads);
-        if last != heads {
+    /// The same while it is written: what is there up to its mark of now, and never changes, is compared; of what changes
+    /// it is only seen that it can be read, unless nothing is written meanwhile. Whether all was read.
+    pub fn check_while_written(&self, goes_on: GoesOn<'_>) -> Result<bool, Error> {
+        if !self.check_messages(&self.mark()?, goes_on)? {
+            return Ok(false);
+        }
+        let mark = self.mark()?;
+        let quiet = self.is_quiet()?;
+        let Some(rows) = self.check_index(&mark, goes_on)? else {
+            return Ok(false);
+        };
+        if quiet && self.is_quiet()? && self.mark()? == mark {
+            check_count(rows, &mark)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether nothing is being written: a write is known of until its mark is set, and its changes until they are in place.
+    fn is_quiet(&self) -> Result<bool, Error> {
+        let written = self.cut()?.is_none();
+        Ok(written && self.db.scan_prefix(b"r").next().transpose()?.is_none())
+    }
+
+    /// Whether the messages end with the mark, or behind it with those of a write that was cut short. What a start has
+    /// the time for.
+    pub fn check_ends(&self) -> Result<(), Error> {
+        let (last, heads) = (self.last_ids()?, self.mark()?.applied.heads);
+        let behind = |sequence| last.of(sequence) > heads.of(sequence);
+        let missing = |sequence| last.of(sequence) < heads.of(sequence);
+        if Sequence::ALL.into_iter().any(missing)
+            || Sequence::ALL.into_iter().any(behind) && self.cut()?.is_none()
+        {
             return Err(Error::View(format!(
                 "its last ids are {} and {}, its mark says {} and {}",
                 last.direct, last.group, heads.direct, heads.group
             )));
         }
-        for sequence in Sequence::ALL {
-            let ids = mark.applied.floor.of(sequence) + 1..;
-            for (next, row) in ids.zip(self.tree(sequence)) {
-                let (key, value) = row?;
-                if key::last_id(&key) != Some(next) {
-                    return Err(Error::View(format!("{sequence} message {next} is missing")));
-                }
-                decode_message(next, &value)?;
-            }
-        }
         Ok(())
     }
 
-    /// Counts the rows, and what is listed: each list rises, and its numbers have no gap.
-    fn check_index(&self, mark: &Mark) -> Result<Listed, Error> {
-        let (mut rows, mut listed) = (0, Listed::default());
+    /// Whether all were read.
+    fn check_messages(&self, mark: &Mark, goes_on: GoesOn<'_>) -> Result<bool, Error> {
+        for sequence in Sequence::ALL {
+            let head = mark.applied.heads.of(sequence);
+            let mut rows = self.tree(sequence).range(..=head.to_be_bytes());
+            for id in mark.applied.floor.of(sequence) + 1..=head {
+                let row = rows.next().transpose()?;
+                let row = row.filter(|(key, _)| key::last_id(key) == Some(id));
+                let (key, value) =
+                    row.ok_or_else(|| Error::View(format!("{sequence} message {id} is missing")))?;
+                decode_message(id, &value)?;
+                if !goes_on(key.len() + value.len()) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many rows there are: each list rises, its numbers have no gap, and all together hold what the mark says.
+    /// `None`: not read to its end.
+    fn check_index(&self, mark: &Mark, goes_on: GoesOn<'_>) -> Result<Option<u64>, Error> {
+        let mut found = Found::default();
         let mut before: Option<(List, u64, u64)> = None;
         for row in &self.index {
             let (key, value) = row?;
-            rows += u64::from(!is_left(&key, &value, mark));
+            if !goes_on(key.len() + value.len()) {
+                return Ok(None);
+            }
+            found.rows += u64::from(!is_left(&key, &value, mark));
             let Some(list) = List::of(&key) else {
+                found.check_other(&key, &value, mark)?;
                 continue;
             };
             let part = part(list, &key, &value)?;
+            let first_id = part.ids.first().copied().unwrap_or(0);
+            // Written since: a list goes on with it, or begins.
+            if first_id > mark.applied.heads.of(list.sequence()) {
+                continue;
+            }
             let (first, n) = match before {
                 Some((same, last, n)) if same == list => (last + 1, n),
                 _ => (1, u64::from(part.n > 0)),
             };
             let number = part.number(part.ids.len());
-            if part.ids.first().is_none_or(|id| *id < first) || part.n != n {
+            if first_id < first || part.n != n {
                 return Err(Error::View(format!(
                     "a list of it is damaged at {key:02x?}"
                 )));
             }
-            listed.count(list, u64::try_from(part.ids.len()).unwrap_or(u64::MAX));
+            let ids = u64::try_from(part.ids.len()).unwrap_or(u64::MAX);
+            found.listed.count(list, ids);
             let last = part.ids.last().copied().unwrap_or(0);
             before = Some((list, last, if part.n == 0 { 0 } else { number }));
         }
-        if rows != mark.rows {
-            return Err(Error::View(format!(
-                "its index has {rows} rows, its mark says {}",
-                mark.rows
-            )));
-        }
-        Ok(listed)
+        found.compare(mark)?;
+        Ok(Some(found.rows))
     }
 
     /// Whether something that was added is kept as it was written.
@@ -149,17 +199,88 @@ impl View {
     }
 }
 
+fn check_count(rows: u64, mark: &Mark) -> Result<(), Error> {
+    if rows == mark.rows {
+        return Ok(());
+    }
+    Err(Error::View(format!(
+        "its index has {rows} rows, its mark says {}",
+        mark.rows
+    )))
+}
+
+impl Found {
+    fn compare(&self, mark: &Mark) -> Result<(), Error> {
+        let Self { listed, .. } = self;
+        let (heads, inboxes) = (mark.applied.heads, 2 * listed.conversations - listed.alone);
+        if (listed.conversations, listed.groups) != (heads.direct, heads.group)
+            || listed.inboxes != inboxes
+        {
+            return Err(Error::View(format!(
+                "its conversations have {} messages, its inboxes {}, its groups {}; its mark says {} and {}",
+                listed.conversations, listed.inboxes, listed.groups, heads.direct, heads.group
+            )));
+        }
+        let (users, groups) = (mark.applied.users, mark.applied.groups);
+        if (self.users, self.groups) != (users, groups) {
+            return Err(Error::View(format!(
+                "it has {} users and {} groups, its mark says {users} and {groups}",
+                self.users, self.groups
+            )));
+        }
+        Ok(())
+    }
+
+    /// A row that is not of a list.
+    fn check_other(&mut self, key: &[u8], value: &[u8], mark: &Mark) -> Result<(), Error> {
+        match (key, name_number(key, value)) {
+            ([b'n', b'u', ..], Some(number)) => {
+                self.users += u32::from(number <= mark.applied.users);
+            }
+            ([b'n', ..], Some(number)) => self.groups += u32::from(number <= mark.applied.groups),
+            _ if is_readable(key, value) => {}
+            _ => {
+                return Err(Error::View(format!(
+                    "a row of its index is not readable: {key:02x?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number that a name has, if it is the row of a name.
+fn name_number(key: &[u8], value: &[u8]) -> Option<u32> {
+    let number = <[u8; 4]>::try_from(value).ok()?;
+    matches!(key, [b'n', b'u' | b'g', ..]).then(|| u32::from_be_bytes(number))
+}
+
+/// Whether a row that is of no list and no name can be read.
+fn is_readable(key: &[u8], value: &[u8]) -> bool {
+    let is_name = || str::from_utf8(value).is_ok_and(|name| UserName::parse(name).is_ok());
+    match key.first() {
+        Some(b'p' | b'o') => is_name(),
+        Some(b'G') => decode::<GroupState>("a group", value).is_ok(),
+        Some(b'm') => Membership::decode(value).is_ok(),
+        Some(b'k') => KeyUse::decode(value).is_ok(),
+        Some(b'x') => key::expiry_time(key).is_some() && value.len() == 16,
+        Some(b'C') => decode_numbered(value).is_some(),
+        Some(b'f') => value.len() == 8,
+        Some(b'F') => true,
+        _ => false,
+    }
+}
+
 /// Whether a row was left by a write that was cut short, and counts only when that is done again.
 fn is_left(key: &[u8], value: &[u8], mark: &Mark) -> bool {
     let applied = &mark.applied;
     match key {
         [b'n', kind, ..] => {
-            let number = value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
             let given = match kind {
                 b'u' => applied.users,
                 _ => applied.groups,
             };
-            number.is_some_and(|number| number > given)
+            name_number(key, value).is_some_and(|number| number > given)
         }
         [b'C', ..] => {
             decode_numbered(value).is_some_and(|(sequence, id)| id > applied.heads.of(sequence))
@@ -171,8 +292,79 @@ fn is_left(key: &[u8], value: &[u8], mark: &Mark) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::view::KEYS_KEPT_MS;
+    use crate::store::view::forget::tests::key_used;
     use crate::store::view::scan::tests::Story;
     use crate::store::view::tests::opened;
+
+    impl View {
+        /// Makes the first row of a user's inbox unreadable.
+        pub(crate) fn damage_inbox(&self, user: u32) {
+            let row = self.index.scan_prefix(key::inbox(user)).next();
+            let (key, _) = row.unwrap().unwrap();
+            self.index.insert(key, vec![9]).unwrap();
+            self.flush().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_written_during_a_check_is_no_damage_and_what_was_lost_before_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (view, _) = opened(folder.path());
+        let messages: Vec<_> = (0..3000).map(|n| (n % 3 + 1, n % 7 + 1)).collect();
+        let story = Story::new(&messages, 3);
+        let windows: Vec<_> = (0..story.len()).step_by(10).collect();
+        let checked = |ended: bool| {
+            let checked = view.check_while_written(&mut |_| true);
+            assert!(checked.unwrap());
+            ended
+        };
+        let write = |from: usize| {
+            let (mut writes, applied) = story.window(from, (from + 10).min(story.len()));
+            // Keys that come and go.
+            writes.keys_ms = KEYS_KEPT_MS / 60 * u64::try_from(from).unwrap();
+            let numbers = (from..from + 60).map(|key| u32::try_from(key).unwrap());
+            writes.changes = numbers.map(|key| key_used(key, writes.keys_ms)).collect();
+            view.write(&writes, &applied, &mut |_| Ok(())).unwrap();
+        };
+        write(0);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| windows[1..].iter().for_each(|from| write(*from)));
+            while !checked(writer.is_finished()) {}
+        });
+        let mut rows = 0;
+        let stopped = view.check_while_written(&mut |_| {
+            rows += 1;
+            rows < 5
+        });
+        assert!(matches!((stopped, rows), (Ok(false), 5)));
+        view.check().unwrap();
+        for prefix in [&b"n"[..], b"p", b"c", b"g", b"u", b"k", b"x"] {
+            let (key, value) = view.index.scan_prefix(prefix).next().unwrap().unwrap();
+            view.index.remove(&key).unwrap();
+            let checked = view.check_while_written(&mut |_| true);
+            assert!(matches!(checked, Err(Error::View(_))), "{key:02x?} is lost");
+            view.index.insert(key, value).unwrap();
+        }
+        assert!(checked(true));
+    }
+
+    #[test]
+    fn only_a_write_that_was_cut_short_leaves_messages_behind_the_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let (view, _) = opened(folder.path());
+        let story = Story::new(&[(1, 2); 9], 3);
+        let (writes, applied) = story.window(0, 2);
+        view.write(&writes, &applied, &mut |_| Ok(())).unwrap();
+        view.check_ends().unwrap();
+        let last = view.direct.pop_max().unwrap().unwrap();
+        assert!(view.check_ends().is_err(), "a message is missing");
+        view.direct.insert(&last.0, &last.1).unwrap();
+        view.direct.insert(7_u64.to_be_bytes(), &last.1).unwrap();
+        assert!(view.check_ends().is_err(), "there is one too many");
+        view.begin(3).unwrap();
+        view.check_ends().unwrap();
+    }
 
     #[test]
     fn a_row_that_is_lost_or_of_another_time_is_noticed() {

@@ -4,6 +4,7 @@
 use super::key::{self, Key};
 use super::rows::Row;
 use super::writes::{Addition, Writes};
+use crate::model::Sequence;
 
 /// No row has more ids: few rows make sled's leaves large, and few ids are read in vain.
 const IDS_MAX: usize = 256;
@@ -37,6 +38,14 @@ impl List {
             Self::Conversation(lower, higher) => key::conversation(lower, higher),
             Self::Group(group) => key::group_messages(group),
             Self::Inbox(user) => key::inbox(user),
+        }
+    }
+
+    /// Of what its messages are.
+    pub(super) fn sequence(self) -> Sequence {
+        match self {
+            Self::Conversation(..) | Self::Inbox(_) => Sequence::Direct,
+            Self::Group(_) => Sequence::Group,
         }
     }
 

@@ -5,7 +5,7 @@ use std::{option, vec};
 use super::View;
 use super::key;
 use super::list::{List, Part};
-use crate::model::{ChainEnd, Sequence};
+use crate::model::ChainEnd;
 use crate::store::error::Error;
 
 impl View {
@@ -121,11 +121,7 @@ impl View {
 
     /// A bound of a scan, but not above what is written: a row behind that is of a write that was cut short.
     fn written(&self, list: List, upto: u64) -> u64 {
-        let sequence = match list {
-            List::Conversation(..) | List::Inbox(_) => Sequence::Direct,
-            List::Group(_) => Sequence::Group,
-        };
-        upto.min(self.heads.of(sequence))
+        upto.min(self.heads.of(list.sequence()))
     }
 }
 
