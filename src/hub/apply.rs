@@ -210,6 +210,8 @@ impl ApplyStage {
                 );
                 self.failed = true;
                 self.inner.refuse_writes(&e);
+                // In this order: who comes too late to be given up sees that it has ended.
+                self.inner.progress.end();
                 self.inner.pending.give_up();
                 self.inner.damage.tell_if_damage(&e);
             }

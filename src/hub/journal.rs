@@ -187,8 +187,9 @@ impl JournalStage {
         if let Err(e) = appended {
             fail(&self.inner, &e);
         }
-        // If applying ended meanwhile, it may have given up those who wait before these were among them.
-        if self.inner.not_refused().is_err() {
+        // If applying ended meanwhile, it may have given up those who wait before these were among them. If only sealing
+        // did, they are applied and answered: what is stored is not called refused.
+        if self.inner.progress.ended() {
             self.inner.pending.give_up();
         }
     }

@@ -54,6 +54,11 @@ impl Progress {
         self.moved.notify_all();
     }
 
+    /// Whether nothing more will be applied.
+    pub(super) fn ended(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).2
+    }
+
     /// The last applied entry.
     pub(super) fn offset(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0

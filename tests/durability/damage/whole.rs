@@ -24,13 +24,13 @@ fn without_its_format_a_directory_is_refused_and_left_alone() {
         assert_all_there(&base, &image);
     }
     let mut image = base.ends[0].image.clone();
-    let newer = format_of(&image).replacen("\"version\": 1", "\"version\": 2", 1);
-    assert!(newer.contains("\"version\": 2"), "{newer}");
+    let newer = format_of(&image).replacen("\"version\": 2", "\"version\": 3", 1);
+    assert!(newer.contains("\"version\": 3"), "{newer}");
     image.insert("format".into(), Entry::File(newer.into_bytes()));
     base.put(&image, None);
     let text = base.assert_refuses();
     assert!(
-        text.contains("version 2") && text.contains("version 1"),
+        text.contains("version 3") && text.contains("up to 2"),
         "{text}"
     );
     assert_all_there(&base, &image);
