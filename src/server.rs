@@ -167,7 +167,7 @@ impl Server {
         let closed = tokio::time::timeout_at(began + grace, closing).await;
         match closed.map_err(|_| ServeError::Deadline(grace))? {
             Ok(Closed::Unmarked(why)) => Err(ServeError::Unmarked(why)),
-            Ok(Closed::Cleanly | Closed::Before) => Ok(()),
+            Ok(Closed::Cleanly | Closed::Unchecked | Closed::Before) => Ok(()),
             Err(e) => Err(ServeError::Unmarked(e.to_string())),
         }
     }

@@ -206,7 +206,10 @@ fn a_row_that_is_missing_after_an_unclean_stop_comes_back() {
             let removed = db.open_tree(tree).unwrap().remove(key).unwrap();
             assert!(removed.is_some());
             drop(db);
-            assert_eq!(apply(data), ENTRIES);
+            // The first start finds it, behind what it serves; the second one rebuilds the view.
+            for _ in 0..2 {
+                assert_eq!(apply(data), ENTRIES);
+            }
             assert_same(&rows(data), &whole);
         }
     }

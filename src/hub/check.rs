@@ -2,6 +2,7 @@
 //! view, and the full segments of the journal. Damage should be known before it is met, and while there are still backups
 //! that mend it.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
@@ -17,6 +18,8 @@ use crate::store::{Command, Error, Follower, View};
 /// Read between two pauses. With them, at most about 100 MB a second: the disk is there for others.
 const PIECE_BYTES: usize = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long a stop waits for the check of the view; then the next start does it again.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// What a row costs besides its bytes.
 const ROW_BYTES: usize = 256;
 
@@ -61,7 +64,8 @@ impl Check {
 struct Pace {
     stopped: Receiver<()>,
     bytes: usize,
-    ended: bool,
+    /// When the stop was seen.
+    since: Option<Instant>,
 }
 
 impl Pace {
@@ -69,38 +73,55 @@ impl Pace {
         Self {
             stopped,
             bytes: 0,
-            ended: false,
+            since: None,
         }
     }
 
-    /// So many bytes were read. Whether to read on.
+    /// So many bytes were read. Whether to read on: at a stop, and no longer.
     fn goes_on(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         if self.bytes >= PIECE_BYTES {
             self.bytes = 0;
-            self.ended |= self.stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout);
+            self.pause();
         }
-        !self.ended
+        self.since.is_none()
+    }
+
+    /// The same, without pauses and for a while longer at a stop.
+    fn may_finish(&mut self, bytes: usize) -> bool {
+        self.goes_on(bytes)
+            || self
+                .since
+                .is_none_or(|since| since.elapsed() < STOP_PATIENCE)
+    }
+
+    fn pause(&mut self) {
+        let stopped = self.since.is_some()
+            || self.stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout);
+        if stopped {
+            self.since.get_or_insert_with(Instant::now);
+        }
     }
 }
 
 /// Reads all of the view. A panic of sled is damage.
 fn check_view(inner: &Inner, view: &View, pace: &mut Pace) {
     // What the last run has not sealed is sealed first: while nothing is written, the check sees more.
-    while inner.tail.oldest().is_some() && inner.not_refused().is_ok() {
-        if !pace.goes_on(PIECE_BYTES) {
-            return;
-        }
+    while inner.tail.oldest().is_some() && inner.not_refused().is_ok() && pace.goes_on(PIECE_BYTES)
+    {
     }
     let began = Instant::now();
     let checked = guarded(view.directory(), || {
-        view.check_while_written(&mut |bytes| pace.goes_on(ROW_BYTES + bytes))
+        view.check_while_written(&mut |bytes| pace.may_finish(ROW_BYTES + bytes))
     });
     match checked {
-        Ok(true) => info!(
-            ms = began.elapsed().as_millis(),
-            "the readable view is sound"
-        ),
+        Ok(true) => {
+            inner.checked.store(true, Ordering::Release);
+            info!(
+                ms = began.elapsed().as_millis(),
+                "the readable view is sound"
+            );
+        }
         Ok(false) => {}
         Err(e) => drop(inner.read_failed(&e)),
     }

@@ -192,6 +192,8 @@ struct Inner {
     refused: Arc<Refused>,
     /// Of the view; also found by the sealer.
     damage: Arc<Damage>,
+    /// Whether the view was checked after a stop that was not clean, or need not be.
+    checked: AtomicBool,
     closing: AtomicBool,
     running: Mutex<Option<Running>>,
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::accept::QUEUE_PROPOSALS;
 use super::apply::{Applier, ApplyStage};
@@ -26,11 +26,16 @@ use super::{Durability, Hub, Inner, Options};
 use crate::error;
 use crate::store::{Directory, Error, Held, Journal, View, explain_full};
 
+/// How long a stop goes on sealing windows; the next start applies again what is not sealed.
+const SEAL_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How a hub was closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closed {
     /// The next start trusts the readable view as it is.
     Cleanly,
+    /// The same, but the check that an earlier stop made necessary had not ended: the next start begins it again.
+    Unchecked,
     /// The next start checks it, or rebuilds it; and why.
     Unmarked(String),
     /// It was closed before.
@@ -94,7 +99,13 @@ impl Hub {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         match running.map(|running| self.finish(running)) {
-            Some(Ok(())) => Closed::Cleanly,
+            Some(Ok(true)) => Closed::Cleanly,
+            Some(Ok(false)) => {
+                info!(
+                    "the check of the readable view had not ended: the next start begins it again"
+                );
+                Closed::Unchecked
+            }
             Some(Err(why)) => {
                 warn!(
                     why,
@@ -112,8 +123,8 @@ impl Hub {
         self.0.waiters.close();
     }
 
-    /// `Err`: why there is no mark.
-    fn finish(&self, running: Running) -> Result<(), String> {
+    /// Whether the view is marked as sound; `Err`: why nothing is known of it.
+    fn finish(&self, running: Running) -> Result<bool, String> {
         let Running {
             directory,
             journal,
@@ -127,7 +138,7 @@ impl Hub {
         watch.stop();
         let journal = joined("journal", journal);
         let offset = joined("apply", apply).flatten();
-        sealer.tail.end();
+        sealer.tail.end(SEAL_PATIENCE);
         let sealed = joined("seal", seal);
         drop(sealer);
         let view = self
@@ -140,15 +151,22 @@ impl Hub {
         let view = view.ok_or("reads of the readable view are still under way")?;
         let threads = offset.filter(|_| journal.is_some() && sealed.is_some());
         let sound = self.may_be_marked(threads);
+        let checked = self.0.checked.load(Ordering::Acquire);
         // sled writes while it is dropped too, and panics where it cannot.
         let closed = guarded(directory.path(), || {
             if let Ok(offset) = &sound {
-                return close_view(view, &directory, self.0.options.cache_bytes, *offset);
+                close_view(view, &directory, self.0.options.cache_bytes, *offset)?;
+                // What nobody has looked at is not called sound.
+                return if checked {
+                    directory.close(*offset)
+                } else {
+                    Ok(())
+                };
             }
             drop(view);
             Ok(())
         });
-        sound.and_then(|_| closed.map_err(|e| chain(&e)))
+        sound.and_then(|_| closed.map_err(|e| chain(&e)).map(|()| checked))
     }
 
     /// The last applied entry, if the view holds all up to it, and is still the one in the directory.
@@ -173,10 +191,11 @@ pub(super) fn close_view(
     cache_bytes: u64,
     offset: u64,
 ) -> Result<(), Error> {
+    // Windows that were not sealed are in the journal alone: that it lost its end must be noticed also without the mark.
+    view.note(offset)?;
     view.flush()?;
     drop(view);
-    drop(View::open(directory, cache_bytes)?);
-    directory.close(offset)
+    View::open(directory, cache_bytes).map(drop)
 }
 
 /// Waits for the last reader to let go of the view.
@@ -240,6 +259,7 @@ fn start(
         disk: Disk::new(held, &sealer.under_way, options.disk_free_min_bytes),
         refused: Arc::clone(&sealer.refused),
         damage: Arc::clone(&sealer.damage),
+        checked: AtomicBool::new(!unchecked),
         closing: AtomicBool::new(false),
         running: Mutex::new(None),
         options,

@@ -132,9 +132,7 @@ fn rebuild_view(
         follower,
         ..
     } = recovered;
-    while let Some(window) = sealer.tail.oldest() {
-        sealer.seal(&window)?;
-    }
+    sealer.seal_waiting()?;
     let rebuilt = Rebuilt {
         offset: state.applied().offset,
         heads: state.applied().heads,
@@ -147,6 +145,7 @@ fn rebuild_view(
     let Sealer { view, .. } = sealer;
     let view = unshared(view).ok_or_else(|| Error::View("it is still in use".into()))?;
     close_view(view, directory, options.cache_bytes, rebuilt.offset)?;
+    directory.close(rebuilt.offset)?;
     // What an upgrade has put aside only takes room from here on: no program that is left reads it.
     let keep = latest.filter(|_| directory.earlier_format().is_none());
     directory.finish_upgrade()?;

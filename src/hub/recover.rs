@@ -63,6 +63,7 @@ pub(super) fn recover(
         latest = directory.set_sled_aside(aside, clock::now_ms())?;
     }
     let recovered = attempt(directory, journal, Trust::Rebuild, options)?;
+    recovered.sealer.seal_waiting()?;
     directory.remove_set_aside(latest.as_deref())?;
     let applied = recovered.state.applied();
     if applied.offset > 0 {

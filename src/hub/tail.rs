@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::iter::once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -59,8 +59,8 @@ pub(super) struct Tail {
     bytes_max: u64,
     /// Told when there is room again.
     room: Notify,
-    /// Whether sealing has ended; told when a window is closed.
-    ended: Mutex<bool>,
+    /// When sealing ends, if it is to; told when a window is closed.
+    ended: Mutex<Option<Instant>>,
     moved: Condvar,
 }
 
@@ -132,25 +132,26 @@ impl Tail {
 
     /// Waits for a window to seal, at most for a time.
     pub(super) fn next_to_seal(&self, patience: Duration) -> ToSeal {
-        let nothing = |ended: &mut bool| !*ended && self.oldest().is_none();
+        let nothing = |ended: &mut Option<Instant>| ended.is_none() && self.oldest().is_none();
         let waited = self
             .moved
             .wait_timeout_while(self.ended(), patience, nothing);
         let (ended, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let over = ended.is_some_and(|ended| Instant::now() >= ended);
         match self.oldest() {
-            _ if *ended => ToSeal::End,
-            Some(window) => ToSeal::Window(window),
-            None => ToSeal::NotYet,
+            Some(window) if !over => ToSeal::Window(window),
+            None if ended.is_none() => ToSeal::NotYet,
+            _ => ToSeal::End,
         }
     }
 
-    /// No more windows are sealed, also none of those that wait: the journal has them.
-    pub(super) fn end(&self) {
-        *self.ended() = true;
+    /// There will be no more windows. Those that wait are sealed for a while yet; the journal has the others.
+    pub(super) fn end(&self, patience: Duration) {
+        self.ended().get_or_insert(Instant::now() + patience);
         self.moved.notify_all();
     }
 
-    fn ended(&self) -> MutexGuard<'_, bool> {
+    fn ended(&self) -> MutexGuard<'_, Option<Instant>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -626,7 +627,7 @@ mod tests {
         tail.sealed(&window);
         scope(|scope| {
             let end = scope.spawn(|| other.next_to_seal(PATIENCE));
-            tail.end();
+            tail.end(Duration::ZERO);
             assert!(matches!(end.join().unwrap(), ToSeal::End));
         });
         let addition = story.message(1, 2);
