@@ -334,6 +334,34 @@ mod tests {
         hub.close();
     }
 
+    /// Whatever becomes of sealing meanwhile, what is in the journal, applied and visible is not called refused.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_stored_while_sealing_fails_is_answered_as_stored() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(data.path());
+        queue(&hub).await.unwrap();
+        let answer = {
+            // The stage stops here, behind its look at what is refused: it has given the entry its time by then.
+            let held = hub.0.pending.entries.lock().unwrap();
+            let before = hub.0.at_ms.swap(0, Ordering::Relaxed);
+            let answer = queue(&hub);
+            let begun = Instant::now();
+            while hub.0.at_ms.load(Ordering::Relaxed) < before {
+                assert!(begun.elapsed().as_secs() < 30, "it is not committed");
+                std::thread::yield_now();
+            }
+            let failed = store::Error::View("as the disk fails".into());
+            hub.0.refuse_writes(&failed);
+            drop(held);
+            answer
+        };
+        assert_eq!(answer.await, Ok(()));
+        assert_eq!(hub.status().watermark.direct, 2);
+        assert_eq!(queue(&hub).await, Err(Error::WritesRefused));
+        assert_eq!(hub.status().watermark.direct, 2);
+        hub.close();
+    }
+
     #[tokio::test]
     async fn time_never_falls_though_the_clock_does() {
         const AHEAD_MS: u64 = 9_000_000_000_000;

@@ -339,4 +339,29 @@ mod tests {
             assert_eq!(mark.exists(), !fails);
         }
     }
+
+    #[test]
+    fn a_view_that_was_not_checked_to_the_end_is_not_marked_and_the_next_start_checks_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let mark = data.join("clean");
+        open(data).close();
+        std::fs::remove_file(&mark).unwrap();
+        let hub = open(data);
+        // Its end is held back: it notes it only then.
+        let began = Instant::now();
+        while !hub.0.checked.swap(false, Ordering::AcqRel) {
+            assert!(began.elapsed().as_secs() < 30, "it is not checked");
+            std::thread::yield_now();
+        }
+        assert_eq!(hub.close(), Closed::Unchecked);
+        assert!(!mark.exists());
+        let hub = open(data);
+        // Small as it is, the stop has the time for it.
+        assert_eq!(hub.close(), Closed::Cleanly);
+        assert!(mark.exists());
+        let hub = open(data);
+        assert!(hub.0.checked.load(Ordering::Acquire), "it need not be");
+        hub.close();
+    }
 }

@@ -97,21 +97,31 @@ impl Sealer {
         // The mark says that.
         let mut noted = self.tail.sealed_offset();
         loop {
-            let next = self.tail.next_to_seal(NOTED_EVERY);
-            let done = match next {
-                ToSeal::Window(window) => self.grant().and_then(|()| self.seal(&window)),
-                ToSeal::NotYet => self.grant().and_then(|()| self.note(&mut noted)),
-                ToSeal::End => return,
-            };
-            if let Err(e) = done {
-                error!(
-                    error = e.cause(),
-                    "the readable view cannot be written: writes are refused until a restart"
-                );
-                self.fail(&e);
-                return self.damage.tell_if_damage(&e);
+            match self.turn(&mut noted) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(e) => {
+                    error!(
+                        error = e.cause(),
+                        "the readable view cannot be written: writes are refused until a restart"
+                    );
+                    self.fail(&e);
+                    return self.damage.tell_if_damage(&e);
+                }
             }
         }
+    }
+
+    /// Does what there is to do, and waits for it a while. Whether there may be more.
+    fn turn(&self, noted: &mut u64) -> Result<bool, Error> {
+        // Before it waits: also the first push of a server should find ids granted.
+        self.grant()?;
+        match self.tail.next_to_seal(NOTED_EVERY) {
+            ToSeal::Window(window) => self.seal(&window)?,
+            ToSeal::NotYet => self.note(noted)?,
+            ToSeal::End => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Notes the last applied entry, unless it was noted.

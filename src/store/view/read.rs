@@ -3,7 +3,7 @@
 use super::View;
 use super::key::{self, KeyHash};
 use super::record::{GroupState, KeyUse, Membership, decode, decode_message};
-use crate::model::{GroupName, Message, PageLimit, Position, Sequence, UserName};
+use crate::model::{GroupName, Message, Position, Sequence, UserName};
 use crate::store::error::Error;
 
 /// A group or user number and the rest of a row of the index.
@@ -102,28 +102,6 @@ impl View {
             let both = key::second_number(&key).zip(name);
             both.ok_or_else(|| Error::View("a peer's row is not readable".into()))
         })
-    }
-
-    /// Reads messages in the order of their ids until the page is full. Returns whether there are more.
-    pub fn messages(
-        &self,
-        sequence: Sequence,
-        ids: impl Iterator<Item = Result<u64, Error>>,
-        limit: PageLimit,
-    ) -> Result<(Vec<Message>, bool), Error> {
-        let (mut found, mut room) = (Vec::new(), limit.page());
-        for id in ids {
-            // Not read in vain where only the count matters.
-            if found.len() >= limit.messages {
-                return Ok((found, true));
-            }
-            let message = self.indexed(sequence, id?)?;
-            if !room.take((limit.size_of)(&message)) {
-                return Ok((found, true));
-            }
-            found.push(message);
-        }
-        Ok((found, false))
     }
 
     /// The bytes that sled takes on disk.
