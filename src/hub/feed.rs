@@ -267,6 +267,29 @@ mod tests {
         hub.close();
     }
 
+    /// What the mailbox was asked for it does not say again.
+    #[test]
+    fn a_reading_that_is_given_up_by_a_feed_that_was_caught_up_loses_nothing() {
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(&data);
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let mut feed = hub.feed(user("bob"), After::Now, Transport::Sse).unwrap();
+        runtime.block_on(feed.read(PageLimit::count(9))).unwrap();
+        let id = runtime.block_on(push(&hub, "bob"));
+        // Once this is answered, the mailboxes were told of the one before.
+        runtime.block_on(push(&hub, "carol"));
+        hub.seal_all();
+        let held = hub.0.view.write().unwrap();
+        runtime.block_on(async {
+            let reading = feed.read(PageLimit::count(9));
+            assert!(timeout(Duration::ZERO, reading).await.is_err());
+        });
+        drop(held);
+        let got = runtime.block_on(read_to(&mut feed, id, 9));
+        assert_eq!(ids(&got, Sequence::Direct), [id]);
+        hub.close();
+    }
+
     #[tokio::test]
     async fn a_page_from_the_mailbox_says_whether_there_is_more() {
         let data = tempfile::tempdir().unwrap();
