@@ -8,7 +8,7 @@
 //!
 //! # Layers
 //!
-//! Imports go one way, also between the files of `store`; a test reads the source and enforces it.
+//! Imports go one way, also between the files of `hub` and `store`; a test reads the source and enforces it.
 //!
 //! | module | does | does not know |
 //! |---|---|---|

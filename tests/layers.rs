@@ -19,9 +19,46 @@ const LAYERS: [&[&str]; 7] = [
 /// Anyone may import these; they import only `model` and one another.
 const LEAVES: [&str; 6] = ["config", "clock", "logging", "secret", "signals", "token"];
 /// The insides of folders, upper modules first: each may import those below it, and none beside it. [`OWN`] stands for
-/// what the folder's own file holds; where it is missing, that file and its modules import one another. `hub` and `http`
-/// still go in circles, and are not here until they are rebuilt.
-const FOLDERS: [(&str, &[&[&str]]); 8] = [
+/// what the folder's own file holds; where it is missing, that file and its modules import one another. `http` still
+/// goes in circles, and is not here until it is rebuilt.
+const FOLDERS: [(&str, &[&[&str]]); 16] = [
+    (
+        "hub",
+        &[
+            &["lifecycle"],
+            &["icomet"],
+            &["read", "write"],
+            &[OWN],
+            &["proposal", "threads"],
+            &["live", "plan"],
+            &["membership"],
+            &["state"],
+            &["channel"],
+            &["tail"],
+            &["damage", "disk", "known"],
+        ],
+    ),
+    (
+        "hub/lifecycle",
+        &[
+            &["open"],
+            &["check", "rebuild", "verify", "watch"],
+            &["recover"],
+            &["guard"],
+        ],
+    ),
+    (
+        "hub/read",
+        &[&["feed"], &["conversations", "inbox"], &["history"]],
+    ),
+    ("hub/write", &[&["accept", "journal"], &["apply", "times"]]),
+    ("hub/live", &[&["turns", "wake", "watermark"]]),
+    (
+        "hub/plan",
+        &[&[OWN], &["message"], &["channel"], &["group"], &["planner"]],
+    ),
+    ("hub/channel", &[&["book", "page"], &[OWN]]),
+    ("hub/tail", &[&["seal"], &[OWN], &["window"]]),
     (
         "store",
         &[

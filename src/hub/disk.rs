@@ -1,25 +1,16 @@
 //! Is what is written where it belongs, and does the disk take it? Looked at before writes, by those who ask, and
 //! once a second by a thread, so that the log tells it though nobody asks.
 
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::Inner;
-use super::open::joined;
 use crate::error::Error;
 use crate::store::{self, Held, Room};
 
 /// A write or sync that takes longer than this is told.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
-/// How often the thread looks.
-const WATCHED_EVERY: Duration = Duration::from_secs(1);
-/// How often it tells again what is still so.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
-
 /// Why nothing more is written until a restart: the first cause stays.
 #[derive(Debug, Default)]
 pub(super) struct Refused(OnceLock<String>);
@@ -156,54 +147,5 @@ impl Disk {
                 seconds: taken.as_secs(),
             })
         })
-    }
-}
-
-/// The thread that looks.
-#[derive(Debug)]
-pub(super) struct Watch {
-    stop: SyncSender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Watch {
-    /// Starts it.
-    pub(super) fn start(inner: &Arc<Inner>) -> Result<Self, store::Error> {
-        let (stop, stopped) = sync_channel(0);
-        let inner = Arc::clone(inner);
-        let mut told = None;
-        let work = move || {
-            while stopped.recv_timeout(WATCHED_EVERY) == Err(RecvTimeoutError::Timeout) {
-                // It logs by itself.
-                drop(inner.disk.in_place());
-                tell_stall(&inner.disk, &mut told);
-            }
-        };
-        let thread = Builder::new()
-            .name("watch".into())
-            .spawn(work)
-            .map_err(store::Error::io("start a thread for", "disk".as_ref()))?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Ends it.
-    pub(super) fn stop(self) {
-        drop(self.stop);
-        joined("watch", self.thread);
-    }
-}
-
-/// Says now and then that a write or sync takes long, and when it is over.
-fn tell_stall(disk: &Disk, told: &mut Option<Instant>) {
-    match (disk.answers(), *told) {
-        (Err(e), last) if last.is_none_or(|told| told.elapsed() >= TOLD_EVERY) => {
-            error!("{e}: pushes wait for it");
-            *told = Some(Instant::now());
-        }
-        (Ok(()), Some(_)) => {
-            info!("the disk answers again");
-            *told = None;
-        }
-        _ => {}
     }
 }

@@ -2,35 +2,25 @@
 //!
 //! A message's way: [`accept`](Hub::push) -> journal stage (one append, one sync) -> apply stage (ids, tail, answers,
 //! wakes) -> [`Feed`]; and, behind them, from the tail into the view. Reads see what is in the tail and below it.
+//!
+//! This file has what all of them share. `lifecycle`, `icomet`, `read` and `write` stand above it and add to [`Hub`];
+//! the rest stands below it and does not know it.
 
-mod accept;
-mod apply;
 mod channel;
-mod check;
-mod conversations;
 mod damage;
 mod disk;
-mod feed;
-mod history;
-mod inbox;
-mod journal;
+mod icomet;
 mod known;
+mod lifecycle;
+mod live;
 mod membership;
-mod open;
 mod plan;
-mod plan_channel;
-mod plan_group;
-mod rebuild;
-mod recover;
-mod seal;
+mod proposal;
+mod read;
 mod state;
 mod tail;
-mod times;
-mod turns;
-mod verify;
-mod wake;
-mod watermark;
-mod window;
+mod threads;
+mod write;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -41,31 +31,28 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::error;
 
-pub use accept::GroupChange;
 pub use channel::{ChannelPage, icomet_group, icomet_user};
-pub use feed::Feed;
-pub use open::Closed;
+pub use lifecycle::open::Closed;
+pub use lifecycle::rebuild::{Rebuilt, rebuild};
+pub use lifecycle::verify::{Compared, Verified, verify};
 pub use plan::GroupReceipt;
-pub use rebuild::{Rebuilt, rebuild};
+pub use read::feed::Feed;
 pub use tail::WindowSize;
-pub use verify::{Compared, Verified, verify};
+pub use write::accept::GroupChange;
 
 use crate::clock;
 use crate::error::Error;
 use crate::model::{Device, GroupName, Lineage, LogId, Position, Transport, UserName};
 pub use crate::store::HistoryMode;
 use crate::store::{self, JournalSize, View};
-use accept::Proposal;
 use channel::Channels;
 use damage::Damage;
 use disk::{Disk, Refused};
-use journal::Pending;
+use live::{Progress, Turns, Waiters, Watermark};
 use membership::Memberships;
-use open::Running;
+use proposal::{Pending, Proposal};
 use tail::Tail;
-use turns::Turns;
-use wake::Waiters;
-use watermark::{Progress, Watermark};
+use threads::Running;
 
 /// When an acknowledged message is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -408,6 +395,22 @@ impl Options {
             },
             waiters_per_user_max: 10,
             channels_max: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Hub {
+    /// Waits until all that is visible is in the view.
+    fn seal_all(&self) {
+        let tail = &self.0.tail;
+        tail.close_window();
+        let begun = std::time::Instant::now();
+        // One reading for both: a second within the first would wait behind a writer that waits for the first.
+        let all = |tail: tail::Reading<'_>| tail.base() == tail.heads();
+        while !all(tail.read()) {
+            assert!(begun.elapsed().as_secs() < 30, "nothing is sealed");
+            std::thread::yield_now();
         }
     }
 }

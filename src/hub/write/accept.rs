@@ -1,73 +1,24 @@
 //! Takes proposals in: bounded, refused at once when they cannot be, and independent of who made them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot};
+use tokio::sync::{RwLock, oneshot};
 
-use super::channel::Opening;
-use super::plan::{GroupReceipt, Outcome};
-use super::{Hub, Inner};
 use crate::error::Error;
+use crate::hub::channel::Opening;
+use crate::hub::plan::{GroupReceipt, Outcome};
+use crate::hub::proposal::{Answer, GroupTurn, Proposal, Queued, Waiting};
+use crate::hub::{Hub, Inner};
 use crate::model::{Draft, GroupName, Receipt, Receiver, UserName};
 use crate::store::{Command, HistoryMode};
 
 /// Proposals that may wait for the journal, whatever their size.
-pub(super) const QUEUE_PROPOSALS: usize = 8192;
+pub(in crate::hub) const QUEUE_PROPOSALS: usize = 8192;
 
 /// How long a push waits for windows to be sealed when the tail is full; then it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Commands that are to be committed together, and who waits for them.
-#[derive(Debug)]
-pub(super) struct Proposal {
-    pub(super) commands: Vec<Command>,
-    pub(super) waiting: Waiting,
-}
-
-/// Who waits for the outcomes of a proposal.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) answer: oneshot::Sender<Result<Vec<Outcome>, Error>>,
-    pub(super) commands: usize,
-    _queued: Queued,
-    _opening: Opening,
-    _turn: Option<GroupTurn>,
-}
-
-impl Waiting {
-    /// Answers. Who waited may be gone; that changes nothing.
-    pub(super) fn answer(self, outcomes: Result<Vec<Outcome>, Error>) {
-        drop(self.answer.send(outcomes));
-    }
-}
-
-/// The bytes of one proposal, counted from its acceptance to its answer.
-#[derive(Debug)]
-struct Queued {
-    bytes: usize,
-    all: Arc<AtomicUsize>,
-}
-
-impl Queued {
-    fn new(bytes: usize, all: &Arc<AtomicUsize>, max: usize) -> Result<Self, Error> {
-        let fits = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= max);
-        all.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits)
-            .map_err(|_| Error::Busy)?;
-        Ok(Self {
-            bytes,
-            all: Arc::clone(all),
-        })
-    }
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
 
 /// A change of a group.
 #[derive(Clone, Debug)]
@@ -151,15 +102,6 @@ impl Hub {
     }
 }
 
-/// Kept by a change of a group until it is answered. The journal knows no change that leaves the members alone, so
-/// they are read and set again, and meanwhile no other change may be under way.
-#[derive(Debug)]
-#[expect(dead_code, reason = "held only to be dropped")]
-pub(super) enum GroupTurn {
-    Shared(OwnedRwLockReadGuard<()>),
-    Alone(OwnedRwLockWriteGuard<()>),
-}
-
 impl GroupTurn {
     async fn of(change: &GroupChange, changes: &Arc<RwLock<()>>) -> Self {
         let changes = Arc::clone(changes);
@@ -188,11 +130,9 @@ impl Outcome {
     }
 }
 
-type Answer = oneshot::Receiver<Result<Vec<Outcome>, Error>>;
-
 impl Inner {
     /// Commits drafts, behind the opening of channels.
-    pub(super) async fn commit(
+    pub(in crate::hub) async fn commit(
         &self,
         opening: Opening,
         drafts: Vec<Draft>,
@@ -204,7 +144,7 @@ impl Inner {
     }
 
     /// Has commands committed, behind the opening of channels.
-    pub(super) async fn propose(
+    pub(in crate::hub) async fn propose(
         &self,
         opening: Opening,
         commands: Vec<Command>,

@@ -8,9 +8,9 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use super::history::spans;
-use super::state::GroupFacts;
-use super::{Failure, Hub, Inner};
 use crate::error::Error;
+use crate::hub::state::GroupFacts;
+use crate::hub::{Failure, Hub, Inner};
 use crate::model::{
     ConversationEntry, ConversationPage, ConversationToken, GroupName, Message, PageLimit,
     Position, Sequence, UserName,
@@ -19,7 +19,7 @@ use crate::store::{self, View};
 
 /// Lists that are made at once, one for each user: each goes through all that its user has, and other reads need
 /// threads, too.
-pub(super) const LISTS_MAX: usize = 4;
+pub(in crate::hub) const LISTS_MAX: usize = 4;
 
 /// What an entry takes beside its name and its last message.
 const AROUND_ENTRY_BYTES: usize = 64;

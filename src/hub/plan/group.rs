@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::membership::Moved;
-use super::plan::{GroupReceipt, Planner, live};
-use super::state::{Group, GroupFacts, Members};
+use super::planner::{GroupReceipt, Planner, live};
 use crate::error::Error;
+use crate::hub::membership::Moved;
+use crate::hub::state::{Group, GroupFacts, Members};
 use crate::model::{ChainEnd, GroupName, UserName};
 use crate::store::{Addition, Change, GroupState, HistoryMode};
 

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::Inner;
 use super::history::{Ids, Read, indexed};
-use super::membership::Interval;
+use crate::hub::Inner;
+use crate::hub::membership::Interval;
 use crate::model::{Message, PageLimit, Position, Sequence, UserName};
 use crate::store::{self, View};
 

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::known::Known;
-use super::plan::plan;
 use super::recover::check_view_end;
-use super::state::State;
+use crate::hub::known::Known;
+use crate::hub::plan::plan;
+use crate::hub::state::State;
 use crate::model::{ChainEnd, Message, Position, Receiver, UserName};
 use crate::store::{Addition, Applied, Directory, Error, Follower, Trust, View, Writes};
 

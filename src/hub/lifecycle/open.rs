@@ -1,30 +1,28 @@
 //! Opens a data directory, recovers what the last run left, starts the stages; and closes in order.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::accept::QUEUE_PROPOSALS;
-use super::apply::{Applier, ApplyStage};
-use super::check::Check;
-use super::conversations::LISTS_MAX;
-use super::disk::{Disk, Watch, chain};
-use super::journal::{JournalStage, Pending};
+use super::guard::{close_view, guarded, unshared};
 use super::rebuild::upgrade;
-use super::recover::{Recovered, guarded, recover};
-use super::seal::Sealer;
-use super::times::Times;
-use super::turns::Turns;
-use super::wake::Waiters;
-use super::watermark::{Progress, Watermark};
-use super::{Durability, Hub, Inner, Options};
+use super::recover::{Recovered, recover};
+use super::{check, watch};
 use crate::error;
-use crate::store::{Directory, Error, Held, Journal, View, explain_full};
+use crate::hub::disk::{Disk, chain};
+use crate::hub::live::{Progress, Turns, Waiters, Watermark};
+use crate::hub::proposal::Pending;
+use crate::hub::read::conversations::LISTS_MAX;
+use crate::hub::threads::{Running, joined, spawn};
+use crate::hub::write::accept::QUEUE_PROPOSALS;
+use crate::hub::write::apply::{Applier, ApplyStage};
+use crate::hub::write::journal::JournalStage;
+use crate::hub::write::times::Times;
+use crate::hub::{Durability, Hub, Inner, Options};
+use crate::store::{Directory, Error, Held, Journal, explain_full};
 
 /// How long a stop goes on sealing windows; the next start applies again what is not sealed.
 const SEAL_PATIENCE: Duration = Duration::from_secs(2);
@@ -40,18 +38,6 @@ pub enum Closed {
     Unmarked(String),
     /// It was closed before.
     Before,
-}
-
-/// The threads of an open hub, and the directory that they work on.
-#[derive(Debug)]
-pub(super) struct Running {
-    directory: Directory,
-    journal: JoinHandle<()>,
-    apply: JoinHandle<Option<u64>>,
-    seal: JoinHandle<()>,
-    pub(super) sealer: Sealer,
-    check: Check,
-    watch: Watch,
 }
 
 impl Hub {
@@ -183,42 +169,6 @@ impl Hub {
     }
 }
 
-/// Flushes and closes sled. It writes its snapshot only while opening: opened once more here, the next start
-/// is quick.
-pub(super) fn close_view(
-    view: View,
-    directory: &Directory,
-    cache_bytes: u64,
-    offset: u64,
-) -> Result<(), Error> {
-    // Windows that were not sealed are in the journal alone: that it lost its end must be noticed also without the mark.
-    view.note(offset)?;
-    view.flush()?;
-    drop(view);
-    View::open(directory, cache_bytes).map(drop)
-}
-
-/// Waits for the last reader to let go of the view.
-pub(super) fn unshared(mut view: Arc<View>) -> Option<View> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let began = Instant::now();
-    loop {
-        match Arc::try_unwrap(view) {
-            Ok(view) => return Some(view),
-            Err(shared) if began.elapsed() < PATIENCE => view = shared,
-            Err(_) => return None,
-        }
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
-pub(super) fn joined<T>(name: &str, thread: JoinHandle<T>) -> Option<T> {
-    thread
-        .join()
-        .map_err(|_| warn!("the {name} thread panicked"))
-        .ok()
-}
-
 fn start(
     options: Options,
     directory: Directory,
@@ -279,31 +229,20 @@ fn start(
     let stage = JournalStage::new(&inner, journal, queue, times, &applier);
     let path = directory.path().to_owned();
     let running = Arc::clone(&applier);
-    let apply = thread("apply", &path, move || running.run())?;
+    let apply = spawn("apply", &path, move || running.run())?;
     applier.runs_in(apply.thread());
-    let journal = thread("journal", &path, move || stage.run())?;
+    let journal = spawn("journal", &path, move || stage.run())?;
     let running = Running {
         directory,
         journal,
         apply,
         seal: sealer.clone().start()?,
         sealer,
-        check: Check::start(&inner, unchecked, full_segments)?,
-        watch: Watch::start(&inner)?,
+        check: check::start(&inner, unchecked, full_segments)?,
+        watch: watch::start(&inner)?,
     };
     *inner.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     Ok(Hub(inner))
-}
-
-fn thread<T: Send + 'static>(
-    name: &str,
-    path: &Path,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, Error> {
-    Builder::new()
-        .name(name.into())
-        .spawn(work)
-        .map_err(Error::io("start a thread for", path))
 }
 
 fn random() -> u64 {
@@ -312,6 +251,9 @@ fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Instant;
+
     use super::*;
 
     fn open(data: &Path) -> Hub {

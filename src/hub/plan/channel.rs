@@ -1,8 +1,8 @@
 //! Channels: the part of planning that numbers what is for one user without gaps, as icomet's clients want it.
 
-use super::channel::{ICOMET, icomet_group};
-use super::plan::{ChannelChange, Planner};
-use super::state::Members;
+use super::planner::Planner;
+use crate::hub::channel::{ChannelChange, ICOMET, icomet_group};
+use crate::hub::state::Members;
 use crate::model::{GroupName, Sequence, UserName};
 use crate::store::{Addition, Change, HistoryMode};
 

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::membership::Interval;
-use super::tail::Reading;
-use super::{Hub, Inner};
 use crate::error::Error;
+use crate::hub::membership::Interval;
+use crate::hub::tail::Reading;
+use crate::hub::{Hub, Inner};
 use crate::model::{Bound, GroupName, HistoryPage, Message, PageLimit, Sequence, UserName};
 use crate::store::{self, View};
 
@@ -15,7 +15,7 @@ pub(super) type Ids<'a> = Box<dyn Iterator<Item = Result<u64, store::Error>> + '
 
 impl Inner {
     /// A message that is known to be there.
-    pub(super) fn message(
+    pub(in crate::hub) fn message(
         &self,
         view: &View,
         sequence: Sequence,

@@ -3,16 +3,15 @@
 //! that mend it.
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::Inner;
-use super::open::joined;
-use super::recover::guarded;
+use super::guard::guarded;
+use crate::hub::Inner;
+use crate::hub::threads::Helper;
 use crate::store::{Command, Error, Follower, View};
 
 /// Read between two pauses. With them, at most about 100 MB a second: the disk is there for others.
@@ -23,41 +22,20 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// What a row costs besides its bytes.
 const ROW_BYTES: usize = 256;
 
-/// The thread that reads.
-#[derive(Debug)]
-pub(super) struct Check {
-    stop: SyncSender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Check {
-    /// Starts it; it ends by itself when all is read. `unchecked`: the view, if it is to be read.
-    pub(super) fn start(
-        inner: &Arc<Inner>,
-        unchecked: Option<Arc<View>>,
-        full_segments: Follower,
-    ) -> Result<Self, Error> {
-        let (stop, stopped) = sync_channel(0);
-        let inner = Arc::clone(inner);
-        let work = move || {
-            let mut pace = Pace::new(stopped);
-            if let Some(view) = unchecked {
-                check_view(&inner, &view, &mut pace);
-            }
-            report(&inner.journal_damage, read(full_segments, &mut pace));
-        };
-        let thread = Builder::new()
-            .name("check".into())
-            .spawn(work)
-            .map_err(Error::io("start a thread for", "journal".as_ref()))?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Ends it, within a pause.
-    pub(super) fn stop(self) {
-        drop(self.stop);
-        joined("check", self.thread);
-    }
+/// Starts the thread; it ends by itself when all is read. `unchecked`: the view, if it is to be read.
+pub(super) fn start(
+    inner: &Arc<Inner>,
+    unchecked: Option<Arc<View>>,
+    full_segments: Follower,
+) -> Result<Helper, Error> {
+    let inner = Arc::clone(inner);
+    Helper::start("check", "journal".as_ref(), move |stopped| {
+        let mut pace = Pace::new(stopped);
+        if let Some(view) = unchecked {
+            check_view(&inner, &view, &mut pace);
+        }
+        report(&inner.journal_damage, read(full_segments, &mut pace));
+    })
 }
 
 /// Leaves the disk and the processor to others, and ends at a stop.

@@ -13,7 +13,7 @@ use crate::model::UserName;
 
 /// Who reads now, and who waits for it.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(in crate::hub) struct Turns {
     /// Shared by all users; in the order of asking.
     all: Arc<Semaphore>,
     users: Mutex<HashMap<UserName, Own>>,
@@ -28,7 +28,7 @@ struct Own {
 
 /// A turn, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(in crate::hub) struct Turn {
     _all: OwnedSemaphorePermit,
     // Dropped in this order: the next of the same user is woken when there is a place for it.
     _own: OwnedSemaphorePermit,
@@ -44,7 +44,7 @@ struct Asking {
 
 impl Turns {
     /// So many turns at once for all users together.
-    pub(super) fn new(most: usize) -> Arc<Self> {
+    pub(in crate::hub) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             all: Arc::new(Semaphore::new(most)),
             users: Mutex::default(),
@@ -52,7 +52,7 @@ impl Turns {
     }
 
     /// Waits for a turn of this user.
-    pub(super) async fn take(self: &Arc<Self>, user: &UserName) -> Result<Turn, Error> {
+    pub(in crate::hub) async fn take(self: &Arc<Self>, user: &UserName) -> Result<Turn, Error> {
         let (asking, own) = self.ask(user);
         // The user's own first: who waits for that keeps nobody else from a place.
         let own = own.acquire_owned().await.map_err(|_| Error::Closing)?;

@@ -1,23 +1,20 @@
 //! Recovery: a view that holds all of the journal, from whatever the last run left.
 
-use std::any::Any;
-use std::path::Path;
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::Options;
-use super::apply::catch_up;
-use super::channel::Channels;
-use super::damage::Damage;
-use super::membership::Memberships;
-use super::seal::Sealer;
-use super::state::State;
-use super::tail::Tail;
+use super::guard::guarded;
 use crate::clock;
-use crate::store::{Aside, Directory, Error, Follower, Journal, SLED_OPEN_THREAD, Trust, View};
+use crate::hub::Options;
+use crate::hub::channel::Channels;
+use crate::hub::damage::Damage;
+use crate::hub::membership::Memberships;
+use crate::hub::state::State;
+use crate::hub::tail::{Sealer, Tail};
+use crate::hub::write::apply::catch_up;
+use crate::store::{Aside, Directory, Error, Follower, Journal, Trust, View};
 
 /// A view and a tail that hold all of the journal.
 pub(super) struct Recovered {
@@ -137,27 +134,6 @@ pub(super) fn attempt(
     guarded(directory.path(), || {
         recovered(directory, journal, trust, options)
     })
-}
-
-/// Does work with a view that may be damaged. A panic of sled is damage.
-pub(super) fn guarded<T: Send>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T, Error> + Send,
-) -> Result<T, Error> {
-    let tried = std::thread::scope(|scope| {
-        let thread = Builder::new()
-            .name(SLED_OPEN_THREAD.into())
-            .spawn_scoped(scope, work);
-        thread.map(std::thread::ScopedJoinHandle::join)
-    });
-    let tried = tried.map_err(Error::io("start a thread for", path))?;
-    tried.unwrap_or_else(|panic| Err(Error::View(format!("it panicked: {}", panic_text(&*panic)))))
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no reason given")
 }
 
 /// Refuses a journal that lacks what was applied, as far as the mark of a clean stop or the view can tell.

@@ -1,229 +1,25 @@
-//! Channels: gap-free numbers, from 1, of one user's incoming messages, for clients that count messages instead of
-//! keeping a cursor (icomet's). Numbering begins when the channel is opened, is part of applying, and never
-//! restarts: a channel that was closed, and whose numbers are forgotten, goes on behind them. What a channel costs:
-//! one row more for each message and receiver, also of groups.
+//! What icomet asks of channels: opens and closes them, sends to them, and reads them.
 
-use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ops::Bound as Edge;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use tracing::warn;
-
-use super::plan::{ChannelChange, Outcome};
-use super::tail::Reading;
-use super::{Failure, Hub, Inner};
+use super::Hub;
+use super::channel::{self, ChannelPage, icomet_group, icomet_user};
+use super::plan::Outcome;
 use crate::error::Error;
-use crate::model::{Body, Draft, GroupName, Message, Position, Receipt, Receiver, UserName};
-use crate::store::{self, Command, Numbered, View};
-
-/// Bytes of bodies in one part of a channel.
-const PAGE_BYTES_MAX: usize = 1 << 20;
-/// The name of both.
-pub(super) const ICOMET: &str = "icomet";
-
-/// The user from whom messages without a sender come.
-pub fn icomet_user() -> UserName {
-    UserName::parse(ICOMET).expect("it is a name")
-}
-
-/// The group of all that have a channel.
-pub fn icomet_group() -> GroupName {
-    GroupName::parse(ICOMET).expect("it is a name")
-}
-
-/// Part of a channel.
-#[derive(Clone, Debug, Default)]
-pub struct ChannelPage {
-    /// Messages with their numbers, which rise by one.
-    pub messages: Vec<(u64, Arc<Message>)>,
-    /// The first number that is not forgotten.
-    pub first: u64,
-    /// The number that the channel's next message will have.
-    pub next: u64,
-}
-
-/// The users whose channels are open or about to be; never more than there may be. How many there may be is a
-/// matter of this process, so what applying does knows nothing of it: a channel too many is not proposed.
-#[derive(Debug)]
-pub(super) struct Channels {
-    max: usize,
-    book: Arc<RwLock<Book>>,
-    /// Whether the log has been told that there is no room.
-    told: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Book {
-    /// As in the view.
-    open: BTreeSet<UserName>,
-    /// Proposed, and by how many proposals: opening twice is opening once.
-    opening: HashMap<UserName, usize>,
-    /// How many are in both: a proposal may stand behind one that opens the same, and behind its closing.
-    both: usize,
-}
-
-impl Book {
-    fn len(&self) -> usize {
-        self.open.len() + self.opening.len() - self.both
-    }
-
-    fn change(&mut self, change: ChannelChange) {
-        match change {
-            ChannelChange::Opened(user) => {
-                let also = self.opening.contains_key(&user);
-                let new = self.open.insert(user);
-                self.both += usize::from(also && new);
-            }
-            ChannelChange::Closed(user) => {
-                let also = self.opening.contains_key(&user);
-                let known = self.open.remove(&user);
-                self.both -= usize::from(also && known);
-            }
-        }
-    }
-
-    /// A proposal that opens a channel is over.
-    fn proposed(&mut self, user: UserName) {
-        let open = self.open.contains(&user);
-        if let MapEntry::Occupied(mut proposals) = self.opening.entry(user) {
-            *proposals.get_mut() -= 1;
-            if *proposals.get() == 0 {
-                proposals.remove();
-                self.both -= usize::from(open);
-            }
-        }
-    }
-}
-
-/// The channels that one proposal opens. They count from here on; dropped, only those that are open do.
-#[derive(Debug)]
-pub(super) struct Opening {
-    users: Vec<UserName>,
-    /// Whether there was no room for others.
-    refused: bool,
-    book: Arc<RwLock<Book>>,
-}
-
-impl Opening {
-    pub(super) fn commands(&self) -> impl Iterator<Item = Command> {
-        let users = self.users.iter().cloned();
-        users.map(|user| Command::OpenChannel { user })
-    }
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        if self.users.is_empty() {
-            return;
-        }
-        let mut book = write(&self.book);
-        for user in self.users.drain(..) {
-            book.proposed(user);
-        }
-    }
-}
-
-fn read(book: &RwLock<Book>) -> RwLockReadGuard<'_, Book> {
-    book.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write(book: &RwLock<Book>) -> RwLockWriteGuard<'_, Book> {
-    book.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Channels {
-    /// Reads which are open, unless none is to be opened.
-    pub(super) fn load(view: &View, max: usize) -> Result<Self, store::Error> {
-        let mut book = Book::default();
-        if max > 0 {
-            let names = view.channels().map(|channel| channel.map(|(_, name)| name));
-            book.open = names.collect::<Result<_, _>>()?;
-        }
-        Ok(Self {
-            max,
-            book: Arc::new(RwLock::new(book)),
-            told: AtomicBool::new(false),
-        })
-    }
-
-    /// Takes over what an entry opened and closed. Before its proposals are answered, so that none is ever not counted.
-    pub(super) fn changed(&self, changes: Vec<ChannelChange>) {
-        if self.max == 0 || changes.is_empty() {
-            return;
-        }
-        let mut book = write(&self.book);
-        for change in changes {
-            if matches!(change, ChannelChange::Closed(_)) {
-                self.told.store(false, Ordering::Relaxed);
-            }
-            book.change(change);
-        }
-    }
-
-    /// The channels of those users who have none, as far as there is room.
-    pub(super) fn to_open<'a>(&self, users: impl IntoIterator<Item = &'a UserName>) -> Opening {
-        let mut opening = Opening {
-            users: Vec::new(),
-            refused: false,
-            book: Arc::clone(&self.book),
-        };
-        if self.max == 0 {
-            return opening;
-        }
-        let mut seen = HashSet::new();
-        let new: Vec<&UserName> = {
-            let book = read(&self.book);
-            let users = users.into_iter();
-            users
-                .filter(|user| !book.open.contains(*user) && seen.insert(*user))
-                .collect()
-        };
-        if new.is_empty() {
-            return opening;
-        }
-        let mut book = write(&self.book);
-        for user in new {
-            if book.open.contains(user) {
-                continue;
-            }
-            if book.opening.contains_key(user) || book.len() < self.max {
-                *book.opening.entry(user.clone()).or_default() += 1;
-                opening.users.push(user.clone());
-            } else {
-                opening.refused = true;
-                self.tell();
-            }
-        }
-        opening
-    }
-
-    /// Once: whoever asks for channel after channel must not fill the log.
-    fn tell(&self) {
-        if !self.told.swap(true, Ordering::Relaxed) {
-            warn!(
-                limit = self.max,
-                "there are as many icomet channels as may be: new ones are refused, see icomet-channels-max"
-            );
-        }
-    }
-}
+use crate::model::{Body, Draft, Receipt, Receiver, UserName};
+use crate::store::Command;
 
 impl Hub {
     /// Whether a user's channel is open or about to be.
     pub fn has_channel(&self, user: &UserName) -> bool {
-        let book = read(&self.0.channels.book);
-        book.open.contains(user) || book.opening.contains_key(user)
+        self.0.channels.has(user)
     }
 
     /// Opens a user's channel, and does nothing if it is open. `false`: there are as many as may be.
     pub async fn open_channel(&self, user: &UserName) -> Result<bool, Error> {
         let opening = self.0.channels.to_open([user]);
-        if opening.refused {
+        if opening.is_refused() {
             return Ok(false);
         }
-        if !opening.users.is_empty() {
+        if !opening.is_empty() {
             let answer = self.0.propose(opening, Vec::new()).await?;
             answer.await.map_err(|_| Error::WritesRefused)??;
         }
@@ -245,10 +41,7 @@ impl Hub {
 
     /// The users whose channels are open, in the order of their names, after one of them, and at most so many.
     pub fn open_channels(&self, after: Option<&UserName>, limit: usize) -> Vec<UserName> {
-        let book = read(&self.0.channels.book);
-        let from = after.map_or(Edge::Unbounded, Edge::Excluded);
-        let open = book.open.range((from, Edge::Unbounded));
-        open.take(limit).cloned().collect()
+        self.0.channels.open(after, limit)
     }
 
     /// Commits a draft for a user whose channel is open or is opened with it. `None`: there are as many as may be.
@@ -258,7 +51,7 @@ impl Hub {
             Receiver::Group(_) => None,
         };
         let opening = self.0.channels.to_open(to);
-        if opening.refused {
+        if opening.is_refused() {
             return Ok(None);
         }
         let receipts = self.0.commit(opening, vec![draft]).await?;
@@ -275,24 +68,9 @@ impl Hub {
         limit: usize,
     ) -> Result<ChannelPage, Error> {
         self.blocking(move |inner, view| {
-            loop {
-                let number = inner.tail.read().user(&user);
-                // What was let go of since is in the view.
-                let number = number.map_or_else(|| view.user(&user), |number| Ok(Some(number)))?;
-                let Some(number) = number else {
-                    return Ok(ChannelPage {
-                        messages: Vec::new(),
-                        first: 1,
-                        next: 1,
-                    });
-                };
-                let tail = ChannelTail::of(&inner.tail.read(), number, (from, limit));
-                let page = inner.channel_page(view, (number, &tail), from, limit)?;
-                // Of what is forgotten meanwhile the rows go, and a part of them would look like the whole.
-                if page.first == tail.first(view, number)? {
-                    return Ok::<_, Failure>(page);
-                }
-            }
+            let message = |sequence, id| inner.message(view, sequence, id);
+            let page = channel::page(&inner.tail, view, &user, (from, limit), message);
+            Ok(page?)
         })
         .await
     }
@@ -315,84 +93,14 @@ impl Hub {
     }
 }
 
-/// What the tail has of a channel.
-struct ChannelTail {
-    /// The view has all up to here.
-    base: Position,
-    /// The last number that was forgotten, if it was closed.
-    forgotten: u64,
-    /// The first number and the last that it has.
-    given: Option<(u64, u64)>,
-    /// Those from where a page begins, as many as it holds, or all.
-    numbers: Vec<Numbered>,
-}
-
-impl ChannelTail {
-    /// For a page from a number on with at most so many messages.
-    fn of(tail: &Reading<'_>, user: u32, (from, limit): (u64, usize)) -> Self {
-        let forgotten = tail.forgotten(user).unwrap_or(0);
-        let mut given = tail.channel(user, 0).map(|(number, ..)| number);
-        let first = given.next();
-        let last = given.next_back().or(first);
-        let numbers = tail.channel(user, from.max(forgotten + 1));
-        Self {
-            base: tail.base(),
-            forgotten,
-            given: first.zip(last),
-            numbers: numbers.take(limit).collect(),
-        }
-    }
-
-    /// The first number that is not forgotten.
-    fn first(&self, view: &View, user: u32) -> Result<u64, store::Error> {
-        Ok(self.forgotten.max(view.forgotten(user)?.unwrap_or(0)) + 1)
-    }
-}
-
-impl Inner {
-    fn channel_page(
-        &self,
-        view: &View,
-        (user, tail): (u32, &ChannelTail),
-        from: u64,
-        limit: usize,
-    ) -> Result<ChannelPage, store::Error> {
-        let first = tail.first(view, user)?;
-        // What was sealed since the tail was read is in both.
-        let (sealed, last) = if let Some((first, last)) = tail.given {
-            (first - 1, last)
-        } else {
-            let last = view.last_of_channel(user, tail.base)?;
-            (last, last)
-        };
-        let next = last.max(first - 1) + 1;
-        let from = from.max(first);
-        let below = view.channel_from(user, from);
-        let below = below.take_while(|row| row.as_ref().map_or(true, |row| row.0 <= sealed));
-        let above = tail.numbers.iter().filter(|row| row.0 >= from);
-        let (mut messages, mut bytes) = (Vec::new(), 0);
-        for row in below.chain(above.copied().map(Ok)) {
-            if messages.len() >= limit || bytes >= PAGE_BYTES_MAX {
-                break;
-            }
-            let (number, sequence, id) = row?;
-            let message = self.message(view, sequence, id)?;
-            bytes += message.body.as_bytes().len();
-            messages.push((number, message));
-        }
-        Ok(ChannelPage {
-            messages,
-            first,
-            next,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashMap, HashSet};
+    use std::sync::Arc;
+
     use super::*;
     use crate::hub::{Compared, GroupChange, Options, rebuild, verify};
-    use crate::model::{After, PageLimit, Sequence, Transport};
+    use crate::model::{After, GroupName, Message, PageLimit, Sequence, Transport};
 
     fn open(data: &std::path::Path, channels_max: usize) -> Hub {
         Hub::open(Options {
@@ -528,7 +236,7 @@ mod tests {
 
     /// Whether there is room for one more, which is not opened.
     fn fits(hub: &Hub, name: &str) -> bool {
-        !hub.0.channels.to_open([&user(name)]).refused
+        !hub.0.channels.to_open([&user(name)]).is_refused()
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -651,7 +359,7 @@ mod tests {
                             1 => push(&hub, "ann", to).await,
                             _ => drop(hub.close_channel(user(&name)).await.unwrap()),
                         }
-                        assert!(read(&hub.0.channels.book).len() <= MAX);
+                        assert!(hub.0.channels.taken() <= MAX);
                         assert!(hub.open_channels(None, 9).len() <= MAX);
                         // No number comes again, and a page has no gap.
                         let page = hub.channel_page(user(&name), 0, 99).await.unwrap();
@@ -670,10 +378,8 @@ mod tests {
         // What a proposal holds is let go only behind its answer, at the latest with the last thread.
         hub.close();
         let open_now = hub.open_channels(None, 9);
-        {
-            let book = read(&hub.0.channels.book);
-            assert!(book.opening.is_empty() && book.both == 0, "{book:?}");
-        }
+        let channels = &hub.0.channels;
+        assert!(channels.none_is_proposed(), "{channels:?}");
         let hub = open(data.path(), MAX);
         assert_eq!(hub.open_channels(None, 9), open_now);
         hub.close();

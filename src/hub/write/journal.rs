@@ -1,19 +1,18 @@
 //! The journal stage: what is queued becomes one entry, one append, one sync. What arrives meanwhile is the
 //! next entry; there is no timer.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use super::Inner;
-use super::accept::{Proposal, Waiting};
 use super::apply::Applier;
 use super::times::{Stamp, Times};
 use crate::error::Error;
+use crate::hub::Inner;
+use crate::hub::proposal::Proposal;
 use crate::store::{self, Command, Entry, Journal, Room};
 
 /// An entry is closed when it holds this many commands; one proposal is never divided.
@@ -28,41 +27,8 @@ const DISK_CHECKED_EVERY: Duration = Duration::from_millis(50);
 /// How often the log says that pushes are refused for want of space.
 const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Who waits for the entries of this process, by the number of the entry.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    entries: Mutex<HashMap<u64, Vec<Waiting>>>,
-}
-
-impl Pending {
-    fn insert(&self, n: u64, waiting: Vec<Waiting>) {
-        self.entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(n, waiting);
-    }
-
-    /// Takes those out who wait for an entry.
-    pub(super) fn take(&self, n: u64) -> Vec<Waiting> {
-        let taken = self
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&n);
-        taken.unwrap_or_default()
-    }
-
-    /// Answers all who wait that it is not known what became of their entry.
-    pub(super) fn give_up(&self) {
-        let all = std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner));
-        for waiting in all.into_values().flatten() {
-            waiting.answer(Err(Error::WritesRefused));
-        }
-    }
-}
-
 /// Runs until the queue is closed and empty.
-pub(super) struct JournalStage {
+pub(in crate::hub) struct JournalStage {
     inner: Arc<Inner>,
     journal: Journal,
     queue: Receiver<Proposal>,
@@ -77,7 +43,7 @@ pub(super) struct JournalStage {
 }
 
 impl JournalStage {
-    pub(super) fn new(
+    pub(in crate::hub) fn new(
         inner: &Arc<Inner>,
         journal: Journal,
         queue: Receiver<Proposal>,
@@ -97,7 +63,7 @@ impl JournalStage {
     }
 
     /// The thread's work.
-    pub(super) fn run(self) {
+    pub(in crate::hub) fn run(self) {
         let (inner, applier) = (Arc::clone(&self.inner), Arc::clone(&self.applier));
         // Dropped behind the journal, also when it panics: who applies then sees that there will be no more.
         let _ending = Ending(&inner, &applier);
@@ -276,9 +242,9 @@ mod tests {
     use std::path::Path;
 
     use super::super::accept::QUEUE_PROPOSALS;
-    use super::super::{Closed, Durability, Hub, Options};
     use super::*;
     use crate::clock;
+    use crate::hub::{Closed, Durability, Hub, Options};
     use crate::model::{After, Body, Draft, Message, PageLimit, Receiver, Transport, UserName};
     use crate::store::{Addition, Applied, Directory, Writes};
 

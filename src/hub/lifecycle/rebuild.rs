@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::Options;
-use super::open::{close_view, unshared};
+use super::guard::{close_view, unshared};
 use super::recover::{Recovered, applied_beyond, attempt, check_view_end};
-use super::seal::Sealer;
 use crate::clock;
+use crate::hub::Options;
+use crate::hub::tail::Sealer;
 use crate::model::Position;
 use crate::store::{Aside, Directory, Error, FORMAT_VERSION, Journal, Trust};
 

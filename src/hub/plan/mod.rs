@@ -3,76 +3,18 @@
 //! No clock, no randomness, no configuration: the same journal gives the same ids on this machine, after a
 //! rebuild, and on another node.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+mod channel;
+mod group;
+mod message;
+mod planner;
 
-use super::membership::{Moved, Present};
-use super::state::{Group, GroupFacts, Members, State, content_hash, key_hash};
-use crate::error::Error;
-use crate::model::{ChainEnd, Draft, GroupName, Message, Receipt, Receiver, Sequence, UserName};
-use crate::store::{Addition, Change, Command, Entry, HistoryMode, KeyUse, Writes};
+pub(super) use planner::{Delivery, Outcome, Plan, Receivers};
 
-/// What a change of a group's members did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupReceipt {
-    /// Whether the group was made, or made again after it had been deleted.
-    pub made: bool,
-    /// Whether those who join may page back to the beginning.
-    pub history: HistoryMode,
-    /// Members afterwards.
-    pub members: u64,
-    /// How many joined.
-    pub added: u64,
-    /// How many left.
-    pub removed: u64,
-}
+pub use planner::GroupReceipt;
 
-/// What one command came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Message(Receipt),
-    Group(GroupReceipt),
-    Opened,
-    /// The number that the channel's next message would have had; none where it was not open.
-    Closed(Option<u64>),
-    Refused(Error),
-}
-
-/// What became of a user's channel.
-#[derive(Debug)]
-pub(super) enum ChannelChange {
-    Opened(UserName),
-    Closed(UserName),
-}
-
-/// A message and who may see it.
-#[derive(Debug)]
-pub(super) struct Delivery {
-    pub(super) message: Arc<Message>,
-    pub(super) receivers: Receivers,
-}
-
-/// Who may see a message, at the moment of its entry.
-#[derive(Debug)]
-pub(super) enum Receivers {
-    /// Sender and receiver.
-    Pair(UserName, UserName),
-    Members(Arc<GroupFacts>, Members),
-}
-
-/// What applying an entry comes to.
-#[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub(super) writes: Writes,
-    /// One for each command.
-    pub(super) outcomes: Vec<Outcome>,
-    pub(super) deliveries: Vec<Delivery>,
-    /// Groups that were made, changed or deleted.
-    pub(super) changed: Vec<Present>,
-    pub(super) moved: Vec<Moved>,
-    /// Channels that were opened or closed.
-    pub(super) channels: Vec<ChannelChange>,
-}
+use super::state::State;
+use crate::store::{Command, Entry};
+use planner::Planner;
 
 /// Plans an entry, and moves the state behind it.
 pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
@@ -103,14 +45,6 @@ pub(super) fn plan(state: &mut State, offset: u64, entry: &Entry) -> Plan {
     plan
 }
 
-pub(super) struct Planner<'a> {
-    pub(super) state: &'a mut State,
-    pub(super) offset: u64,
-    pub(super) at_ms: u64,
-    keys_ms: u64,
-    pub(super) plan: Plan,
-}
-
 impl Planner<'_> {
     fn command(&mut self, command: &Command) -> Outcome {
         let done = match command {
@@ -132,146 +66,6 @@ impl Planner<'_> {
         };
         done.unwrap_or_else(Outcome::Refused)
     }
-
-    fn message(&mut self, draft: &Draft) -> Result<Receipt, Error> {
-        let hash = key_hash(draft);
-        if let Some(kept) = hash.and_then(|hash| self.state.keys.get(&hash).flatten())
-            && kept.lives_at(self.keys_ms)
-        {
-            let same = kept.content == content_hash(draft);
-            let receipt = Receipt {
-                duplicate: true,
-                ..kept.receipt
-            };
-            return if same {
-                Ok(receipt)
-            } else {
-                Err(Error::IdempotencyConflict)
-            };
-        }
-        let receipt = match &draft.to {
-            Receiver::User(to) => self.direct_message(draft, to),
-            Receiver::Group(group) => self.group_message(draft, group)?,
-        };
-        if let Some(hash) = hash {
-            let first = KeyUse {
-                receipt,
-                keys_ms: self.keys_ms,
-                content: content_hash(draft),
-            };
-            self.state.keys.change(hash, Some(first), self.offset);
-            self.change(Change::KeyUsed { hash, first });
-        }
-        Ok(receipt)
-    }
-
-    fn direct_message(&mut self, draft: &Draft, to: &UserName) -> Receipt {
-        let (sender, receiver) = (self.number(&draft.from), self.number(to));
-        let users = (sender.min(receiver), sender.max(receiver));
-        let id = self.take(Sequence::Direct);
-        let mut end = self.state.conversations.get(&users).unwrap_or_default();
-        let message = new_message(draft, id, self.at_ms, &mut end);
-        self.state.conversations.change(users, end, self.offset);
-        self.add(Addition::DirectMessage {
-            message: Arc::clone(&message),
-            from: sender,
-            to: receiver,
-        });
-        self.number_in_channel(receiver, Sequence::Direct, id);
-        let receivers = Receivers::Pair(draft.from.clone(), to.clone());
-        self.deliver(message, receivers)
-    }
-
-    fn group_message(&mut self, draft: &Draft, name: &GroupName) -> Result<Receipt, Error> {
-        let group = live(self.state.groups.get(name))?;
-        let backends = self.is_backends(name);
-        if draft.by_user && !group.members.contains_key(&draft.from) {
-            return Err(Error::GroupNotFound);
-        }
-        if draft.by_user && backends {
-            return Err(Error::BackendsOnly);
-        }
-        let (facts, members) = (Arc::clone(&group.facts), Arc::clone(&group.members));
-        let id = self.take(Sequence::Group);
-        let group = self
-            .state
-            .groups
-            .get_mut(name)
-            .ok_or(Error::GroupNotFound)?;
-        let message = new_message(draft, id, self.at_ms, &mut group.end);
-        group.left = HashSet::new();
-        self.add(Addition::GroupMessage {
-            message: Arc::clone(&message),
-            group: facts.number,
-        });
-        self.number_in_channels(&members, &draft.from, id);
-        Ok(self.deliver(message, Receivers::Members(facts, members)))
-    }
-
-    fn deliver(&mut self, message: Arc<Message>, receivers: Receivers) -> Receipt {
-        let receipt = Receipt {
-            sequence: message.sequence(),
-            id: message.id,
-            prev: message.prev,
-            at_ms: message.at_ms,
-            duplicate: false,
-        };
-        self.plan.deliveries.push(Delivery { message, receivers });
-        receipt
-    }
-
-    /// The user's number; assigned now if there is none.
-    pub(super) fn number(&mut self, name: &UserName) -> u32 {
-        if let Some(number) = self.state.users.get(name).flatten() {
-            return number;
-        }
-        self.state.applied.users += 1;
-        let number = self.state.applied.users;
-        let users = &mut self.state.users;
-        users.change(name.clone(), Some(number), self.offset);
-        self.add(Addition::User {
-            name: name.clone(),
-            number,
-        });
-        number
-    }
-
-    /// The next id of a sequence.
-    fn take(&mut self, sequence: Sequence) -> u64 {
-        let head = self.state.applied.heads.of_mut(sequence);
-        *head += 1;
-        *head
-    }
-
-    pub(super) fn add(&mut self, addition: Addition) {
-        self.plan.writes.additions.push(addition);
-    }
-
-    pub(super) fn change(&mut self, change: Change) {
-        self.plan.writes.changes.push(change);
-    }
-}
-
-/// The draft as the next message of its conversation or group, whose end it becomes.
-fn new_message(draft: &Draft, id: u64, at_ms: u64, end: &mut ChainEnd) -> Arc<Message> {
-    let prev = end.last;
-    *end = end.then(id);
-    Arc::new(Message {
-        id,
-        prev,
-        n: end.n,
-        at_ms,
-        from: draft.from.clone(),
-        to: draft.to.clone(),
-        body: draft.body.clone(),
-    })
-}
-
-/// A group that was made and not deleted.
-pub(super) fn live(group: Option<&Group>) -> Result<&Group, Error> {
-    group
-        .filter(|group| !group.deleted)
-        .ok_or(Error::GroupNotFound)
 }
 
 #[cfg(test)]
@@ -280,8 +74,10 @@ mod tests {
 
     use super::*;
     use crate::hub::channel;
-    use crate::model::{Body, IdempotencyKey, LogId};
-    use crate::store::{self, Applied, Directory, KEYS_KEPT_MS, View};
+    use crate::model::{
+        Body, Draft, GroupName, IdempotencyKey, LogId, Receiver, Sequence, UserName,
+    };
+    use crate::store::{self, Applied, Directory, HistoryMode, KEYS_KEPT_MS, View, Writes};
 
     const CACHE: u64 = 8 << 20;
     const DAY_MS: u64 = KEYS_KEPT_MS;

@@ -7,14 +7,14 @@ use crate::model::Position;
 
 /// A position that only rises. Each sequence is read for itself: cursors never compare one with the other.
 #[derive(Debug, Default)]
-pub(super) struct Watermark {
+pub(in crate::hub) struct Watermark {
     direct: AtomicU64,
     group: AtomicU64,
 }
 
 impl Watermark {
     /// The present position.
-    pub(super) fn get(&self) -> Position {
+    pub(in crate::hub) fn get(&self) -> Position {
         Position {
             direct: self.direct.load(Ordering::Acquire),
             group: self.group.load(Ordering::Acquire),
@@ -22,7 +22,7 @@ impl Watermark {
     }
 
     /// Raises it.
-    pub(super) fn raise(&self, to: Position) {
+    pub(in crate::hub) fn raise(&self, to: Position) {
         let direct = self.direct.swap(to.direct, Ordering::AcqRel);
         let group = self.group.swap(to.group, Ordering::AcqRel);
         assert!(
@@ -34,7 +34,7 @@ impl Watermark {
 
 /// Which entry has been applied; the journal stage waits for it when a segment begins.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(in crate::hub) struct Progress {
     /// Offset, heads, and whether nothing more will be applied.
     state: Mutex<(u64, Position, bool)>,
     moved: Condvar,
@@ -42,30 +42,30 @@ pub(super) struct Progress {
 
 impl Progress {
     /// An entry was applied.
-    pub(super) fn applied(&self, offset: u64, heads: Position) {
+    pub(in crate::hub) fn applied(&self, offset: u64, heads: Position) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         (state.0, state.1) = (offset, heads);
         self.moved.notify_all();
     }
 
     /// Nothing more will be applied.
-    pub(super) fn end(&self) {
+    pub(in crate::hub) fn end(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).2 = true;
         self.moved.notify_all();
     }
 
     /// Whether nothing more will be applied.
-    pub(super) fn ended(&self) -> bool {
+    pub(in crate::hub) fn ended(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).2
     }
 
     /// The last applied entry.
-    pub(super) fn offset(&self) -> u64 {
+    pub(in crate::hub) fn offset(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Waits until an entry has been applied; the ids given up to it, or `None` if it never will be.
-    pub(super) fn heads_at(&self, offset: u64) -> Option<Position> {
+    pub(in crate::hub) fn heads_at(&self, offset: u64) -> Option<Position> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self
             .moved

@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::wake::Mailbox;
-use super::{Hub, Inner};
 use crate::error::Error;
+use crate::hub::live::Mailbox;
+use crate::hub::{Hub, Inner};
 use crate::model::{
     After, Batch, Cursor, PageLimit, Position, Resolution, Sequence, Transport, UserName,
 };

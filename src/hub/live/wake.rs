@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::state::Members;
 use crate::clock;
 use crate::error::Error;
+use crate::hub::state::Members;
 use crate::model::{Device, Message, Position, Sequence, Transport, UserName};
 
 const SHARDS: usize = 16;
 
 /// What has come for one feed.
 #[derive(Debug)]
-pub(super) struct Mailbox {
+pub(in crate::hub) struct Mailbox {
     inside: Mutex<Inside>,
     device: Device,
 }
@@ -61,12 +61,12 @@ impl Mailbox {
     }
 
     /// The first ids that came since this was last asked; 0: none of that sequence.
-    pub(super) fn first(&self) -> Position {
+    pub(in crate::hub) fn first(&self) -> Position {
         std::mem::take(&mut self.lock().first)
     }
 
     /// Whether something beyond a position has come, or nothing will come any longer.
-    pub(super) fn poll(&self, beyond: Position, context: &Context<'_>) -> Poll<()> {
+    pub(in crate::hub) fn poll(&self, beyond: Position, context: &Context<'_>) -> Poll<()> {
         let mut inside = self.lock();
         if inside.closed || !inside.last.within(beyond) {
             return Poll::Ready(());
@@ -79,7 +79,7 @@ impl Mailbox {
     }
 
     /// Whether nothing will come any longer.
-    pub(super) fn closed(&self) -> bool {
+    pub(in crate::hub) fn closed(&self) -> bool {
         self.lock().closed
     }
 
@@ -94,7 +94,7 @@ type Shard = HashMap<UserName, Vec<Arc<Mailbox>>>;
 
 /// All mailboxes, by user.
 #[derive(Debug)]
-pub(super) struct Waiters {
+pub(in crate::hub) struct Waiters {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
     /// By transport.
@@ -102,7 +102,7 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    pub(super) fn new() -> Self {
+    pub(in crate::hub) fn new() -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
         Self {
             shards,
@@ -119,7 +119,7 @@ impl Waiters {
     }
 
     /// Registers a mailbox for one feed of a user who has fewer than `most`.
-    pub(super) fn register(
+    pub(in crate::hub) fn register(
         &self,
         user: &UserName,
         transport: Transport,
@@ -139,7 +139,7 @@ impl Waiters {
     }
 
     /// Removes a mailbox, and only this one.
-    pub(super) fn unregister(&self, user: &UserName, mailbox: &Arc<Mailbox>) {
+    pub(in crate::hub) fn unregister(&self, user: &UserName, mailbox: &Arc<Mailbox>) {
         let mut shard = self.shard(user);
         let Some(waiting) = shard.get_mut(user) else {
             return;
@@ -159,13 +159,18 @@ impl Waiters {
     }
 
     /// Tells the mailboxes of a user of a message, and collects whom to wake.
-    pub(super) fn tell(&self, user: &UserName, message: &Message, wakers: &mut Vec<Waker>) {
+    pub(in crate::hub) fn tell(&self, user: &UserName, message: &Message, wakers: &mut Vec<Waker>) {
         tell(self.shard(user).get(user), message, wakers);
     }
 
     /// The same for all members of a group: goes through the members or through those with a feed, whichever are
     /// fewer.
-    pub(super) fn tell_all(&self, members: &Members, message: &Message, wakers: &mut Vec<Waker>) {
+    pub(in crate::hub) fn tell_all(
+        &self,
+        members: &Members,
+        message: &Message,
+        wakers: &mut Vec<Waker>,
+    ) {
         if members.len() <= self.count() {
             for member in members.keys() {
                 self.tell(member, message, wakers);
@@ -183,19 +188,19 @@ impl Waiters {
     }
 
     /// The open feeds of a user.
-    pub(super) fn of(&self, user: &UserName) -> Vec<Device> {
+    pub(in crate::hub) fn of(&self, user: &UserName) -> Vec<Device> {
         let shard = self.shard(user);
         let waiting = shard.get(user).into_iter().flatten();
         waiting.map(|mailbox| mailbox.device).collect()
     }
 
     /// How many feeds are open by one transport.
-    pub(super) fn by(&self, transport: Transport) -> usize {
+    pub(in crate::hub) fn by(&self, transport: Transport) -> usize {
         self.counter(transport).load(Ordering::Relaxed)
     }
 
     /// How many feeds are open.
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::hub) fn count(&self) -> usize {
         Transport::ALL
             .map(|transport| self.by(transport))
             .iter()
@@ -215,13 +220,13 @@ impl Waiters {
 
     /// Whether any feed is open. The watermark must have been raised before: a feed that is not counted here
     /// then sees it raised. Without the fences both sides could miss each other.
-    pub(super) fn any(&self) -> bool {
+    pub(in crate::hub) fn any(&self) -> bool {
         fence(Ordering::SeqCst);
         self.count() > 0
     }
 
     /// Tells all feeds that nothing will come any longer.
-    pub(super) fn close(&self) {
+    pub(in crate::hub) fn close(&self) {
         for shard in &self.shards {
             let mailboxes: Vec<_> = {
                 let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

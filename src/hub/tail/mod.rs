@@ -6,6 +6,9 @@
 //! when all of it is in the view: a reader that notes where the tail begins, and then reads the view up to there,
 //! misses nothing, whatever is sealed meanwhile.
 
+mod seal;
+mod window;
+
 use std::collections::VecDeque;
 use std::iter::once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::window::Window;
 use crate::model::{Message, Position, Sequence, UserName};
 use crate::store::{Applied, Numbered, Writes};
+pub(super) use seal::{Sealer, grant};
+use window::Window;
 
 /// When a window is full: with whichever comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

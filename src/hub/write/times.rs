@@ -29,7 +29,7 @@ pub(super) struct Stamp {
 
 /// Gives entries their times.
 #[derive(Debug)]
-pub(super) struct Times {
+pub(in crate::hub) struct Times {
     /// Entries of this process.
     entries: u64,
     /// The time of the last entry's messages.
@@ -47,7 +47,7 @@ pub(super) struct Times {
 impl Times {
     /// Goes on after an entry of this time, and after the last time of keys in the journal: if that fell, a key that
     /// was forgotten would live again for `halley verify`, which does not see when.
-    pub(super) fn after(at_ms: u64, view: &View, journal: &Journal) -> Result<Self, Error> {
+    pub(in crate::hub) fn after(at_ms: u64, view: &View, journal: &Journal) -> Result<Self, Error> {
         let last_keys_ms = view.last_key_ms()?.max(Some(journal.keys_ms()));
         Ok(Self::new(at_ms, last_keys_ms))
     }
@@ -130,9 +130,9 @@ fn jump(before: (u64, Instant), now: (u64, Instant)) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Outcome, plan};
-    use super::super::state::State;
     use super::*;
+    use crate::hub::plan::{Outcome, plan};
+    use crate::hub::state::State;
     use crate::model::{Body, Draft, IdempotencyKey, Receipt, Receiver, UserName};
     use crate::store::{Command, Directory, Entry, KEYS_KEPT_MS};
 

@@ -9,22 +9,18 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::Inner;
-use super::channel::Channels;
-use super::journal::Pending;
-use super::membership::Memberships;
-use super::plan::{Delivery, Outcome, Plan, Receivers, plan};
-use super::seal::Sealer;
-use super::state::State;
-use super::tail::Tail;
 use crate::error::Error;
-use crate::model::{Position, Sequence};
+use crate::hub::Inner;
+use crate::hub::channel::Channels;
+use crate::hub::membership::Memberships;
+use crate::hub::plan::{Delivery, Outcome, Plan, Receivers, plan};
+use crate::hub::proposal::Pending;
+use crate::hub::state::State;
+use crate::hub::tail::{Sealer, Tail, grant};
 use crate::store::{self, Command, Entry, Follower, Live, View};
 
 /// How often long work says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
-/// Ids granted at once: those of some seconds.
-pub(super) const IDS_GRANTED: u64 = 1 << 17;
 /// What an entry weighs besides its commands: a window ends also where entries have none.
 const ENTRY_WEIGHT: usize = 64;
 
@@ -49,17 +45,6 @@ fn planned(
     Ok(plan)
 }
 
-/// Has ids granted, if fewer than `ahead` are left of a sequence.
-pub(super) fn grant(view: &View, heads: Position, ahead: u64) -> Result<(), store::Error> {
-    for sequence in Sequence::ALL {
-        let head = heads.of(sequence);
-        if head + ahead > view.granted().of(sequence) {
-            view.grant(sequence, head + IDS_GRANTED)?;
-        }
-    }
-    Ok(())
-}
-
 fn weight(entry: &Entry) -> u64 {
     let commands = entry.commands.iter().map(Command::weight).sum::<usize>();
     u64::try_from(ENTRY_WEIGHT + commands).expect("a length fits 64 bits")
@@ -67,7 +52,7 @@ fn weight(entry: &Entry) -> u64 {
 
 /// Applies what is on disk and not yet in the view, and seals windows while the tail has no room. Says how far it is when
 /// it takes long.
-pub(super) fn catch_up(
+pub(in crate::hub) fn catch_up(
     state: &mut State,
     sealer: &Sealer,
     follower: &mut Follower,
@@ -118,20 +103,20 @@ pub(super) fn catch_up(
 /// Applies entries as they are committed. By the thread that appends them while nothing more is queued, which saves a
 /// change of threads before each answer; else by a thread of its own, so that the next entry is on its way to the disk
 /// meanwhile.
-pub(super) struct Applier {
+pub(in crate::hub) struct Applier {
     stage: Mutex<ApplyStage>,
     inner: Arc<Inner>,
     thread: OnceLock<Thread>,
 }
 
 /// What applying needs.
-pub(super) struct ApplyStage {
-    pub(super) inner: Arc<Inner>,
-    pub(super) view: Arc<View>,
-    pub(super) state: State,
-    pub(super) follower: Follower,
+pub(in crate::hub) struct ApplyStage {
+    pub(in crate::hub) inner: Arc<Inner>,
+    pub(in crate::hub) view: Arc<View>,
+    pub(in crate::hub) state: State,
+    pub(in crate::hub) follower: Follower,
     /// An entry could not be applied: none behind it can.
-    pub(super) failed: bool,
+    pub(in crate::hub) failed: bool,
 }
 
 /// Ends the stage's promises also when it panics: nobody may wait for ever.
@@ -149,7 +134,7 @@ impl Drop for Ending<'_> {
 }
 
 impl Applier {
-    pub(super) fn new(stage: ApplyStage) -> Arc<Self> {
+    pub(in crate::hub) fn new(stage: ApplyStage) -> Arc<Self> {
         Arc::new(Self {
             inner: Arc::clone(&stage.inner),
             stage: Mutex::new(stage),
@@ -158,12 +143,12 @@ impl Applier {
     }
 
     /// Which thread runs it. Told before anything is appended: an entry of which it does not learn would wait.
-    pub(super) fn runs_in(&self, thread: &Thread) {
+    pub(in crate::hub) fn runs_in(&self, thread: &Thread) {
         self.thread.get_or_init(|| thread.clone());
     }
 
     /// The work of its own thread. The last applied entry; `None`: it panicked in another thread.
-    pub(super) fn run(&self) -> Option<u64> {
+    pub(in crate::hub) fn run(&self) -> Option<u64> {
         let _ending = Ending(&self.inner);
         loop {
             // What half an entry has left here must not be gone on with.

@@ -13,7 +13,7 @@ const ADDED_BYTES: u64 = 400;
 
 /// A part of the tail that is sealed at once.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(in crate::hub) struct Window {
     /// Messages by the users who may see them.
     direct: Line<UserName>,
     /// Messages by the number of their group.

@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use tracing::error;
 
-use super::apply::{IDS_GRANTED, grant};
-use super::damage::Damage;
-use super::disk::{Refused, UnderWay};
-#[cfg(test)]
-use super::tail::Reading;
-use super::tail::{Tail, ToSeal};
 use super::window::Window;
+use super::{Tail, ToSeal};
+use crate::hub::damage::Damage;
+use crate::hub::disk::{Refused, UnderWay};
+use crate::model::{Position, Sequence};
 use crate::store::{Error, View, Written};
 
 /// Flush when sled's log has grown by about this much: it recovers if less than one of its segments, 8 MiB, is unsynced.
@@ -23,22 +21,25 @@ const FLUSH_BYTES: usize = 4 << 20;
 const ROW_BYTES: usize = 256;
 const BODY_TIMES: usize = 4;
 
+/// Ids granted at once: those of some seconds.
+pub(in crate::hub) const IDS_GRANTED: u64 = 1 << 17;
+
 /// How often the view is told how far the journal is, so that a journal that lost its end is noticed.
 const NOTED_EVERY: Duration = Duration::from_secs(1);
 
 /// Writes the windows of a tail into a view.
 #[derive(Clone, Debug)]
-pub(super) struct Sealer {
-    pub(super) view: Arc<View>,
-    pub(super) tail: Arc<Tail>,
+pub(in crate::hub) struct Sealer {
+    pub(in crate::hub) view: Arc<View>,
+    pub(in crate::hub) tail: Arc<Tail>,
     /// Set when it fails: what sled holds on disk is not known then.
-    pub(super) refused: Arc<Refused>,
-    pub(super) under_way: Arc<UnderWay>,
-    pub(super) damage: Arc<Damage>,
+    pub(in crate::hub) refused: Arc<Refused>,
+    pub(in crate::hub) under_way: Arc<UnderWay>,
+    pub(in crate::hub) damage: Arc<Damage>,
 }
 
 impl Sealer {
-    pub(super) fn new(view: Arc<View>, tail: Arc<Tail>, damage: Damage) -> Self {
+    pub(in crate::hub) fn new(view: Arc<View>, tail: Arc<Tail>, damage: Damage) -> Self {
         Self {
             view,
             tail,
@@ -49,7 +50,7 @@ impl Sealer {
     }
 
     /// Writes the oldest window and lets the tail go of it.
-    pub(super) fn seal(&self, window: &Arc<Window>) -> Result<(), Error> {
+    pub(in crate::hub) fn seal(&self, window: &Arc<Window>) -> Result<(), Error> {
         let mut unflushed = 0;
         let mut step = |written: Written| {
             unflushed += ROW_BYTES * written.rows + BODY_TIMES * written.bytes;
@@ -68,7 +69,7 @@ impl Sealer {
     }
 
     /// Seals all windows that wait for it.
-    pub(super) fn seal_waiting(&self) -> Result<(), Error> {
+    pub(in crate::hub) fn seal_waiting(&self) -> Result<(), Error> {
         while let Some(window) = self.tail.oldest() {
             self.seal(&window)?;
         }
@@ -85,7 +86,7 @@ impl Sealer {
     }
 
     /// Starts the thread. It ends when the tail does.
-    pub(super) fn start(self) -> Result<JoinHandle<()>, Error> {
+    pub(in crate::hub) fn start(self) -> Result<JoinHandle<()>, Error> {
         std::thread::Builder::new()
             .name("seal".into())
             .spawn(move || self.run())
@@ -135,26 +136,21 @@ impl Sealer {
     }
 
     /// A write failed, and is not tried again.
-    pub(super) fn fail(&self, cause: &Error) {
+    pub(in crate::hub) fn fail(&self, cause: &Error) {
         self.refused.set(cause);
         self.tail.end(Duration::ZERO);
     }
 }
 
-#[cfg(test)]
-impl super::Hub {
-    /// Waits until all that is visible is in the view.
-    pub(super) fn seal_all(&self) {
-        let tail = &self.0.tail;
-        tail.close_window();
-        let begun = std::time::Instant::now();
-        // One reading for both: a second within the first would wait behind a writer that waits for the first.
-        let all = |tail: Reading<'_>| tail.base() == tail.heads();
-        while !all(tail.read()) {
-            assert!(begun.elapsed().as_secs() < 30, "nothing is sealed");
-            std::thread::yield_now();
+/// Has ids granted, if fewer than `ahead` are left of a sequence.
+pub(in crate::hub) fn grant(view: &View, heads: Position, ahead: u64) -> Result<(), Error> {
+    for sequence in Sequence::ALL {
+        let head = heads.of(sequence);
+        if head + ahead > view.granted().of(sequence) {
+            view.grant(sequence, head + IDS_GRANTED)?;
         }
     }
+    Ok(())
 }
 
 /// sled may panic.

@@ -1,0 +1,6 @@
+//! Reads: what the tail has of it, and below that the view.
+
+pub(super) mod conversations;
+pub(super) mod feed;
+mod history;
+mod inbox;
