@@ -57,7 +57,7 @@ const FOLDERS: [(&str, &[&[&str]]); 16] = [
         "hub/plan",
         &[&[OWN], &["message"], &["channel"], &["group"], &["planner"]],
     ),
-    ("hub/channel", &[&["book", "page"], &[OWN]]),
+    ("hub/channel", &[&["book", "numbers", "page"], &[OWN]]),
     ("hub/tail", &[&["seal"], &[OWN], &["window"]]),
     (
         "store",

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use super::channel::Numbers;
 use super::known::Known;
 use crate::model::{ChainEnd, Draft, GroupName, Receiver, UserName};
 use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyUse, View};
@@ -59,10 +60,7 @@ pub(crate) struct State {
     pub(super) conversations: Known<(u32, u32), ChainEnd>,
     /// Idempotency keys that were used, perhaps more than a day ago.
     pub(super) keys: Known<KeyHash, Option<KeyUse>>,
-    /// All open channels, by user, and their last numbers once these were looked up.
-    pub(super) channels: HashMap<u32, Option<u64>>,
-    /// The last forgotten numbers of channels that were closed; `None`: it never was.
-    pub(super) forgotten: Known<u32, Option<u64>>,
+    pub(super) numbers: Numbers,
 }
 
 impl State {
@@ -74,8 +72,7 @@ impl State {
             users: Known::default(),
             conversations: Known::default(),
             keys: Known::default(),
-            channels: HashMap::new(),
-            forgotten: Known::default(),
+            numbers: Numbers::default(),
         }
     }
 
@@ -129,10 +126,7 @@ impl State {
             };
             state.groups.insert(kept.name, group);
         }
-        for channel in view.channels() {
-            let (number, _) = channel?;
-            state.channels.insert(number, None);
-        }
+        state.numbers = Numbers::load(view)?;
         Ok(state)
     }
 
@@ -148,7 +142,7 @@ impl State {
                     match &draft.to {
                         Receiver::User(to) => {
                             self.prepare_conversation(view, &draft.from, to)?;
-                            if !self.channels.is_empty() {
+                            if !self.numbers.is_empty() {
                                 self.prepare_users(view, slice::from_ref(to))?;
                             }
                         }
@@ -172,7 +166,7 @@ impl State {
         self.users.forget(sealed);
         self.conversations.forget(sealed);
         self.keys.forget(sealed);
-        self.forgotten.forget(sealed);
+        self.numbers.forget(sealed);
     }
 
     fn prepare_users(&mut self, view: &View, names: &[UserName]) -> Result<(), Error> {
@@ -189,7 +183,7 @@ impl State {
         let Some(group) = self.groups.get(group) else {
             return Ok(());
         };
-        if self.channels.is_empty() {
+        if self.numbers.is_empty() {
             return Ok(());
         }
         let members = Arc::clone(&group.members);
@@ -199,15 +193,12 @@ impl State {
     }
 
     fn prepare_channel(&mut self, view: &View, user: u32) -> Result<(), Error> {
-        if let Some(last @ None) = self.channels.get_mut(&user) {
-            *last = Some(view.last_of_channel(user, self.applied.heads)?);
-        }
-        Ok(())
+        self.numbers.look_up(view, user, self.applied.heads)
     }
 
     fn prepare_forgotten(&mut self, view: &View, user: &UserName) -> Result<(), Error> {
         if let Some(number) = self.prepare_user(view, user)? {
-            self.forgotten.look_up(number, || view.forgotten(number))?;
+            self.numbers.look_up_forgotten(view, number)?;
         }
         Ok(())
     }

@@ -4,11 +4,13 @@
 //! one row more for each message and receiver, also of groups.
 
 mod book;
+mod numbers;
 mod page;
 
 use std::sync::Arc;
 
 pub(super) use book::{ChannelChange, Channels, Opening};
+pub(super) use numbers::{Forgotten, Numbers};
 pub(super) use page::page;
 
 use crate::model::{GroupName, Message, UserName};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::recover::check_view_end;
-use crate::hub::known::Known;
+use crate::hub::channel::Forgotten;
 use crate::hub::plan::plan;
 use crate::hub::state::State;
 use crate::model::{ChainEnd, Message, Position, Receiver, UserName};
@@ -74,9 +74,6 @@ pub fn verify(
     })
 }
 
-/// The last forgotten number of each channel that was ever closed.
-type Forgotten = Known<u32, Option<u64>>;
-
 fn check_journal(
     directory: &Directory,
     progress: &mut dyn FnMut(u64, Position),
@@ -90,7 +87,10 @@ fn check_journal(
         let applied = replay.state.applied();
         progress(applied.offset, applied.heads);
     }
-    Ok((*replay.state.applied(), replay.state.forgotten))
+    Ok((
+        *replay.state.applied(),
+        replay.state.numbers.into_forgotten(),
+    ))
 }
 
 /// Compares every message of the view with what the journal gives.
