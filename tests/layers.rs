@@ -98,9 +98,11 @@ const FOLDERS: [(&str, &[&[&str]]); 16] = [
         &[
             &["channel", "check"],
             &["cut", "forget", "read", "scan", "write"],
+            &["grow"],
+            &["recent"],
             &[OWN],
             &["list"],
-            &["rows", "sequence"],
+            &["rows", "sequence", "varint"],
             &["mark", "writes"],
             &["record"],
             &["key"],

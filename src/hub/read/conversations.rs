@@ -1,15 +1,17 @@
 //! The list of a user's conversations and groups, newest first.
 //!
-//! Within a sequence ids rise with time. So the scan over all peers and groups reads ids only, and keeps no more
-//! of them than the page has lines; messages are read for the page alone.
+//! Within a sequence ids rise with time. Conversations are kept in the order of their last ids: no more are read than
+//! the page has lines, and those before it. Groups are gone through, but for the last id of each there is seldom
+//! anything to read. Messages are read for the page alone.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 
 use super::history::spans;
 use crate::error::Error;
 use crate::hub::state::GroupFacts;
+use crate::hub::tail::Contact;
 use crate::hub::{Failure, Hub, Inner};
 use crate::model::{
     ConversationEntry, ConversationPage, ConversationToken, GroupName, Message, PageLimit,
@@ -71,7 +73,13 @@ impl Hub {
         self.blocking(move |inner, view| {
             // Kept until the read ends, also when its caller has gone: it goes on without them.
             let _turn = turn;
-            inner.conversations(view, &user, before.unwrap_or(FIRST), limit)
+            loop {
+                if let Some(page) =
+                    inner.conversations(view, &user, before.unwrap_or(FIRST), limit)?
+                {
+                    return Ok(page);
+                }
+            }
         })
         .await
     }
@@ -82,14 +90,16 @@ struct ListTail {
     /// The view has all up to here.
     base: Position,
     heads: Position,
-    /// The last message with each peer.
-    peers: HashMap<UserName, u64>,
+    /// The user's number, if it was given in it.
+    number: Option<u32>,
+    contacts: Vec<Contact>,
     groups: Vec<GroupTail>,
 }
 
 /// What may be on a page, newest first.
 struct Lines {
-    peers: Newest<(u64, UserName)>,
+    /// Ids of the last messages.
+    direct: Vec<u64>,
     groups: Newest<GroupLine<u64>>,
     silent: Newest<GroupLine<ConversationToken>>,
 }
@@ -109,10 +119,8 @@ impl Inner {
     fn list_tail(&self, user: &UserName) -> ListTail {
         let tail = self.tail.read();
         let (base, heads) = (tail.base(), tail.heads());
-        let messages: Vec<_> = tail
-            .inbox(user, base.direct, heads.direct)
-            .cloned()
-            .collect();
+        let number = tail.user(user);
+        let contacts = tail.contacts(user, base.direct, heads.direct).collect();
         let mut intervals = self.memberships.of(user);
         intervals.sort_by_key(|interval| (interval.group.number, interval.from));
         let groups = intervals.chunk_by(|one, other| one.group.number == other.group.number);
@@ -132,49 +140,37 @@ impl Inner {
                 spans,
             })
         });
-        let groups = groups.collect();
-        drop(tail);
-        let mut peers = HashMap::new();
-        // Behind the tail: it may be all that somebody wrote.
-        for message in messages {
-            let peer = message.recipient().filter(|to| *to != user);
-            peers.insert(peer.unwrap_or(&message.from).clone(), message.id);
-        }
         ListTail {
             base,
             heads,
-            peers,
-            groups,
+            number,
+            contacts,
+            groups: groups.collect(),
         }
     }
 
+    /// `None`: what was read of the view has been written over since the tail was.
     fn conversations(
         &self,
         view: &View,
         user: &UserName,
         before: ConversationToken,
         limit: PageLimit,
-    ) -> Result<ConversationPage, Failure> {
-        let ListTail {
-            base,
-            heads,
-            peers,
-            groups: tails,
-        } = self.list_tail(user);
+    ) -> Result<Option<ConversationPage>, Failure> {
+        let tail = self.list_tail(user);
+        let (base, heads) = (tail.base, tail.heads);
         let mut upto = Position::default();
         for sequence in Sequence::ALL {
             *upto.of_mut(sequence) = self.last_behind(view, before, sequence, heads)?;
         }
         // One more than the page has, to know whether it is the last.
-        let mut newest = Newest::new(limit.messages + 1);
-        for line in peers_of(view, user, peers, base)? {
-            if 0 < line.0 && line.0 <= upto.direct {
-                newest.add(line);
-            }
-        }
-        let mut groups = Newest::new(limit.messages + 1);
-        let mut silent = Newest::new(limit.messages + 1);
-        for tail in tails {
+        let most = limit.messages + 1;
+        let Some(direct) = tail.last_direct(view, user, upto.direct, most)? else {
+            return Ok(None);
+        };
+        let mut groups = Newest::new(most);
+        let mut silent = Newest::new(most);
+        for tail in tail.groups {
             let last = match tail.last {
                 Some(last) => Some(last),
                 None => last_seen(view, &tail, base.group)?,
@@ -207,11 +203,11 @@ impl Inner {
             }
         }
         let lines = Lines {
-            peers: newest,
+            direct,
             groups,
             silent,
         };
-        self.page(view, lines, limit)
+        self.page(view, user, lines, limit).map(Some)
     }
 
     /// The last id of a sequence whose message stands behind a place in the list.
@@ -247,34 +243,55 @@ fn place(sequence: Sequence, at_ms: u64, id: u64) -> ConversationToken {
     }
 }
 
-/// Those with whom a user has a conversation, each with its last message: those of the tail, and those of the view.
-fn peers_of(
-    view: &View,
-    user: &UserName,
-    mut tail: HashMap<UserName, u64>,
-    base: Position,
-) -> Result<Vec<(u64, UserName)>, store::Error> {
-    let mut lines = Vec::new();
-    if let Some(number) = view.user(user)? {
-        for peer in view.peers(number) {
-            let (other, peer) = peer?;
-            let id = match tail.remove(&peer) {
-                Some(id) => id,
-                None => {
-                    view.last_of_conversation((number, other), base.direct)?
-                        .last
+impl ListTail {
+    /// The last ids of a user's conversations up to one, the newest first, and at most so many. `None`: the view has
+    /// been written over since.
+    fn last_direct(
+        &self,
+        view: &View,
+        user: &UserName,
+        upto: u64,
+        most: usize,
+    ) -> Result<Option<Vec<u64>>, store::Error> {
+        let base = self.base.direct;
+        let number = self
+            .number
+            .map_or_else(|| view.user(user), |number| Ok(Some(number)))?;
+        let (sealed, peers) = number
+            .map(|number| view.peers(number, base))
+            .transpose()?
+            .unzip();
+        let begun = self.contacts.iter().filter(|contact| contact.first).count();
+        let all = usize::try_from(sealed.unwrap_or(0))
+            .unwrap_or(usize::MAX)
+            .saturating_add(begun);
+        let (mut above, mut below) = (self.contacts.iter().rev(), peers.into_iter().flatten());
+        let (mut seen, mut found) = (HashSet::new(), Vec::new());
+        while seen.len() < all && found.len() < most {
+            let (id, peer) = if let Some(contact) = above.next() {
+                (contact.id, contact.peer)
+            } else {
+                match below.next().transpose()? {
+                    Some((id, _)) if id > base => return Ok(None),
+                    Some(last) => last,
+                    None => break,
                 }
             };
-            lines.push((id, peer));
+            if seen.insert(peer) && id <= upto {
+                found.push(id);
+            }
         }
+        Ok(Some(found))
     }
-    lines.extend(tail.into_iter().map(|(peer, id)| (id, peer)));
-    Ok(lines)
 }
 
 /// The last message of a group in the view that a user may see.
 fn last_seen(view: &View, tail: &GroupTail, base: u64) -> Result<Option<u64>, Failure> {
+    let last = tail.group.last();
     for (from, until) in tail.spans.iter().rev() {
+        if (from + 1..=*until).contains(&last) {
+            return Ok(Some(last));
+        }
         let until = base.min(*until);
         let last = view
             .group_ids(tail.group.number, *from, until)
@@ -292,18 +309,21 @@ impl Inner {
     fn page(
         &self,
         view: &View,
+        user: &UserName,
         lines: Lines,
         limit: PageLimit,
     ) -> Result<ConversationPage, Failure> {
         let Lines {
-            peers,
+            direct,
             groups,
             silent,
         } = lines;
-        let mut direct = peers
-            .sorted()
-            .map(|(id, peer)| -> Line {
+        let mut direct = direct
+            .into_iter()
+            .map(|id| -> Line {
                 let last = self.message(view, Sequence::Direct, id)?;
+                let to = last.recipient().filter(|_| last.from == *user);
+                let peer = to.unwrap_or(&last.from).clone();
                 let place = place(Sequence::Direct, last.at_ms, id);
                 Ok((place, ConversationEntry::Direct { peer, last }))
             })
@@ -393,13 +413,14 @@ impl<T: Ord> Newest<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::time::Duration;
 
     use tokio::time::timeout;
 
     use super::*;
     use crate::clock;
-    use crate::hub::{GroupChange, Options};
+    use crate::hub::{Durability, GroupChange, Options, WindowSize};
     use crate::model::{Body, Bound, Draft, Receiver};
 
     fn user(name: &str) -> UserName {
@@ -570,6 +591,110 @@ mod tests {
             }
         });
         assert_eq!((hub.0.lists.free(), hub.0.lists.users()), (LISTS_MAX, 0));
+        hub.close();
+    }
+
+    /// Those whom the list names, and what they said last, against a plain model: some write often and some once, so
+    /// that all of them are spread over the tail and all kinds of rows.
+    #[tokio::test]
+    async fn a_long_list_is_in_the_order_of_the_last_messages_wherever_they_are() {
+        const MESSAGES: u64 = 3000;
+        let folder = tempfile::tempdir().unwrap();
+        let options = || Options {
+            durability: Durability::Interval,
+            window: WindowSize::of(150),
+            ..Options::small(folder.path())
+        };
+        let mut hub = Hub::open(options()).unwrap();
+        let mut last: HashMap<String, u64> = HashMap::new();
+        let mut random = 1_u64;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % below
+        };
+        for batch in 1..=MESSAGES / 50 {
+            let mut drafts = Vec::new();
+            let rare = batch * 4;
+            let mut peers = Vec::new();
+            for _ in 0..50 {
+                let peer = match next(3) {
+                    0 => next(5),
+                    1 => next(rare),
+                    _ => rare,
+                };
+                let peer = format!("peer-{peer}");
+                let (from, to) = if next(2) == 0 {
+                    ("bob", &*peer)
+                } else {
+                    (&*peer, "bob")
+                };
+                drafts.push(Draft {
+                    from: user(from),
+                    to: Receiver::User(user(to)),
+                    body: Body::from(b"1".to_vec()),
+                    key: None,
+                    by_user: false,
+                });
+                peers.push(peer);
+            }
+            for (peer, receipt) in peers.into_iter().zip(hub.push(drafts).await.unwrap()) {
+                last.insert(peer, receipt.unwrap().id);
+            }
+            if batch % 13 == 0 {
+                hub.close();
+                hub = Hub::open(options()).unwrap();
+            }
+            let limit = 1 + usize::try_from(next(60)).unwrap();
+            let mut expected: Vec<_> = last.iter().map(|(peer, id)| (*id, peer.clone())).collect();
+            expected.sort_unstable_by(|one, other| other.cmp(one));
+            let (mut found, mut before) = (Vec::new(), None);
+            loop {
+                let page = PageLimit::count(limit);
+                let page = hub.conversations(user("bob"), before, page).await.unwrap();
+                for entry in page.entries {
+                    let ConversationEntry::Direct { peer, last } = entry else {
+                        panic!("there is no group");
+                    };
+                    found.push((last.id, peer.as_str().to_owned()));
+                }
+                before = page.next;
+                if before.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "by {limit}");
+        }
+        assert!(last.len() > 200, "more than a row of any kind holds");
+        hub.close();
+    }
+
+    /// What is sealed behind the look at the tail has taken the place of what was before in the view.
+    #[tokio::test]
+    async fn a_list_that_is_overtaken_by_what_is_sealed_is_begun_again() {
+        const PEERS: u64 = 100;
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Hub::open(Options::small(folder.path())).unwrap();
+        let all = || async {
+            let draft = |n| Draft {
+                from: user(&format!("peer-{n}")),
+                to: Receiver::User(user("bob")),
+                body: Body::from(b"1".to_vec()),
+                key: None,
+                by_user: false,
+            };
+            let drafts = (0..PEERS).map(draft).collect();
+            hub.push(drafts).await.unwrap();
+            hub.seal_all();
+        };
+        all().await;
+        let tail = hub.0.list_tail(&user("bob"));
+        let view = hub.0.view.read().unwrap().clone().unwrap();
+        let read = || tail.last_direct(&view, &user("bob"), PEERS, 200).unwrap();
+        assert_eq!(read().unwrap().len(), 100);
+        all().await;
+        assert_eq!(read(), None);
         hub.close();
     }
 

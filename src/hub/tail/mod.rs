@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use crate::model::{Message, Position, Sequence, UserName};
 use crate::store::{Applied, Numbered, Writes};
 pub(super) use seal::{Sealer, grant};
+pub(super) use window::Contact;
 use window::Window;
 
 /// When a window is full: with whichever comes first.
@@ -255,6 +256,17 @@ impl Reading<'_> {
     ) -> impl DoubleEndedIterator<Item = &Arc<Message>> {
         let windows = self.windows();
         windows.flat_map(move |window| window.inbox(user, after, upto))
+    }
+
+    /// The same as [`Contact`]s.
+    pub(in crate::hub) fn contacts(
+        &self,
+        user: &UserName,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Contact> {
+        let windows = self.windows();
+        windows.flat_map(move |window| window.contacts(user, after, upto))
     }
 
     /// The messages of two users with each other, within `after < id <= upto`.

@@ -11,11 +11,23 @@ use crate::store::{Addition, Applied, Change, Numbered, Writes};
 /// What a message, a name or a change takes in memory, roughly, besides what it says.
 const ADDED_BYTES: u64 = 400;
 
+/// A direct message, as lists of conversations need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) struct Contact {
+    pub(in crate::hub) id: u64,
+    /// The number of the other user.
+    pub(in crate::hub) peer: u32,
+    /// Whether it is the first of their conversation.
+    pub(in crate::hub) first: bool,
+}
+
 /// A part of the tail that is sealed at once.
 #[derive(Debug)]
 pub(in crate::hub) struct Window {
     /// Messages by the users who may see them.
     direct: Line<UserName>,
+    /// The numbers of who sent each of them, and to whom.
+    pairs: Vec<(u32, u32)>,
     /// Messages by the number of their group.
     group: Line<u32>,
     /// Users who were named for the first time.
@@ -78,6 +90,14 @@ impl<K: Hash + Eq> Line<K> {
         self.messages.get(place)
     }
 
+    /// The places of a list within `after < id <= upto`.
+    fn places<'a>(&self, list: Option<&'a Vec<u32>>, after: u64, upto: u64) -> &'a [u32] {
+        let places = list.map_or(&[][..], Vec::as_slice);
+        let from = places.partition_point(|place| self.id(*place) <= after);
+        let to = places.partition_point(|place| self.id(*place) <= upto);
+        places.get(from..to).unwrap_or_default()
+    }
+
     /// Those of a list within `after < id <= upto`.
     fn listed<'a>(
         &'a self,
@@ -85,11 +105,8 @@ impl<K: Hash + Eq> Line<K> {
         after: u64,
         upto: u64,
     ) -> impl DoubleEndedIterator<Item = &'a Arc<Message>> {
-        let places = list.map_or(&[][..], Vec::as_slice);
-        let from = places.partition_point(|place| self.id(*place) <= after);
-        let to = places.partition_point(|place| self.id(*place) <= upto);
-        let places = places.get(from..to).unwrap_or_default();
-        places.iter().filter_map(|place| self.get(self.id(*place)))
+        let places = self.places(list, after, upto).iter();
+        places.filter_map(|place| self.get(self.id(*place)))
     }
 }
 
@@ -98,6 +115,7 @@ impl Window {
     pub(super) fn after(applied: Applied) -> Self {
         Self {
             direct: Line::after(applied.heads.direct),
+            pairs: Vec::new(),
             group: Line::after(applied.heads.group),
             users: HashMap::new(),
             channels: HashMap::new(),
@@ -125,7 +143,8 @@ impl Window {
                 Addition::User { name, number } => {
                     self.users.insert(name.clone(), *number);
                 }
-                Addition::DirectMessage { message, .. } => {
+                Addition::DirectMessage { message, from, to } => {
+                    self.pairs.push((*from, *to));
                     let to = message.recipient().filter(|to| **to != message.from);
                     let users = once(&message.from).chain(to).cloned();
                     self.direct.push(message, users);
@@ -169,6 +188,26 @@ impl Window {
     ) -> impl DoubleEndedIterator<Item = &Arc<Message>> {
         let list = self.direct.lists.get(user);
         self.direct.listed(list, after, upto)
+    }
+
+    /// The same as [`Contact`]s.
+    pub(super) fn contacts(
+        &self,
+        user: &UserName,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Contact> {
+        let list = self.direct.lists.get(user);
+        let places = self.direct.places(list, after, upto).iter();
+        places.filter_map(|place| {
+            let message = self.direct.get(self.direct.id(*place))?;
+            let (from, to) = *self.pairs.get(usize::try_from(*place).ok()?)?;
+            Some(Contact {
+                id: message.id,
+                peer: if message.from == *user { to } else { from },
+                first: message.prev == 0,
+            })
+        })
     }
 
     /// The messages of two users with each other, within `after < id <= upto`.

@@ -1,13 +1,22 @@
 //! Whether the view is what its mark says: every row readable, every id there and listed, no row missing.
 
+use std::thread::park_timeout;
+use std::time::Duration;
+
 use super::key;
-use super::list::List;
+use super::list::{Count, List, Part};
 use super::mark::Mark;
+use super::recent::{self, Recent};
 use super::record::{GroupState, KeyUse, Membership, decode, decode_message, decode_numbered};
 use super::scan::part;
 use super::{Addition, View};
 use crate::model::{Sequence, UserName};
 use crate::store::error::Error;
+
+/// How long a write that is under way is waited for until it is looked at again, and what this counts for whoever keeps
+/// the pace: they are to look for whether to go on.
+const WAIT: Duration = Duration::from_millis(1);
+const WAIT_BYTES: usize = 1 << 20;
 
 /// How many ids are in the lists.
 #[derive(Default)]
@@ -20,7 +29,8 @@ struct Listed {
 }
 
 impl Listed {
-    fn count(&mut self, list: List, ids: u64) {
+    fn count(&mut self, list: List, ids: usize) {
+        let ids = u64::try_from(ids).expect("a length fits 64 bits");
         match list {
             List::Conversation(one, other) => {
                 self.conversations += ids;
@@ -57,7 +67,7 @@ impl View {
         self.check_ends()?;
         let mark = self.mark()?;
         self.check_messages(&mark, &mut |_| true)?;
-        match self.check_index(&mark, &mut |_| true)? {
+        match self.check_index(&mark, false, &mut |_| true)? {
             Some(rows) => check_count(rows, &mark),
             None => Ok(()),
         }
@@ -69,15 +79,32 @@ impl View {
         if !self.check_messages(&self.mark()?, goes_on)? {
             return Ok(false);
         }
-        let mark = self.mark()?;
+        let Some(mark) = self.settled_mark(goes_on)? else {
+            return Ok(false);
+        };
         let quiet = self.is_quiet()?;
-        let Some(rows) = self.check_index(&mark, goes_on)? else {
+        let Some(rows) = self.check_index(&mark, true, goes_on)? else {
             return Ok(false);
         };
         if quiet && self.is_quiet()? && self.mark()? == mark {
             check_count(rows, &mark)?;
         }
         Ok(true)
+    }
+
+    /// The mark once all that changed with it is in place. `None`: it is not waited for.
+    fn settled_mark(&self, goes_on: GoesOn<'_>) -> Result<Option<Mark>, Error> {
+        loop {
+            let mark = self.mark()?;
+            let changes = key::redos(mark.applied.offset);
+            if self.db.scan_prefix(changes).next().transpose()?.is_none() {
+                return Ok(Some(mark));
+            }
+            if !goes_on(WAIT_BYTES) {
+                return Ok(None);
+            }
+            park_timeout(WAIT);
+        }
     }
 
     /// Whether nothing is being written: a write is known of until its mark is set, and its changes until they are in place.
@@ -124,9 +151,16 @@ impl View {
 
     /// How many rows there are: each list rises, its numbers have no gap, and all together hold what the mark says.
     /// `None`: not read to its end.
-    fn check_index(&self, mark: &Mark, goes_on: GoesOn<'_>) -> Result<Option<u64>, Error> {
+    fn check_index(
+        &self,
+        mark: &Mark,
+        written: bool,
+        goes_on: GoesOn<'_>,
+    ) -> Result<Option<u64>, Error> {
+        let moved = || Ok::<_, Error>(written && (self.mark()? != *mark || !self.is_quiet()?));
         let mut found = Found::default();
-        let mut before: Option<(List, u64, u64)> = None;
+        let mut before: Option<(List, Part)> = None;
+        let mut recent = None;
         for row in &self.index {
             let (key, value) = row?;
             if !goes_on(key.len() + value.len()) {
@@ -137,29 +171,65 @@ impl View {
                 found.check_other(&key, &value, mark)?;
                 continue;
             };
-            let part = part(list, &key, &value)?;
-            let first_id = part.ids.first().copied().unwrap_or(0);
-            // Written since: a list goes on with it, or begins.
-            if first_id > mark.applied.heads.of(list.sequence()) {
-                continue;
+            let mut part = part(list, &key, &value)?;
+            // What is written since the mark was read does not count.
+            let all = part.ids.len();
+            part.cut(mark.applied.heads.of(list.sequence()));
+            if part.ids.len() < all && !moved()? {
+                return Err(Error::View(format!(
+                    "a list of it goes beyond the mark at {key:02x?}"
+                )));
             }
-            let (first, n) = match before {
-                Some((same, last, n)) if same == list => (last + 1, n),
-                _ => (1, u64::from(part.n > 0)),
+            let Some(first) = part.ids.first() else {
+                continue;
             };
-            let number = part.number(part.ids.len());
-            if first_id < first || part.n != n {
+            let expected = match &before {
+                Some((same, before)) if *same == list => {
+                    let behind = before.is_full() && before.ids.last() < Some(first);
+                    behind.then(|| before.count())
+                }
+                _ => Some(Count::default()),
+            };
+            if expected != Some(part.before) {
                 return Err(Error::View(format!(
                     "a list of it is damaged at {key:02x?}"
                 )));
             }
-            let ids = u64::try_from(part.ids.len()).unwrap_or(u64::MAX);
-            found.listed.count(list, ids);
-            let last = part.ids.last().copied().unwrap_or(0);
-            before = Some((list, last, if part.n == 0 { 0 } else { number }));
+            found.listed.count(list, part.ids.len());
+            if let List::Inbox(user) = list {
+                if !recent
+                    .as_ref()
+                    .is_some_and(|recent: &Recent| recent.user == user)
+                {
+                    self.check_recent(recent.replace(Recent::none(user)), moved)?;
+                }
+                if let Some(recent) = recent.as_mut().filter(|_| part.is_full()) {
+                    recent.fold(&part);
+                }
+            }
+            before = Some((list, part));
         }
+        self.check_recent(recent, moved)?;
         found.compare(mark)?;
         Ok(Some(found.rows))
+    }
+
+    /// Whether the rows of a user's conversations are what the inbox gives, unless something was written meanwhile.
+    fn check_recent(
+        &self,
+        recent: Option<Recent>,
+        moved: impl Fn() -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let Some(recent) = recent else {
+            return Ok(());
+        };
+        let user = recent.user;
+        if self.has_recent(recent)? || moved()? {
+            return Ok(());
+        }
+        Err(Error::View(format!(
+            "the conversations of user {user} are not those of their inbox"
+        )))
     }
 
     /// Whether something that was added is kept as it was written.
@@ -179,23 +249,14 @@ impl View {
                 "a row of its index is missing: {key:02x?}"
             )));
         }
-        let mut listed = Ok(());
-        addition.lists(|list, id, n| {
-            listed = std::mem::replace(&mut listed, Ok(()))
-                .and_then(|()| self.check_listed(list, id, n));
-        });
-        listed
-    }
-
-    fn check_listed(&self, list: List, id: u64, n: u64) -> Result<(), Error> {
-        let found = self.number_in(list, id)?;
-        if found == Some(n) {
-            return Ok(());
+        let mut places = Vec::new();
+        addition.places(|place| places.push(place));
+        for place in places {
+            if !self.has_place(&place)? {
+                return Err(Error::View(format!("a list of it lacks {place:?}")));
+            }
         }
-        Err(Error::View(format!(
-            "message {id} is in a list with number {found:?}, where {n} is expected: {:02x?}",
-            list.prefix()
-        )))
+        Ok(())
     }
 }
 
@@ -259,7 +320,8 @@ fn name_number(key: &[u8], value: &[u8]) -> Option<u32> {
 fn is_readable(key: &[u8], value: &[u8]) -> bool {
     let is_name = || str::from_utf8(value).is_ok_and(|name| UserName::parse(name).is_ok());
     match key.first() {
-        Some(b'p' | b'o') => is_name(),
+        Some(b'o') => is_name(),
+        Some(b'p') => recent::decode(key, value).is_some(),
         Some(b'G') => decode::<GroupState>("a group", value).is_ok(),
         Some(b'm') => Membership::decode(value).is_ok(),
         Some(b'k') => KeyUse::decode(value).is_ok(),

@@ -68,10 +68,6 @@ impl View {
                 }
                 if let (Some(from), Some(to)) = (from, to) {
                     self.remove_behind(List::conversation(from, to), head)?;
-                    if message.prev == 0 {
-                        self.index.remove(key::peer(from, to))?;
-                        self.index.remove(key::peer(to, from))?;
-                    }
                 }
             }
         }

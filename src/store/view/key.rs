@@ -5,10 +5,10 @@
 //! |---|---|---|
 //! | `direct`, `group` | id 8 | version 1, the message in bincode |
 //! | `index` | `n` kind 1, name | number 4 of the user (`u`) or group (`g`) |
-//! | | `c` lower user 4, higher user 4, direct id 8 | version 1, varint, varints: part of this conversation, from the message with this id on: its number `n`, and for each one behind it by how much its id is higher |
+//! | | `c` lower user 4, higher user 4, direct id 8 | version 2, varint, varints: part of this conversation, from the message with this id on: how many are before it, and for each one behind it by how much its id is higher |
 //! | | `g` group 4, group id 8 | the same: part of this group's messages |
-//! | | `u` user 4, direct id 8 | version 1, varints: part of what the user may see, in the same way, without a number |
-//! | | `p` user 4, peer 4 | name of the peer: the two have a conversation |
+//! | | `u` user 4, direct id 8 | version 2, varints: part of what the user may see, in the same way: how many messages to them and how many conversations are before it; behind each id the peer's number, with two bits behind it: the conversation's first, and received |
+//! | | `p` user 4, direct id 8 | version 1, varints: some of the user's conversations, rising by their last messages in full rows of `u`: the id, or by how much it is higher than the one before, and the peer's number |
 //! | | `G` group 4 | version 1, what the group is |
 //! | | `m` group 4, user 4, from 8 | version 2, an interval of membership |
 //! | | `k` hash 16 | version 2, the receipt under an idempotency key |
@@ -64,12 +64,8 @@ pub(super) fn group_messages(group: u32) -> Key {
     [&b"g"[..], &group.to_be_bytes()].concat()
 }
 
-pub(super) fn peers(user: u32) -> Key {
+pub(super) fn recent(user: u32) -> Key {
     [&b"p"[..], &user.to_be_bytes()].concat()
-}
-
-pub(super) fn peer(user: u32, peer: u32) -> Key {
-    [peers(user).as_slice(), &peer.to_be_bytes()].concat()
 }
 
 pub(super) fn group_row(group: u32) -> Key {
@@ -127,7 +123,7 @@ pub(super) fn first_number(key: &[u8]) -> Option<u32> {
         .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
-/// The second number of an `m` or `p` key.
+/// The second number of an `m` or `c` key.
 pub(super) fn second_number(key: &[u8]) -> Option<u32> {
     key.get(5..9)?
         .first_chunk()

@@ -1,14 +1,14 @@
-//! Lists of ids, packed: those of a conversation, of a group, of what one user may see. A list has a row for each part
-//! that was written at once, under its first id. Decoding never panics.
+//! Lists of ids, packed: those of a conversation, of a group, of what one user may see. A list has a row for so many
+//! ids, under the first of them; its last row grows until it is full. Decoding never panics.
 
 use super::key::{self, Key};
-use super::rows::Row;
+use super::varint::{put_varint, take_varint};
 use super::writes::{Addition, Writes};
 use crate::model::Sequence;
 
-/// No row has more ids: few rows make sled's leaves large, and few ids are read in vain.
-const IDS_MAX: usize = 256;
-const VERSION: u8 = 1;
+/// Ids of a full row: few enough to be read and written again while it grows, and so many that a list takes few rows.
+pub(super) const ROW_IDS: usize = 64;
+const VERSION: u8 = 2;
 
 /// Which list, in the order of the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,13 +19,46 @@ pub(super) enum List {
     Inbox(u32),
 }
 
+/// What an inbox says of a message besides its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Exchange {
+    /// With whom.
+    pub(super) peer: u32,
+    /// Whether it is the first of the two.
+    pub(super) first: bool,
+    /// Whether the user got it: also one to themselves.
+    pub(super) received: bool,
+}
+
+/// What lists say before their rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Count {
+    /// Messages; in an inbox only those that were received.
+    pub(super) n: u64,
+    /// In an inbox, conversations.
+    pub(super) conversations: u64,
+}
+
 /// The ids of one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
+    /// Of all before it.
+    pub(super) before: Count,
     /// Rising.
     pub(super) ids: Vec<u64>,
-    /// The number `n` of the first one; those behind it have the next ones. 0 in an inbox.
+    /// In an inbox, one for each id; else none.
+    pub(super) exchanges: Vec<Exchange>,
+}
+
+/// A message's place in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) list: List,
+    pub(super) id: u64,
+    /// Its number `n`; 0 in an inbox.
     pub(super) n: u64,
+    /// In an inbox.
+    pub(super) exchange: Option<Exchange>,
 }
 
 impl List {
@@ -49,9 +82,8 @@ impl List {
         }
     }
 
-    /// Whether its messages have numbers.
-    fn numbered(self) -> bool {
-        !matches!(self, Self::Inbox(_))
+    fn is_inbox(self) -> bool {
+        matches!(self, Self::Inbox(_))
     }
 
     /// The list of a row; `None` if it is of no list.
@@ -70,114 +102,167 @@ impl List {
         let (&VERSION, mut rest) = value.split_first()? else {
             return None;
         };
+        let mut part = Part::after(Count::default());
+        part.before.n = take_varint(&mut rest)?;
+        if self.is_inbox() {
+            part.before.conversations = take_varint(&mut rest)?;
+        }
         let mut id = key::last_id(key).filter(|id| *id > 0)?;
-        let n = if self.numbered() {
-            take_varint(&mut rest).filter(|n| *n > 0)?
-        } else {
-            0
-        };
-        let mut ids = vec![id];
-        while !rest.is_empty() {
+        loop {
+            part.ids.push(id);
+            if self.is_inbox() {
+                part.exchanges
+                    .push(Exchange::unpack(take_varint(&mut rest)?)?);
+            }
+            if rest.is_empty() {
+                break;
+            }
             let delta = take_varint(&mut rest).filter(|delta| *delta > 0)?;
             id = id.checked_add(delta)?;
-            ids.push(id);
         }
-        let last = n.checked_add(u64::try_from(ids.len()).ok()? - 1);
-        last.filter(|_| ids.len() <= IDS_MAX)?;
-        Some(Part { ids, n })
+        // Neither count overflows.
+        let most = u64::try_from(part.ids.len()).ok()?;
+        part.before.n.checked_add(most)?;
+        part.before.conversations.checked_add(most)?;
+        (part.ids.len() <= ROW_IDS).then_some(part)
+    }
+}
+
+impl Exchange {
+    fn pack(self) -> u64 {
+        u64::from(self.peer) << 2 | u64::from(self.first) << 1 | u64::from(self.received)
+    }
+
+    fn unpack(bits: u64) -> Option<Self> {
+        Some(Self {
+            peer: u32::try_from(bits >> 2).ok()?,
+            first: bits & 2 > 0,
+            received: bits & 1 > 0,
+        })
     }
 }
 
 impl Part {
+    /// An empty one behind so many messages.
+    pub(super) fn after(before: Count) -> Self {
+        Self {
+            before,
+            ids: Vec::new(),
+            exchanges: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.ids.len() >= ROW_IDS
+    }
+
+    pub(super) fn push(&mut self, place: &Place) {
+        self.ids.push(place.id);
+        self.exchanges.extend(place.exchange);
+    }
+
+    /// Forgets what is beyond an id.
+    pub(super) fn cut(&mut self, upto: u64) {
+        let length = self.ids.partition_point(|id| *id <= upto);
+        self.ids.truncate(length);
+        self.exchanges.truncate(length);
+    }
+
+    /// Its row.
+    pub(super) fn row(&self, list: List) -> Option<(Key, Vec<u8>)> {
+        let first = *self.ids.first()?;
+        Some((key::with_id(&list.prefix(), first), self.encode(list)))
+    }
+
     /// As it is stored behind the first id.
     fn encode(&self, list: List) -> Vec<u8> {
         let mut value = vec![VERSION];
-        if list.numbered() {
-            put_varint(&mut value, self.n);
+        put_varint(&mut value, self.before.n);
+        if list.is_inbox() {
+            put_varint(&mut value, self.before.conversations);
         }
-        for (before, id) in self.ids.iter().zip(self.ids.iter().skip(1)) {
-            put_varint(&mut value, id - before);
+        let mut exchanges = self.exchanges.iter();
+        let mut last = None;
+        for id in &self.ids {
+            if let Some(last) = last {
+                put_varint(&mut value, id - last);
+            }
+            last = Some(id);
+            if let Some(exchange) = exchanges.next() {
+                put_varint(&mut value, exchange.pack());
+            }
         }
         value
     }
 
-    /// The number of the id at a place in it.
-    pub(super) fn number(&self, place: usize) -> u64 {
-        self.n + u64::try_from(place).expect("a place fits 64 bits")
+    /// What there is up to its end.
+    pub(super) fn count(&self) -> Count {
+        self.count_to(self.ids.len())
+    }
+
+    /// What there is up to a place in it, without what is there.
+    pub(super) fn count_to(&self, place: usize) -> Count {
+        let mut count = self.before;
+        if self.exchanges.is_empty() {
+            count.n += u64::try_from(place).expect("a place fits 64 bits");
+        }
+        for exchange in self.exchanges.iter().take(place) {
+            count.n += u64::from(exchange.received);
+            count.conversations += u64::from(exchange.first);
+        }
+        count
     }
 }
 
-/// A message's place in a list.
-type Place = (List, u64, u64);
-
-/// The rows of all lists that get something, in the order of their keys.
-pub(super) fn rows(writes: &Writes) -> Vec<Row> {
+/// The places of all messages, by list and id.
+pub(super) fn places(writes: &Writes) -> Vec<Place> {
     let mut places = Vec::new();
     for addition in &writes.additions {
-        addition.lists(|list, id, n| places.push((list, id, n)));
+        addition.places(|place| places.push(place));
     }
     places.sort_unstable();
-    let mut rows = Vec::new();
-    for list in places.chunk_by(|(one, ..), (other, ..)| one == other) {
-        rows.extend(list.chunks(IDS_MAX).filter_map(row));
-    }
-    rows
-}
-
-fn row(places: &[Place]) -> Option<Row> {
-    let (list, first, n) = *places.first()?;
-    let ids = places.iter().map(|(_, id, _)| *id).collect();
-    let key = key::with_id(&list.prefix(), first);
-    Some((key, Part { ids, n }.encode(list)))
+    places
 }
 
 impl Addition {
-    /// The lists that it is in, with its id and its number there.
-    pub(super) fn lists(&self, mut put: impl FnMut(List, u64, u64)) {
+    /// Where it is listed.
+    pub(super) fn places(&self, mut put: impl FnMut(Place)) {
         match self {
             Self::DirectMessage { message, from, to } => {
-                put(List::conversation(*from, *to), message.id, message.n);
-                put(List::Inbox(*from), message.id, 0);
+                let id = message.id;
+                put(Place {
+                    list: List::conversation(*from, *to),
+                    id,
+                    n: message.n,
+                    exchange: None,
+                });
+                let first = message.prev == 0;
+                let mut inbox = |user, peer, received| {
+                    put(Place {
+                        list: List::Inbox(user),
+                        id,
+                        n: 0,
+                        exchange: Some(Exchange {
+                            peer,
+                            first,
+                            received,
+                        }),
+                    });
+                };
+                inbox(*to, *from, true);
                 if from != to {
-                    put(List::Inbox(*to), message.id, 0);
+                    inbox(*from, *to, false);
                 }
             }
-            Self::GroupMessage { message, group } => {
-                put(List::Group(*group), message.id, message.n);
-            }
+            Self::GroupMessage { message, group } => put(Place {
+                list: List::Group(*group),
+                id: message.id,
+                n: message.n,
+                exchange: None,
+            }),
             _ => {}
         }
     }
-}
-
-/// Seven bits a byte, the lowest first; all but the last byte have the highest bit.
-fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    loop {
-        let [.., low] = value.to_be_bytes();
-        value >>= 7;
-        if value == 0 {
-            return bytes.push(low);
-        }
-        bytes.push(low | 0x80);
-    }
-}
-
-/// `None`: it is cut, too large, or longer than it need be.
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let bits = u64::from(byte & 0x7f);
-        value |= bits << shift;
-        if bits << shift >> shift != bits || (*byte == 0 && shift > 0) {
-            return None;
-        }
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -199,23 +284,39 @@ mod tests {
         prop_oneof![1..200_u64, 1..1_u64 << 40, 1..=u64::MAX]
     }
 
+    fn exchange() -> impl Strategy<Value = Exchange> {
+        let exchange = |(peer, first, received)| Exchange {
+            peer,
+            first,
+            received,
+        };
+        (any::<u32>(), any::<bool>(), any::<bool>()).prop_map(exchange)
+    }
+
     proptest! {
         #[test]
         fn parts_round_trip(
             list in list(),
-            n in number(),
+            (n, conversations) in (number(), number()),
             first in number(),
-            deltas in prop::collection::vec(number(), 0..IDS_MAX),
+            deltas in prop::collection::vec((number(), exchange()), 0..ROW_IDS),
         ) {
-            let next = |id: &mut u64, delta| {
+            let next = |id: &mut u64, (delta, exchange)| {
                 *id = id.checked_add(delta)?;
-                Some(*id)
+                Some((*id, exchange))
             };
-            let ids: Vec<_> = [0].into_iter().chain(deltas).scan(first, next).collect();
-            let n = if list.numbered() { n.min(u64::MAX - 256) } else { 0 };
-            let part = Part { ids, n };
-            let key = key::with_id(&list.prefix(), first);
-            let value = part.encode(list);
+            let alone = Exchange { peer: 7, first: true, received: true };
+            let all: Vec<_> = [(0, alone)].into_iter().chain(deltas).scan(first, next).collect();
+            let before = Count {
+                n: n.min(u64::MAX - 256),
+                conversations: if list.is_inbox() { conversations.min(u64::MAX - 256) } else { 0 },
+            };
+            let mut part = Part::after(before);
+            for (id, exchange) in &all {
+                let exchange = Some(*exchange).filter(|_| list.is_inbox());
+                part.push(&Place { list, id: *id, n: 0, exchange });
+            }
+            let (key, value) = part.row(list).unwrap();
             prop_assert_eq!(List::of(&key), Some(list));
             prop_assert_eq!(list.decode(&key, &value), Some(part.clone()));
             for length in 0..value.len() {
@@ -236,15 +337,15 @@ mod tests {
                 prop::collection::vec(any::<u8>(), 0..20),
                 prop::collection::vec(prop_oneof![Just(0), Just(1), Just(0x7f), Just(0x80), Just(0xff)], 0..20)
                     .prop_map(|rest| [&[VERSION], &rest[..]].concat()),
-                prop::collection::vec(1..3_u8, 250..260).prop_map(|rest| [&[VERSION], &rest[..]].concat()),
+                prop::collection::vec(1..3_u8, 60..130).prop_map(|rest| [&[VERSION], &rest[..]].concat()),
             ],
         ) {
             let key = key::with_id(&list.prefix(), first);
             if let Some(part) = list.decode(&key, &value) {
                 prop_assert!(part.ids.is_sorted_by(|one, next| one < next));
-                prop_assert!(part.ids.len() <= IDS_MAX && part.ids[0] == first);
-                prop_assert_eq!(list.numbered(), part.n > 0);
-                prop_assert_eq!(part.encode(list), value);
+                prop_assert!(part.ids.len() <= ROW_IDS && part.ids[0] == first);
+                prop_assert_eq!(list.is_inbox(), !part.exchanges.is_empty());
+                prop_assert_eq!(part.row(list), Some((key, value)));
             }
         }
 
@@ -267,18 +368,24 @@ mod tests {
             let part = list.decode(&key, &[&[VERSION], value].concat());
             part.map(|part| part.ids.len())
         };
-        assert_eq!(read(group, 1, &max), Some(1));
-        assert_eq!(read(group, 1, &[&max[..], &[1]].concat()), None);
-        assert_eq!(read(inbox, u64::MAX - 1, &[1]), Some(2));
-        assert_eq!(read(inbox, u64::MAX - 1, &[1, 1]), None);
-        assert_eq!(read(inbox, u64::MAX - 1, &[3]), None);
+        let large = [&[0xfe], &max[1..]].concat();
+        assert_eq!(read(group, 1, &large), Some(1));
+        assert_eq!(read(group, 1, &max), None, "one more is no number");
+        assert_eq!(read(group, u64::MAX - 1, &[0, 1]), Some(2));
+        assert_eq!(read(group, u64::MAX - 1, &[0, 1, 1]), None);
+        assert_eq!(read(inbox, 1, &[0, 0, 4]), Some(1));
+        assert_eq!(read(inbox, 1, &[0, 0]), None, "with whom is missing");
+        assert_eq!(
+            read(inbox, 1, &[&[0, 0][..], &max].concat()),
+            None,
+            "no such number"
+        );
         for value in [&more, &longer] {
             assert_eq!(read(group, 1, value), None);
-            assert_eq!(read(inbox, 1, value), None);
         }
-        assert_eq!(read(inbox, 1, &[1; IDS_MAX - 1]), Some(IDS_MAX));
-        assert_eq!(read(inbox, 1, &[1; IDS_MAX]), None);
-        assert_eq!(read(inbox, 0, &[]), None);
+        assert_eq!(read(group, 1, &[1; ROW_IDS]), Some(ROW_IDS));
+        assert_eq!(read(group, 1, &[1; ROW_IDS + 1]), None);
+        assert_eq!(read(group, 0, &[0]), None);
     }
 
     #[test]

@@ -6,14 +6,17 @@ mod channel;
 mod check;
 mod cut;
 mod forget;
+mod grow;
 mod key;
 mod list;
 mod mark;
 mod read;
+mod recent;
 mod record;
 mod rows;
 mod scan;
 mod sequence;
+mod varint;
 mod write;
 mod writes;
 

@@ -89,21 +89,6 @@ impl View {
             .is_ok_and(|row| row.is_some_and(|found| found == value))
     }
 
-    /// Those with whom a user has a conversation.
-    pub fn peers(
-        &self,
-        user: u32,
-    ) -> impl Iterator<Item = Result<Loaded<UserName>, Error>> + use<> {
-        self.index.scan_prefix(key::peers(user)).map(|row| {
-            let (key, value) = row?;
-            let name = str::from_utf8(&value)
-                .ok()
-                .and_then(|name| UserName::parse(name).ok());
-            let both = key::second_number(&key).zip(name);
-            both.ok_or_else(|| Error::View("a peer's row is not readable".into()))
-        })
-    }
-
     /// The bytes that sled takes on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.db.size_on_disk().unwrap_or(0)

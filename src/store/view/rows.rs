@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::key::{self, Key};
 use super::record::{Membership, encode, encode_numbered};
 use super::writes::{Addition, Change, Writes};
-use crate::model::Receiver;
 
 /// A row that never changes: key and value.
 pub(super) type Row = (Key, Vec<u8>);
@@ -51,17 +50,7 @@ impl Addition {
             Self::Group { name, number } => {
                 rows.push((key::group(name), number.to_be_bytes().into()));
             }
-            Self::DirectMessage { message, from, to } => {
-                if message.prev == 0
-                    && let Receiver::User(name) = &message.to
-                {
-                    rows.push((key::peer(*from, *to), name.as_str().into()));
-                    if from != to {
-                        rows.push((key::peer(*to, *from), message.from.as_str().into()));
-                    }
-                }
-            }
-            Self::GroupMessage { .. } => {}
+            Self::DirectMessage { .. } | Self::GroupMessage { .. } => {}
             Self::ChannelNumber {
                 user,
                 number,

@@ -4,7 +4,7 @@ use std::{option, vec};
 
 use super::View;
 use super::key;
-use super::list::{List, Part};
+use super::list::{List, Part, Place};
 use crate::model::ChainEnd;
 use crate::store::error::Error;
 
@@ -58,21 +58,24 @@ impl View {
         let last = part.ids.get(place).copied();
         Ok(ChainEnd {
             last: last.expect("the first id of a row is not above the bound that finds it"),
-            n: part.number(place),
+            n: part.count_to(place + 1).n,
         })
     }
 
-    /// A message's number in a list; `None` if the list lacks it, and 0 in an inbox.
-    pub(super) fn number_in(&self, list: List, id: u64) -> Result<Option<u64>, Error> {
-        let part = self.part_at(list, id)?;
-        Ok(part.and_then(|part| {
-            let place = part.ids.binary_search(&id).ok()?;
-            Some(if part.n == 0 { 0 } else { part.number(place) })
+    /// Whether a list has a message at this place.
+    pub(super) fn has_place(&self, place: &Place) -> Result<bool, Error> {
+        let Some(part) = self.part_at(place.list, place.id)? else {
+            return Ok(false);
+        };
+        let at = part.ids.binary_search(&place.id);
+        Ok(at.is_ok_and(|at| {
+            let counted = place.exchange.is_some() || part.count_to(at + 1).n == place.n;
+            counted && part.exchanges.get(at).copied() == place.exchange
         }))
     }
 
     /// The row of a list in which an id would be.
-    fn part_at(&self, list: List, id: u64) -> Result<Option<Part>, Error> {
+    pub(super) fn part_at(&self, list: List, id: u64) -> Result<Option<Part>, Error> {
         let prefix = list.prefix();
         let range = key::with_id(&prefix, 0)..=key::with_id(&prefix, id);
         let last = self.index.range(range).next_back().transpose()?;
@@ -159,7 +162,7 @@ impl DoubleEndedIterator for Ids {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -172,7 +175,7 @@ pub(super) mod tests {
     /// Entries, each with the mark behind it, and what the lists hold in the end.
     pub(in crate::store::view) struct Story {
         entries: Vec<(Writes, Applied)>,
-        lists: BTreeMap<List, Vec<u64>>,
+        lists: BTreeMap<List, Vec<Place>>,
         applied: Applied,
     }
 
@@ -238,7 +241,7 @@ pub(super) mod tests {
             let before = self.lists.get(&chain).map_or(&[][..], Vec::as_slice);
             let message = Arc::new(Message {
                 id: *head,
-                prev: before.last().copied().unwrap_or(0),
+                prev: before.last().map_or(0, |place| place.id),
                 n: count(before.len()) + 1,
                 at_ms: 1,
                 from: user(from),
@@ -249,7 +252,7 @@ pub(super) mod tests {
                 0..=3 => Addition::DirectMessage { message, from, to },
                 _ => Addition::GroupMessage { message, group: to },
             };
-            addition.lists(|list, id, _| self.lists.entry(list).or_default().push(id));
+            addition.places(|place| self.lists.entry(place.list).or_default().push(place));
             writes.additions.push(addition);
         }
 
@@ -262,9 +265,38 @@ pub(super) mod tests {
             (writes, self.entries[to - 1].1)
         }
 
+        /// Each peer of a user up to an id, with their last message, the newest first.
+        fn peers(&self, user: u32, upto: u64) -> Vec<(u64, u32)> {
+            let places = self.lists.get(&List::Inbox(user)).into_iter().flatten();
+            let places = places.filter(|place| place.id <= upto);
+            let last: BTreeMap<_, _> = places
+                .map(|place| (place.exchange.unwrap().peer, place.id))
+                .collect();
+            let mut last: Vec<_> = last.into_iter().map(|(peer, id)| (id, peer)).collect();
+            last.sort_unstable_by(|one, other| other.cmp(one));
+            last
+        }
+
         pub(in crate::store::view) fn len(&self) -> usize {
             self.entries.len()
         }
+    }
+
+    /// With whom a user has had conversations up to an id of which nothing is written since, the newest first.
+    fn peers(view: &View, user: u32, upto: u64) -> Option<Vec<(u64, u32)>> {
+        let (count, all) = view.peers(user, upto).unwrap();
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        for last in all {
+            let (id, peer) = last.unwrap();
+            if id > upto {
+                return None;
+            }
+            if seen.insert(peer) {
+                found.push((id, peer));
+            }
+        }
+        assert_eq!(self::count(found.len()), count);
+        Some(found)
     }
 
     fn write(view: &View, (writes, applied): (Writes, Applied)) {
@@ -275,8 +307,8 @@ pub(super) mod tests {
     fn expected(story: &Story, view: &View, list: List, after: u64, upto: u64) -> Vec<u64> {
         let upto = view.written(list, upto);
         let ids = story.lists.get(&list).map_or(&[][..], Vec::as_slice);
-        let within = |id: &&u64| after < **id && **id <= upto;
-        ids.iter().filter(within).copied().collect()
+        let ids = ids.iter().map(|place| place.id);
+        ids.filter(|id| after < *id && *id <= upto).collect()
     }
 
     /// Reads a list from both ends, as the bits say, and its end.
@@ -298,16 +330,27 @@ pub(super) mod tests {
         back.reverse();
         front.extend(back);
         assert_eq!(front, expected, "{list:?} {after} {upto}");
-        let all = self::expected(story, view, list, 0, u64::MAX);
-        for id in [after, upto].map(|id| view.written(list, id)) {
-            let n = all
-                .iter()
-                .position(|listed| *listed == id)
-                .map(|place| match list {
-                    List::Inbox(_) => 0,
-                    _ => count(place) + 1,
-                });
-            assert_eq!(view.number_in(list, id).unwrap(), n);
+        let all = story.lists.get(&list).map_or(&[][..], Vec::as_slice);
+        let written = all
+            .iter()
+            .filter(|place| place.id <= view.written(list, u64::MAX));
+        for place in written {
+            assert!(view.has_place(place).unwrap());
+            let mut other = *place;
+            match &mut other.exchange {
+                Some(exchange) => exchange.first = !exchange.first,
+                None => other.n += 1,
+            }
+            assert!(!view.has_place(&other).unwrap());
+        }
+        if let List::Inbox(user) = list {
+            let upto = view.written(list, upto);
+            let (found, all) = (
+                peers(view, user, upto),
+                upto == view.written(list, u64::MAX),
+            );
+            assert!(found.is_some() || !all, "nothing is written over");
+            assert!(found.is_none_or(|found| found == story.peers(user, upto)));
         }
         let listed = self::expected(story, view, list, 0, upto);
         if !matches!(list, List::Inbox(_)) {
@@ -393,15 +436,20 @@ pub(super) mod tests {
         let (view, _) = opened(folder.path());
         let story = Story::new(&[(1, 2); 600], 600);
         write(&view, story.window(0, 1));
-        let second = key::with_id(&List::Inbox(1).prefix(), 257);
+        let list = List::Inbox(1);
+        let second = key::with_id(&list.prefix(), 65);
         view.index.insert(second, vec![9]).unwrap();
         let read: Vec<_> = view.inbox_ids(1, 0, 600).collect();
-        assert_eq!(read.len(), 256 + 1 + 88);
-        assert!(matches!(read[256], Err(Error::View(_))));
-        assert!(view.inbox_ids(1, 0, 256).all(|id| id.is_ok()));
-        assert!(view.inbox_ids(1, 300, 600).next().unwrap().is_err());
+        assert_eq!(read.len(), 600 - 63);
+        assert!(matches!(read[64], Err(Error::View(_))));
+        assert!(view.inbox_ids(1, 0, 64).all(|id| id.is_ok()));
+        assert!(view.inbox_ids(1, 100, 600).next().unwrap().is_err());
         assert_eq!(view.inbox_ids(1, 0, 600).next_back().unwrap().unwrap(), 600);
-        assert!(view.number_in(List::Inbox(1), 300).is_err());
+        assert!(view.part_at(list, 100).is_err());
+        let first = key::with_id(&key::recent(1), 1);
+        view.index.insert(first, vec![9]).unwrap();
+        let (_, mut peers) = view.peers(1, 600).unwrap();
+        assert!(peers.any(|peer| peer.is_err()));
         assert!(view.check().is_err());
     }
 }

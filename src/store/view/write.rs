@@ -3,8 +3,8 @@
 //! once the mark is set.
 
 use super::View;
+use super::grow::Growth;
 use super::key;
-use super::list;
 use super::mark::{Applied, Mark};
 use super::record::{decode, encode, encode_message};
 use super::rows::{Row, RowChange, RowChanges};
@@ -54,7 +54,7 @@ impl View {
         };
         self.begin(applied.offset)?;
         let (names, others) = writes.rows();
-        let lists = list::rows(writes);
+        let Growth { new, grown, recent } = self.growth(writes)?;
         // Names, messages, lists: what is cut short is found by them in this order.
         self.insert(&names, &mut steps)?;
         for message in writes.messages() {
@@ -63,15 +63,18 @@ impl View {
             steps.wrote(message.body.as_bytes().len())?;
         }
         self.insert(&others, &mut steps)?;
-        self.insert(&lists, &mut steps)?;
-        let new = names.len() + others.len() + lists.len();
+        self.insert(&new, &mut steps)?;
+        let new = names.len() + others.len() + new.len();
         let mut changes = self.forget(writes)?;
+        changes.extend(recent);
         writes.change(&mut changes);
         let mark = Mark {
             applied: *applied,
             rows: self.rows_after(new, &changes)?,
         };
-        let chunks = redo_rows(changes);
+        let changed = changes.into_iter();
+        let changed = changed.map(|(key, value)| RowChange { key, value });
+        let chunks = redo_rows(grown.into_iter().chain(changed));
         for (number, chunk) in (0..).zip(&chunks) {
             self.db
                 .insert(key::redo(applied.offset, number), encode(chunk))?;
@@ -159,11 +162,11 @@ fn insert(tree: &sled::Tree, key: &[u8], value: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-fn redo_rows(changes: RowChanges) -> Vec<Vec<RowChange>> {
+fn redo_rows(changes: impl Iterator<Item = RowChange>) -> Vec<Vec<RowChange>> {
     let mut chunks: Vec<Vec<RowChange>> = Vec::new();
     let mut bytes = REDO_BYTES;
-    for (key, value) in changes {
-        let size = key.len() + value.as_ref().map_or(0, Vec::len) + 4;
+    for change in changes {
+        let size = change.key.len() + change.value.as_ref().map_or(0, Vec::len) + 4;
         if bytes + size > REDO_BYTES {
             chunks.push(Vec::new());
             bytes = 0;
@@ -172,7 +175,7 @@ fn redo_rows(changes: RowChanges) -> Vec<Vec<RowChange>> {
         chunks
             .last_mut()
             .expect("one was pushed first")
-            .push(RowChange { key, value });
+            .push(change);
     }
     chunks
 }
@@ -248,8 +251,15 @@ mod tests {
         assert!(steps.iter().all(|step| step.rows <= STEP_ROWS));
         let rows: usize = steps.iter().map(|step| step.rows).sum();
         let there = view.index.len() + view.direct.len() + view.group.len();
-        assert_eq!(rows, there);
+        let changed = view.index.scan_prefix(b"p").count();
+        assert_eq!(
+            (rows, changed),
+            (there + changed, 3),
+            "what changes counts twice"
+        );
         assert_eq!(steps.iter().map(|step| step.bytes).sum::<usize>(), 1000);
+        let folder = tempfile::tempdir().unwrap();
+        let (view, _) = opened(folder.path());
         let mut large = Writes::default();
         for (addition, _) in writes.additions.iter().zip(0..20) {
             let mut addition = addition.clone();
