@@ -49,7 +49,12 @@ const FOLDERS: [(&str, &[&[&str]]); 16] = [
     ),
     (
         "hub/read",
-        &[&["feed"], &["conversations", "inbox"], &["history"]],
+        &[
+            &["feed"],
+            &["conversations", "inbox"],
+            &["list_tail"],
+            &["history"],
+        ],
     ),
     ("hub/write", &[&["accept", "journal"], &["apply", "times"]]),
     ("hub/live", &[&["turns", "wake", "watermark"]]),

@@ -5,21 +5,19 @@
 //! anything to read. Messages are read for the page alone.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::history::spans;
+use super::list_tail::GroupTail;
 use crate::error::Error;
-use crate::hub::state::GroupFacts;
-use crate::hub::tail::Contact;
 use crate::hub::{Failure, Hub, Inner};
 use crate::model::{
     ConversationEntry, ConversationPage, ConversationToken, GroupName, Message, PageLimit,
     Position, Sequence, UserName,
 };
-use crate::store::{self, View};
+use crate::store::View;
 
-/// Lists that are made at once, one for each user: each goes through all that its user has, and other reads need
+/// Lists that are made at once, one for each user: one may go through all that its user has, and other reads need
 /// threads, too.
 pub(in crate::hub) const LISTS_MAX: usize = 4;
 
@@ -85,17 +83,6 @@ impl Hub {
     }
 }
 
-/// What the tail has of a list.
-struct ListTail {
-    /// The view has all up to here.
-    base: Position,
-    heads: Position,
-    /// The user's number, if it was given in it.
-    number: Option<u32>,
-    contacts: Vec<Contact>,
-    groups: Vec<GroupTail>,
-}
-
 /// What may be on a page, newest first.
 struct Lines {
     /// Ids of the last messages.
@@ -104,51 +91,7 @@ struct Lines {
     silent: Newest<GroupLine<ConversationToken>>,
 }
 
-/// A group of which the user is or was a member.
-struct GroupTail {
-    group: Arc<GroupFacts>,
-    member: bool,
-    joined_ms: u64,
-    /// What the user may page through.
-    spans: Vec<(u64, u64)>,
-    /// The last message in the tail that the user may see.
-    last: Option<u64>,
-}
-
 impl Inner {
-    fn list_tail(&self, user: &UserName) -> ListTail {
-        let tail = self.tail.read();
-        let (base, heads) = (tail.base(), tail.heads());
-        let number = tail.user(user);
-        let contacts = tail.contacts(user, base.direct, heads.direct).collect();
-        let mut intervals = self.memberships.of(user);
-        intervals.sort_by_key(|interval| (interval.group.number, interval.from));
-        let groups = intervals.chunk_by(|one, other| one.group.number == other.group.number);
-        let groups = groups.filter_map(|intervals| {
-            let last = intervals.last()?;
-            let spans = spans(intervals, heads.group);
-            let number = last.group.number;
-            let newest = spans.iter().rev().find_map(|(from, until)| {
-                let from = base.group.max(*from);
-                tail.group(number, from, *until).next_back()
-            });
-            Some(GroupTail {
-                group: Arc::clone(&last.group),
-                member: last.until.is_none(),
-                joined_ms: last.joined_ms,
-                last: newest.map(|message| message.id),
-                spans,
-            })
-        });
-        ListTail {
-            base,
-            heads,
-            number,
-            contacts,
-            groups: groups.collect(),
-        }
-    }
-
     /// `None`: what was read of the view has been written over since the tail was.
     fn conversations(
         &self,
@@ -171,10 +114,7 @@ impl Inner {
         let mut groups = Newest::new(most);
         let mut silent = Newest::new(most);
         for tail in tail.groups {
-            let last = match tail.last {
-                Some(last) => Some(last),
-                None => last_seen(view, &tail, base.group)?,
-            };
+            let last = tail.last(view, base.group)?;
             let GroupTail {
                 group,
                 member,
@@ -241,67 +181,6 @@ fn place(sequence: Sequence, at_ms: u64, id: u64) -> ConversationToken {
         sequence,
         id,
     }
-}
-
-impl ListTail {
-    /// The last ids of a user's conversations up to one, the newest first, and at most so many. `None`: the view has
-    /// been written over since.
-    fn last_direct(
-        &self,
-        view: &View,
-        user: &UserName,
-        upto: u64,
-        most: usize,
-    ) -> Result<Option<Vec<u64>>, store::Error> {
-        let base = self.base.direct;
-        let number = self
-            .number
-            .map_or_else(|| view.user(user), |number| Ok(Some(number)))?;
-        let (sealed, peers) = number
-            .map(|number| view.peers(number, base))
-            .transpose()?
-            .unzip();
-        let begun = self.contacts.iter().filter(|contact| contact.first).count();
-        let all = usize::try_from(sealed.unwrap_or(0))
-            .unwrap_or(usize::MAX)
-            .saturating_add(begun);
-        let (mut above, mut below) = (self.contacts.iter().rev(), peers.into_iter().flatten());
-        let (mut seen, mut found) = (HashSet::new(), Vec::new());
-        while seen.len() < all && found.len() < most {
-            let (id, peer) = if let Some(contact) = above.next() {
-                (contact.id, contact.peer)
-            } else {
-                match below.next().transpose()? {
-                    Some((id, _)) if id > base => return Ok(None),
-                    Some(last) => last,
-                    None => break,
-                }
-            };
-            if seen.insert(peer) && id <= upto {
-                found.push(id);
-            }
-        }
-        Ok(Some(found))
-    }
-}
-
-/// The last message of a group in the view that a user may see.
-fn last_seen(view: &View, tail: &GroupTail, base: u64) -> Result<Option<u64>, Failure> {
-    let last = tail.group.last();
-    for (from, until) in tail.spans.iter().rev() {
-        if (from + 1..=*until).contains(&last) {
-            return Ok(Some(last));
-        }
-        let until = base.min(*until);
-        let last = view
-            .group_ids(tail.group.number, *from, until)
-            .next_back()
-            .transpose()?;
-        if last.is_some() {
-            return Ok(last);
-        }
-    }
-    Ok(None)
 }
 
 impl Inner {

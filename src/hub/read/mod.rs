@@ -4,3 +4,4 @@ pub(super) mod conversations;
 pub(super) mod feed;
 mod history;
 mod inbox;
+mod list_tail;

@@ -197,9 +197,9 @@ impl View {
             }
             found.listed.count(list, part.ids.len());
             if let List::Inbox(user) = list {
-                if !recent
+                if recent
                     .as_ref()
-                    .is_some_and(|recent: &Recent| recent.user == user)
+                    .is_none_or(|recent: &Recent| recent.user != user)
                 {
                     self.check_recent(recent.replace(Recent::none(user)), moved)?;
                 }
