@@ -13,8 +13,8 @@ use crate::store::directory::segments::take;
 use crate::store::error::Error;
 
 pub(super) const FRAME_HEAD_BYTES: usize = 4 + 4 + 1 + 8;
-/// Where in a frame the checksum's bytes begin.
-pub(super) const CHECKED_FROM: usize = 8;
+/// The first byte of a frame that its checksum covers: the version.
+pub(super) const CHECKED_FROM: usize = 4 + 4;
 /// The version of entries that is written; what is read goes back to 1.
 pub(super) const ENTRY_VERSION: u8 = 2;
 /// The largest entry: the largest request that can be configured (32 MiB) plus what is queued beside it,
@@ -40,17 +40,14 @@ fn encode_as(version: u8, offset: u64, entry: &impl Serialize) -> Result<Vec<u8>
         .map_err(|e| Error::View(format!("an entry cannot be encoded: {e}")))?;
     let length = u32::try_from(frame.len() - FRAME_HEAD_BYTES)
         .map_err(|_| Error::View("an entry is over 4 GiB".into()))?;
-    let (head, _) = frame
+    let (head, payload) = frame
         .split_first_chunk_mut::<FRAME_HEAD_BYTES>()
         .expect("it was made so long");
     head[0..4].copy_from_slice(&length.to_be_bytes());
     head[8] = version;
     head[9..17].copy_from_slice(&offset.to_be_bytes());
-    let crc = crc32c::crc32c(frame.get(CHECKED_FROM..).unwrap_or_default());
-    frame
-        .get_mut(4..8)
-        .expect("it was made so long")
-        .copy_from_slice(&crc.to_be_bytes());
+    let crc = frame_crc(head, payload);
+    head[4..8].copy_from_slice(&crc.to_be_bytes());
     Ok(frame)
 }
 
@@ -63,16 +60,32 @@ pub(super) fn decode_entry(version: u8, payload: &[u8]) -> Option<bincode::Resul
     }
 }
 
-/// Length of the payload, checksum and offset, unless the length is impossible.
-pub(super) fn frame_head(head: &[u8]) -> Option<(usize, u32, u64)> {
-    let mut rest = head;
-    let length = usize::try_from(u32::from_be_bytes(take(&mut rest).ok()?)).ok()?;
-    let crc = u32::from_be_bytes(take(&mut rest).ok()?);
-    let _: [u8; 1] = take(&mut rest).ok()?;
-    let offset = u64::from_be_bytes(take(&mut rest).ok()?);
-    (length <= ENTRY_BYTES_MAX).then_some((length, crc, offset))
+/// What a frame says of its payload.
+pub(super) struct FrameHead {
+    /// Bytes of the payload.
+    pub(super) length: usize,
+    pub(super) crc: u32,
+    pub(super) version: u8,
+    pub(super) offset: u64,
 }
 
+impl FrameHead {
+    /// The head that some bytes begin with. `None`: they are too few, or no frame is so long.
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let length = usize::try_from(u32::from_be_bytes(take(&mut bytes).ok()?)).ok()?;
+        let crc = u32::from_be_bytes(take(&mut bytes).ok()?);
+        let [version] = take(&mut bytes).ok()?;
+        let offset = u64::from_be_bytes(take(&mut bytes).ok()?);
+        (length <= ENTRY_BYTES_MAX).then_some(Self {
+            length,
+            crc,
+            version,
+            offset,
+        })
+    }
+}
+
+/// The checksum of a frame.
 pub(super) fn frame_crc(head: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(
         crc32c::crc32c(head.get(CHECKED_FROM..).unwrap_or_default()),

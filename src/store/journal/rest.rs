@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 
 use super::checksum::Checksums;
-use super::frame::{CHECKED_FROM, FRAME_HEAD_BYTES, frame_head};
+use super::frame::{CHECKED_FROM, FRAME_HEAD_BYTES, FrameHead};
 use crate::store::directory::segments::to_u64;
 
 /// A frame begins with its length.
@@ -31,11 +31,11 @@ pub(super) fn later_frame(rest: &[u8], next: u64) -> bool {
     let sums = Checksums::new(rest);
     let heads = rest.windows(FRAME_HEAD_BYTES).enumerate().skip(1);
     heads
-        .filter_map(|(at, head)| Some((at, frame_head(head)?)))
-        .filter(|(_, (_, _, offset))| (next..next.saturating_add(FRAMES_AHEAD)).contains(offset))
-        .any(|(at, (length, crc, _))| {
-            let (start, end) = (at + CHECKED_FROM, at + FRAME_HEAD_BYTES + length);
-            sums.of(start, end) == Some(crc)
+        .filter_map(|(at, head)| Some((at, FrameHead::decode(head)?)))
+        .filter(|(_, head)| (next..next.saturating_add(FRAMES_AHEAD)).contains(&head.offset))
+        .any(|(at, head)| {
+            let (start, end) = (at + CHECKED_FROM, at + FRAME_HEAD_BYTES + head.length);
+            sums.of(start, end) == Some(head.crc)
         })
 }
 
@@ -46,10 +46,7 @@ pub(super) fn is_hole(rest: &[u8], position: u64) -> bool {
     const BLOCK: usize = 512;
     /// So many zeros in a row are in no frame.
     const ZEROS: usize = 64;
-    let frame = match frame_head(rest) {
-        Some((length, ..)) => FRAME_HEAD_BYTES + length,
-        None => FRAME_HEAD_BYTES,
-    };
+    let frame = FRAME_HEAD_BYTES + FrameHead::decode(rest).map_or(0, |head| head.length);
     let in_block = usize::try_from(position % to_u64(BLOCK)).expect("it is small");
     let first = BLOCK - in_block;
     let zeros = (first..frame + BLOCK + ZEROS)
@@ -63,7 +60,7 @@ pub(super) fn is_hole(rest: &[u8], position: u64) -> bool {
 /// Whether a frame is whole but for the first bytes of its length, which are zeros. In most frames those are zeros
 /// anyway, so that they alone show no hole.
 fn lacks_length(rest: &[u8], zeros: usize) -> bool {
-    let Some((length, crc, _)) = frame_head(rest) else {
+    let Some(FrameHead { length, crc, .. }) = FrameHead::decode(rest) else {
         return false;
     };
     if rest.iter().take(zeros).any(|byte| *byte != 0) {

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::command::Entry;
-use super::frame::{ENTRY_VERSION, FRAME_HEAD_BYTES, decode_entry, frame_crc, frame_head};
+use super::frame::{ENTRY_VERSION, FRAME_HEAD_BYTES, FrameHead, decode_entry, frame_crc};
 use super::rest::{is_hole, later_frame, only_zeros};
 use crate::store::directory::Tail;
 use crate::store::directory::segments::{HEADER_BYTES, SegmentHead, to_u64};
@@ -138,7 +138,14 @@ impl SegmentReader {
                 return Ok(Frame::End);
             }
         }
-        let Some((length, crc, offset)) = frame_head(&head).filter(|_| got == head.len()) else {
+        let decoded = FrameHead::decode(&head).filter(|_| got == head.len());
+        let Some(FrameHead {
+            length,
+            crc,
+            version,
+            offset,
+        }) = decoded
+        else {
             return Ok(Frame::Bad("a frame's head is cut or impossible"));
         };
         if offset != self.next {
@@ -156,7 +163,6 @@ impl SegmentReader {
             return Ok(Frame::Bad("a frame's checksum is wrong"));
         }
         // The checksum is right, so this is what was written: an error here is a version's, not a disk's.
-        let [.., version, _, _, _, _, _, _, _, _] = head;
         let Some(entry) = decode_entry(version, &payload) else {
             return Err(Error::Version {
                 path: self.path.clone(),
