@@ -7,7 +7,7 @@ use super::directory::place::Place;
 use super::directory::room::{Room, least_room};
 use super::error::Error;
 use super::journal::Journal;
-use super::journal::live::Live;
+use super::journal::live::SharedSegment;
 
 /// Directories and the last segment as they were opened.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Held {
     data: Arc<Place>,
     journal: Arc<Place>,
     sled: Place,
-    segment: Arc<Live>,
+    segment: Arc<SharedSegment>,
 }
 
 impl Held {

@@ -22,7 +22,7 @@ pub use directory::{Directory, Trust};
 pub use error::Error;
 pub use held::Held;
 pub use journal::command::{Command, Entry, HistoryMode};
-pub use journal::follow::{Follower, Live};
+pub use journal::follow::{Follower, TryNext};
 pub use journal::{Journal, JournalSize};
 pub use view::{
     Addition, Applied, Change, GroupState, KEYS_KEPT_MS, KeyHash, KeyUse, Membership, View, Writes,

@@ -154,7 +154,7 @@ struct Replay {
 impl Replay {
     fn new(directory: &Directory) -> Result<Self, Error> {
         Ok(Self {
-            entries: Follower::read_only(directory)?,
+            entries: Follower::checked(directory)?,
             state: State::new(Applied::nothing(directory.lineage().log)),
             keys_max: KEYS_MIN,
         })

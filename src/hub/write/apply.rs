@@ -17,7 +17,7 @@ use crate::hub::plan::{Delivery, Outcome, Plan, Receivers, plan};
 use crate::hub::proposal::Pending;
 use crate::hub::state::State;
 use crate::hub::tail::{Sealer, Tail, grant};
-use crate::store::{self, Command, Entry, Follower, Live, View};
+use crate::store::{self, Command, Entry, Follower, TryNext, View};
 
 /// How often long work says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -183,9 +183,9 @@ impl ApplyStage {
     fn apply_all(&mut self) -> bool {
         while !self.failed {
             let next = match self.follower.try_next_entry() {
-                Ok(Live::Entry(offset, entry)) => self.step(offset, &entry),
-                Ok(Live::NotYet) => return true,
-                Ok(Live::End) => return false,
+                Ok(TryNext::Entry(offset, entry)) => self.step(offset, &entry),
+                Ok(TryNext::NotYet) => return true,
+                Ok(TryNext::End) => return false,
                 Err(e) => Err(e),
             };
             if let Err(e) = next {

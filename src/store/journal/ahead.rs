@@ -10,15 +10,16 @@ use std::thread::{self, JoinHandle};
 
 use tracing::warn;
 
-use super::live::{Live, LiveSegment};
+use super::live::{LiveSegment, SharedSegment};
 use crate::store::directory::segments::to_u64;
 use crate::store::error::Error;
 
-/// So much is written at a time.
+/// How long a piece is, at most.
 const STEP_BYTES: u64 = 2 << 20;
 /// More is written when less than this is left.
 const LOW_BYTES: u64 = 1 << 20;
-static PIECE: [u8; 256 << 10] = [0; 256 << 10];
+/// What one write takes.
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// A piece of the segment to fill.
 #[derive(Debug)]
@@ -32,14 +33,14 @@ struct Piece {
 /// The thread that writes zeros, one piece at a time.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    live: Arc<Live>,
+    live: Arc<SharedSegment>,
     pieces: Option<SyncSender<Piece>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ahead {
     /// Starts the thread.
-    pub(super) fn new(live: &Arc<Live>) -> Result<Self, Error> {
+    pub(super) fn new(live: &Arc<SharedSegment>) -> Result<Self, Error> {
         let (pieces, received) = sync_channel(1);
         let filling = Arc::clone(live);
         let thread = thread::Builder::new()
@@ -55,7 +56,7 @@ impl Ahead {
 
     /// Waits until nobody but the caller writes below `end`.
     pub(super) fn wait_for(&self, end: u64) -> Result<MutexGuard<'_, LiveSegment>, Error> {
-        let waits = |live: &mut LiveSegment| live.filling && live.bytes < end;
+        let waits = |live: &mut LiveSegment| live.filling && live.written < end;
         let mut live = self
             .live
             .filled
@@ -70,7 +71,7 @@ impl Ahead {
     /// Has more zeros written, if few are left behind `end`; at most up to `limit`.
     pub(super) fn refill(&self, end: u64, limit: u64) {
         let mut live = self.live.segment();
-        let from = live.bytes;
+        let from = live.written;
         let to = limit.min(from + STEP_BYTES);
         let enough = from >= end + LOW_BYTES || to <= from;
         if enough || live.filling || live.no_room {
@@ -98,12 +99,12 @@ impl Drop for Ahead {
     }
 }
 
-fn fill_all(live: &Live, pieces: &Receiver<Piece>) {
+fn fill_all(live: &SharedSegment, pieces: &Receiver<Piece>) {
     for Piece { file, from, to } in pieces {
         let filled = fill(&file, from, to);
         let mut segment = live.segment();
         match filled {
-            Ok(true) => segment.bytes = to,
+            Ok(true) => segment.written = to,
             // What was written of it is overwritten by what is appended.
             Ok(false) => segment.no_room = true,
             Err(e) => segment.failed = Some(e),
@@ -114,12 +115,12 @@ fn fill_all(live: &Live, pieces: &Receiver<Piece>) {
     }
 }
 
-/// Whether there was room.
+/// Writes zeros and syncs them. `false`: there is no room.
 fn fill(file: &File, from: u64, to: u64) -> io::Result<bool> {
     let mut at = from;
     while at < to {
-        let length = usize::try_from(to - at).map_or(PIECE.len(), |left| left.min(PIECE.len()));
-        match file.write_all_at(PIECE.get(..length).unwrap_or(&PIECE), at) {
+        let length = usize::try_from(to - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+        match file.write_all_at(ZEROS.get(..length).unwrap_or(&ZEROS), at) {
             Ok(()) => at += to_u64(length),
             Err(e)
                 if matches!(
@@ -201,7 +202,7 @@ mod tests {
 
     /// The last entry that a reading gives, each checked against what was written.
     fn read(directory: &Directory, tail: Tail) -> Result<u64, Error> {
-        let mut follower = Follower::read_only(directory)?.ending(tail);
+        let mut follower = Follower::checked(directory)?.ending(tail);
         let mut last = 0;
         while let Some((offset, found)) = follower.next_entry()? {
             assert_eq!((offset, &*found), (last + 1, &entry(last + 1)));

@@ -16,7 +16,7 @@ use crate::store::error::Error;
 
 /// What a follower finds that does not wait.
 #[derive(Debug)]
-pub enum Live {
+pub enum TryNext {
     /// The next entry and its offset.
     Entry(u64, Arc<Entry>),
     /// Nothing yet.
@@ -35,14 +35,16 @@ pub struct Follower {
     next: u64,
     /// The last entry on disk when following began.
     end: u64,
-    live: Option<Receiver<(u64, Arc<Entry>)>>,
+    /// What is appended while it follows, if it does.
+    appended: Option<Receiver<(u64, Arc<Entry>)>>,
+    /// How the end of the last segment was written.
     tail: Tail,
     /// What is wrong behind the segments that are read.
     damage: Option<Error>,
 }
 
 impl Follower {
-    /// Follows what is on disk only, from after `after` up to `end`.
+    /// Only what is on disk, from after `after` up to `end`, of segments that were checked when the journal was opened.
     pub(super) fn of_disk(directory: &Path, after: u64, end: u64) -> Result<Self, Error> {
         let all = segments(directory)?;
         let first = all
@@ -55,33 +57,34 @@ impl Follower {
             reader: None,
             next: after + 1,
             end,
-            live: None,
+            appended: None,
             tail: Tail::Synced,
             damage: None,
         })
     }
 
     /// Goes on with what is appended.
-    pub(super) fn then(self, live: Receiver<(u64, Arc<Entry>)>) -> Self {
-        let live = Some(live);
-        Self { live, ..self }
+    pub(super) fn then(self, appended: Receiver<(u64, Arc<Entry>)>) -> Self {
+        let appended = Some(appended);
+        Self { appended, ..self }
     }
 
-    /// All that is on disk, without changing anything, up to the first damage; a torn tail is passed over.
-    pub fn read_only(of: &Directory) -> Result<Self, Error> {
+    /// All that is on disk: segments are checked against each other first, and the first damage comes behind what is
+    /// sound. A torn tail is no damage. Nothing is changed.
+    pub fn checked(of: &Directory) -> Result<Self, Error> {
         let (sound, damage) = segments_until_damage(&of.journal(), &of.lineage())?;
         Ok(Self {
             segments: sound.into_iter(),
             reader: None,
             next: 1,
             end: u64::MAX,
-            live: None,
+            appended: None,
             tail: of.tail(),
             damage,
         })
     }
 
-    /// Takes the last entries for written like this.
+    /// Reads the end of the last segment as if it was written like this.
     #[cfg(test)]
     pub(super) fn ending(self, tail: Tail) -> Self {
         Self { tail, ..self }
@@ -106,7 +109,7 @@ impl Follower {
     /// The next entry and its offset; waits for it. `None`: nothing more will come.
     pub fn next_entry(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
         let found = if self.caught_up() {
-            self.live_entry()
+            self.appended_entry()
         } else {
             self.disk_entry()?
         };
@@ -126,26 +129,28 @@ impl Follower {
     }
 
     /// What was appended since all was given that was on disk when following began; does not wait.
-    pub fn try_next_entry(&mut self) -> Result<Live, Error> {
+    pub fn try_next_entry(&mut self) -> Result<TryNext, Error> {
         if !self.caught_up() {
             let found = self.next_entry()?;
-            return Ok(found.map_or(Live::End, |(offset, entry)| Live::Entry(offset, entry)));
+            return Ok(found.map_or(TryNext::End, |(offset, entry)| {
+                TryNext::Entry(offset, entry)
+            }));
         }
-        let Some(live) = &self.live else {
-            return Ok(Live::End);
+        let Some(appended) = &self.appended else {
+            return Ok(TryNext::End);
         };
-        match live.try_recv() {
+        match appended.try_recv() {
             Ok((offset, entry)) => {
                 self.count(offset);
-                Ok(Live::Entry(offset, entry))
+                Ok(TryNext::Entry(offset, entry))
             }
-            Err(TryRecvError::Empty) => Ok(Live::NotYet),
-            Err(TryRecvError::Disconnected) => Ok(Live::End),
+            Err(TryRecvError::Empty) => Ok(TryNext::NotYet),
+            Err(TryRecvError::Disconnected) => Ok(TryNext::End),
         }
     }
 
-    fn live_entry(&mut self) -> Option<(u64, Arc<Entry>)> {
-        self.live.as_ref()?.recv().ok()
+    fn appended_entry(&mut self) -> Option<(u64, Arc<Entry>)> {
+        self.appended.as_ref()?.recv().ok()
     }
 
     fn disk_entry(&mut self) -> Result<Option<(u64, Arc<Entry>)>, Error> {
@@ -242,7 +247,7 @@ fn check_segment(
     }
     let (entry, bytes) = head.previous;
     let (found, long) = match previous {
-        Some((first, path)) => (*first, length_if_zeros(path, bytes)?),
+        Some((first, path)) => (*first, length_without_zeros(path, bytes)?),
         None => (0, 0),
     };
     if (entry, bytes) != (found, long) {
@@ -260,9 +265,9 @@ fn check_segment(
     Ok(())
 }
 
-/// How long a segment is, without zeros behind the length that it should have: those of a live copy were not cut off
+/// How long a segment is, without zeros behind the length that it should have: from a live copy they were not cut off
 /// yet.
-fn length_if_zeros(path: &Path, wanted: u64) -> Result<u64, Error> {
+fn length_without_zeros(path: &Path, wanted: u64) -> Result<u64, Error> {
     let length = fs::metadata(path)
         .map_err(Error::io("read the size of", path))?
         .len();

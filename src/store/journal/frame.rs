@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(keys(journal.follow(0).unwrap()), expected);
         assert_eq!(keys(journal.follow(2).unwrap()), expected[2..]);
         drop(journal);
-        assert_eq!(keys(Follower::read_only(&directory).unwrap()), expected);
+        assert_eq!(keys(Follower::checked(&directory).unwrap()), expected);
         assert_eq!(Journal::open(&directory, true).unwrap().keys_ms(), 8);
     }
 
@@ -188,7 +188,7 @@ mod tests {
             let mut directory = Directory::open(data).unwrap();
             let refused = [
                 Journal::open(&directory, true).map(drop),
-                Follower::read_only(&directory).and_then(Follower::drain),
+                Follower::checked(&directory).and_then(Follower::drain),
                 Journal::cut_damage(&mut directory, 1).map(drop),
             ];
             for refused in refused {

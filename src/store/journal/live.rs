@@ -11,17 +11,18 @@ use crate::store::directory::place::{Identity, check};
 use crate::store::directory::segments::to_u64;
 use crate::store::error::Error;
 
-/// Written again at once.
+/// How much [`write_again`] has in memory.
 const REWRITTEN_BYTES: usize = 1 << 20;
 
 /// The segment that is written, shared by who appends, who writes zeros, and who looks whether it is still there.
 #[derive(Debug)]
-pub(in crate::store) struct Live {
+pub(in crate::store) struct SharedSegment {
     segment: Mutex<LiveSegment>,
+    /// Zeros are no longer being written.
     pub(super) filled: Condvar,
 }
 
-impl Live {
+impl SharedSegment {
     pub(super) fn new(segment: LiveSegment) -> Arc<Self> {
         Arc::new(Self {
             segment: Mutex::new(segment),
@@ -45,11 +46,11 @@ pub(super) struct LiveSegment {
     path: PathBuf,
     file: File,
     opened: Identity,
-    /// Its length, with the zeros ahead of the end of the journal.
-    pub(super) bytes: u64,
-    /// It may be as long as this: zeros are being written, or were as far as there was room.
+    /// It was written up to here: entries, and the zeros ahead of them. It is no shorter.
+    pub(super) written: u64,
+    /// It is no longer than this: zeros are being written, or were as far as there was room.
     pub(super) longest: u64,
-    /// Zeros are being written behind `bytes`.
+    /// Zeros are being written behind `written`.
     pub(super) filling: bool,
     /// There was no room for zeros.
     pub(super) no_room: bool,
@@ -66,7 +67,7 @@ impl LiveSegment {
             path: path.to_owned(),
             file: file.try_clone().map_err(failed())?,
             opened: Identity::of(&data),
-            bytes: data.len(),
+            written: data.len(),
             longest: data.len(),
             filling: false,
             no_room: false,
@@ -84,7 +85,7 @@ impl LiveSegment {
         let data = file.metadata();
         let data = data.map_err(Error::io("read the inode of", &self.path))?;
         if Identity::of(&data) != self.opened {
-            self.changed("was replaced by another one")?;
+            return Err(self.changed("was replaced by another one"));
         }
         Ok(file)
     }
@@ -98,14 +99,14 @@ impl LiveSegment {
 
     /// Something was written up to here.
     pub(super) fn reaches(&mut self, end: u64) {
-        self.bytes = self.bytes.max(end);
+        self.written = self.written.max(end);
         self.longest = self.longest.max(end);
     }
 
     /// Whether the file is there and holds what was written to it.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.length()? < self.bytes {
-            return self.changed("was cut: it is shorter than what was written to it");
+        if self.length()? < self.written {
+            return Err(self.changed("was cut: it is shorter than what was written to it"));
         }
         check(&self.path, &self.file, self.opened)
     }
@@ -113,11 +114,12 @@ impl LiveSegment {
     /// The same for the only one who writes, before the next write, without a look at its name.
     pub(super) fn check_to_write(&self) -> Result<(), Error> {
         match self.length()? {
-            length if length < self.bytes => {
-                self.changed("was cut: it is shorter than what was written to it")
+            length if length < self.written => {
+                Err(self.changed("was cut: it is shorter than what was written to it"))
             }
             length if length > self.longest => {
-                self.changed("is longer than what was written to it: another process writes it")
+                Err(self
+                    .changed("is longer than what was written to it: another process writes it"))
             }
             _ => Ok(()),
         }
@@ -127,16 +129,16 @@ impl LiveSegment {
         let data = self.file.metadata();
         let data = data.map_err(Error::io("read the size of", &self.path))?;
         if data.nlink() == 0 {
-            self.changed("was removed")?;
+            return Err(self.changed("was removed"));
         }
         Ok(data.len())
     }
 
-    fn changed(&self, how: &'static str) -> Result<(), Error> {
-        Err(Error::Moved {
+    fn changed(&self, how: &'static str) -> Error {
+        Error::Moved {
             path: self.path.clone(),
             how,
-        })
+        }
     }
 }
 

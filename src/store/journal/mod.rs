@@ -31,7 +31,7 @@ use ahead::Ahead;
 use command::Entry;
 use follow::{Follower, sound_segments};
 use frame::encode_frame;
-use live::{Live, LiveSegment, open_own, write_again};
+use live::{LiveSegment, SharedSegment, open_own, write_again};
 use segment::{Next, SegmentReader};
 
 /// A segment ends when it has grown to this: small enough to copy and to read at each start.
@@ -49,7 +49,7 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     /// The same file, for those who look whether it is still what it was.
-    live: Arc<Live>,
+    live: Arc<SharedSegment>,
     ahead: Ahead,
     head: SegmentHead,
     /// Length of the present segment, without a torn tail and without the zeros ahead.
@@ -115,7 +115,7 @@ impl Journal {
             .map(|(_, path)| fs::metadata(path).map(|data| data.len()))
             .sum::<Result<u64, _>>()
             .map_err(Error::io("read the sizes in", directory))?;
-        let live = Live::new(LiveSegment::new(path, &file)?);
+        let live = SharedSegment::new(LiveSegment::new(path, &file)?);
         let journal = Self {
             data: Arc::clone(of.place()),
             place: Arc::clone(place),
@@ -159,7 +159,7 @@ impl Journal {
     fn cut_zeros(&mut self) -> Result<(), Error> {
         let mut live = self.ahead.wait_for(u64::MAX)?;
         live.check_to_write()?;
-        live.bytes = self.bytes;
+        live.written = self.bytes;
         let longer = live.longest > self.bytes;
         // Who looks at the segment does not wait for the disk.
         drop(live);
@@ -265,7 +265,7 @@ impl Journal {
     }
 
     /// The segment that is written, for those who look whether it is still what it was.
-    pub(super) fn live(&self) -> &Arc<Live> {
+    pub(super) fn live(&self) -> &Arc<SharedSegment> {
         &self.live
     }
 
@@ -380,7 +380,7 @@ mod tests {
 
     /// What a reading gives, each checked against what was written.
     fn read(directory: &Directory) -> Result<u64, Error> {
-        let mut follower = Follower::read_only(directory)?;
+        let mut follower = Follower::checked(directory)?;
         let mut last = 0;
         while let Some((offset, found)) = follower.next_entry()? {
             assert_eq!((offset, &*found), (last + 1, &entry(last + 1)));

@@ -27,6 +27,7 @@ pub(super) fn only_zeros(from: &mut impl BufRead) -> io::Result<bool> {
 /// Whether a whole frame of this offset or a later one stands anywhere after the first byte. An entry is
 /// synced before the next is written, so behind a torn one there is none.
 pub(super) fn later_frame(rest: &[u8], next: u64) -> bool {
+    /// More than fit into a segment: an offset beyond is one only by chance.
     const FRAMES_AHEAD: u64 = 1 << 24;
     let sums = Checksums::new(rest);
     let heads = rest.windows(FRAME_HEAD_BYTES).enumerate().skip(1);
@@ -48,13 +49,15 @@ pub(super) fn is_hole(rest: &[u8], position: u64) -> bool {
     const ZEROS: usize = 64;
     let frame = FRAME_HEAD_BYTES + FrameHead::decode(rest).map_or(0, |head| head.length);
     let in_block = usize::try_from(position % to_u64(BLOCK)).expect("it is small");
-    let first = BLOCK - in_block;
-    let zeros = (first..frame + BLOCK + ZEROS)
+    // The frame begins so many bytes before the end of its block.
+    let first_end = BLOCK - in_block;
+    let zeros = (first_end..frame + BLOCK + ZEROS)
         .step_by(BLOCK)
+        // Fewer zeros than its length has bytes are in any frame.
         .skip_while(|end| *end < LENGTH_BYTES)
         .map_while(|end| rest.get(end.saturating_sub(ZEROS)..end))
         .any(|before| before.iter().all(|byte| *byte == 0));
-    zeros || (first < LENGTH_BYTES && lacks_length(rest, first))
+    zeros || (first_end < LENGTH_BYTES && lacks_length(rest, first_end))
 }
 
 /// Whether a frame is whole but for the first bytes of its length, which are zeros. In most frames those are zeros
@@ -67,6 +70,7 @@ fn lacks_length(rest: &[u8], zeros: usize) -> bool {
         return false;
     }
     let sums = Checksums::new(rest);
+    // The last bytes of the length are known; the first ones are tried.
     let step = 1 << (8 * (LENGTH_BYTES - zeros));
     (length..rest.len())
         .step_by(step)
