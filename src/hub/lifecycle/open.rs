@@ -52,7 +52,7 @@ impl Hub {
         upgrade(&mut directory, &options)?;
         let always = options.durability == Durability::Always;
         let mut journal = Journal::open(&directory, always)?;
-        let (_, _, end) = journal.identity();
+        let end = journal.last_offset();
         directory.check_end(end)?;
         let trust = directory.trust(end)?;
         let fork = directory.must_fork();

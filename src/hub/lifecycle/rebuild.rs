@@ -29,7 +29,7 @@ pub fn rebuild(options: &Options, accept_loss: bool) -> Result<Rebuilt, Error> {
     let mut directory = Directory::open_existing(&options.data)?;
     let lost = accept_loss && Journal::cut_damage(&mut directory, clock::now_ms())?;
     let journal = Journal::open(&directory, true)?;
-    let (_, _, end) = journal.identity();
+    let end = journal.last_offset();
     directory.must_have_room_to_upgrade(bytes_of(&journal))?;
     // Before anything is changed: what cannot be read must not replace what can.
     journal.full_segments()?.drain()?;
@@ -54,7 +54,7 @@ pub(super) fn upgrade(directory: &mut Directory, options: &Options) -> Result<()
     };
     let began = Instant::now();
     let journal = Journal::open(directory, true)?;
-    let (_, _, end) = journal.identity();
+    let end = journal.last_offset();
     directory.check_end(end)?;
     directory.must_have_room()?;
     let journal_bytes = bytes_of(&journal);

@@ -185,7 +185,7 @@ fn recovered(
             applied.log
         )));
     }
-    let (_, _, end) = journal.identity();
+    let end = journal.last_offset();
     let seen = view.seen()?;
     if seen > end {
         return Err(Error::JournalBehind {

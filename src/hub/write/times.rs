@@ -48,7 +48,7 @@ impl Times {
     /// Goes on after an entry of this time, and after the last time of keys in the journal: if that fell, a key that
     /// was forgotten would live again for `halley verify`, which does not see when.
     pub(in crate::hub) fn after(at_ms: u64, view: &View, journal: &Journal) -> Result<Self, Error> {
-        let last_keys_ms = view.last_key_ms()?.max(Some(journal.keys_ms()));
+        let last_keys_ms = view.last_key_ms()?.max(Some(journal.keys_ms_at_open()));
         Ok(Self::new(at_ms, last_keys_ms))
     }
 

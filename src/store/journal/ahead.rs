@@ -310,7 +310,7 @@ mod tests {
         overwrite(&path, from, &zeros);
         assert!(Journal::open(&directory, true).is_err());
         let copied = copy(&directory);
-        assert_eq!(open(&copied.1).identity().2, 100);
+        assert_eq!(open(&copied.1).last_offset(), 100);
         fs::write(&path, &sound).unwrap();
         for at in to_u64(HEADER_BYTES)..end(100) {
             let byte = sound[usize::try_from(at).unwrap()];

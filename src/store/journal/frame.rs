@@ -160,7 +160,7 @@ mod tests {
         append(data, &old);
         let directory = Directory::open(data).unwrap();
         let mut journal = Journal::open(&directory, true).unwrap();
-        assert_eq!(journal.keys_ms(), 6);
+        assert_eq!(journal.keys_ms_at_open(), 6);
         journal.cut_tail().unwrap();
         // A segment of both, then one of the new version alone.
         journal.append(entry(3, 7_000), |_| unreachable!()).unwrap();
@@ -172,7 +172,10 @@ mod tests {
         assert_eq!(keys(journal.follow(2).unwrap()), expected[2..]);
         drop(journal);
         assert_eq!(keys(Follower::checked(&directory).unwrap()), expected);
-        assert_eq!(Journal::open(&directory, true).unwrap().keys_ms(), 8);
+        assert_eq!(
+            Journal::open(&directory, true).unwrap().keys_ms_at_open(),
+            8
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The journal: every entry that was ever committed, in order, checksummed, in append-only segments.
 //!
-//! What is acknowledged is here, and everything else can be made from it. Its boundary is three calls:
-//! [`Journal::append`], [`Journal::follow`], [`Journal::identity`]; nothing above knows more of it.
+//! What is acknowledged is here, and everything else can be made from it. [`Journal::append`] and [`Journal::follow`] are
+//! what it is for; the rest opens and closes it, and says where it ends. Nothing above knows of segments and frames.
 
 mod ahead;
 mod checksum;
@@ -34,7 +34,7 @@ use frame::encode_frame;
 use live::{LiveSegment, SharedSegment, open_own, write_again};
 use segment::{Next, SegmentReader};
 
-/// A segment ends when it has grown to this: small enough to copy and to read at each start.
+/// A segment ends when it has grown to this: small enough to copy, and to read at each start, when the last one is.
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Entries that may wait between the journal and who follows it; more, and appending waits.
 const FOLLOW_ENTRIES: usize = 64;
@@ -48,7 +48,7 @@ pub struct Journal {
     log: LogId,
     path: PathBuf,
     file: File,
-    /// The same file, for those who look whether it is still what it was.
+    /// The same file, shared with who writes zeros and who looks whether it is still what it was.
     live: Arc<SharedSegment>,
     ahead: Ahead,
     head: SegmentHead,
@@ -59,15 +59,16 @@ pub struct Journal {
     /// Length of the segments before it.
     bytes_before: u64,
     segments: u64,
-    /// For those who ask from outside; current before an entry is given to who follows.
+    /// For other threads; current before an entry is given to who follows.
     size: Arc<Mutex<JournalSize>>,
     /// The offset of the next entry.
     next: u64,
+    /// The offset of the first entry that is kept.
     first: u64,
-    /// The time of the last entry's keys when it was opened.
-    keys_ms: u64,
+    keys_ms_at_open: u64,
     follower: Option<SyncSender<(u64, Arc<Entry>)>>,
     sync_each: bool,
+    /// Something was appended since the last sync.
     unsynced: bool,
     segment_bytes: u64,
 }
@@ -132,7 +133,7 @@ impl Journal {
             size: Arc::default(),
             next,
             first: segments.first().map_or(1, |(first, _)| *first),
-            keys_ms: keys_ms.unwrap_or_else(|| keys_ms_before(directory, next)),
+            keys_ms_at_open: keys_ms.unwrap_or_else(|| keys_ms_before(directory, next)),
             follower: None,
             sync_each,
             unsynced: false,
@@ -155,30 +156,6 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the segment where its last entry ends.
-    fn cut_zeros(&mut self) -> Result<(), Error> {
-        let mut live = self.ahead.wait_for(u64::MAX)?;
-        live.check_to_write()?;
-        live.written = self.bytes;
-        let longer = live.longest > self.bytes;
-        // Who looks at the segment does not wait for the disk.
-        drop(live);
-        if longer {
-            self.file
-                .set_len(self.bytes)
-                .and_then(|()| self.file.sync_all())
-                .map_err(Error::io("cut", &self.path))?;
-        }
-        self.live.segment().longest = self.bytes;
-        Ok(())
-    }
-
-    /// Syncs what was appended, and ends the last segment where its last entry ends.
-    pub fn close(mut self) -> Result<(), Error> {
-        self.sync()?;
-        self.cut_zeros()
-    }
-
     /// Makes an entry durable and gives it the next offset. `heads` is asked only when a segment begins:
     /// the ids given up to the offset that it is called with. After an error nothing may be appended any
     /// more, for what is on disk is not known.
@@ -191,7 +168,7 @@ impl Journal {
             self.torn == 0,
             "the torn tail is cut before anything is appended"
         );
-        // An empty segment of an older log is filled first.
+        // An empty segment of an older log is filled first: the next one would have the same name.
         let other_log = self.head.log != self.log && self.next > self.head.first;
         if self.bytes >= self.segment_bytes || other_log {
             let heads = heads(self.next - 1)?;
@@ -220,6 +197,28 @@ impl Journal {
         Ok(offset)
     }
 
+    /// Begins the next segment.
+    fn roll(&mut self, heads: Position) -> Result<(), Error> {
+        self.sync()?;
+        assert!(self.is_synced(), "a segment is never synced again");
+        let previous = (self.head.first, self.bytes);
+        let head = SegmentHead {
+            log: self.log,
+            first: self.next,
+            previous,
+            heads,
+        };
+        self.place.check()?;
+        self.cut_zeros()?;
+        self.bytes_before += self.bytes;
+        self.segments += 1;
+        self.head = head;
+        (self.path, self.file, self.bytes) = write_segment(&self.place, &self.head)?;
+        *self.live.segment() = LiveSegment::new(&self.path, &self.file)?;
+        // Before anything is in it that a restored one would lack.
+        mark::note_segment(&self.data, &self.own_segment()?)
+    }
+
     /// Makes durable what was appended without a sync of its own.
     pub fn sync(&mut self) -> Result<(), Error> {
         // Tried once: after a failure the system forgets what it could not write, and would say that all is well.
@@ -234,6 +233,30 @@ impl Journal {
     /// Whether all that was appended is on disk.
     pub fn is_synced(&self) -> bool {
         !self.unsynced
+    }
+
+    /// Syncs what was appended, and ends the last segment where its last entry ends.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.sync()?;
+        self.cut_zeros()
+    }
+
+    /// Ends the segment where its last entry ends.
+    fn cut_zeros(&mut self) -> Result<(), Error> {
+        let mut live = self.ahead.wait_for(u64::MAX)?;
+        live.check_to_write()?;
+        live.written = self.bytes;
+        let longer = live.longest > self.bytes;
+        // Who looks at the segment does not wait for the disk.
+        drop(live);
+        if longer {
+            self.file
+                .set_len(self.bytes)
+                .and_then(|()| self.file.sync_all())
+                .map_err(Error::io("cut", &self.path))?;
+        }
+        self.live.segment().longest = self.bytes;
+        Ok(())
     }
 
     /// All entries after an offset, in order, without gaps: those on disk now, then those appended later.
@@ -254,14 +277,14 @@ impl Journal {
         self.log = log;
     }
 
-    /// The log that is written, and its first and last offset.
-    pub fn identity(&self) -> (LogId, u64, u64) {
-        (self.log, self.first, self.next - 1)
+    /// The offset of the last entry; 0 without one.
+    pub fn last_offset(&self) -> u64 {
+        self.next - 1
     }
 
     /// The time by which the last entry kept idempotency keys when the journal was opened; 0 without one.
-    pub fn keys_ms(&self) -> u64 {
-        self.keys_ms
+    pub fn keys_ms_at_open(&self) -> u64 {
+        self.keys_ms_at_open
     }
 
     /// The segment that is written, for those who look whether it is still what it was.
@@ -269,7 +292,7 @@ impl Journal {
         &self.live
     }
 
-    /// Its end as it is now, for the mark of a start.
+    /// Where it ends now, for the mark of a start.
     pub fn end(&self) -> Result<JournalEnd, Error> {
         Ok(JournalEnd {
             offset: self.next - 1,
@@ -277,12 +300,12 @@ impl Journal {
         })
     }
 
-    /// The segment that is written, for who looks at it after a stop.
+    /// The segment that is written, for the next start to know again.
     fn own_segment(&self) -> Result<Own, Error> {
         Own::segment(&self.path, &self.file)
     }
 
-    /// Its size, which goes on with it. Who follows an entry finds it counted.
+    /// Its size, which is kept current. Who is given an entry finds it counted.
     pub fn size(&self) -> Arc<Mutex<JournalSize>> {
         Arc::clone(&self.size)
     }
@@ -305,30 +328,9 @@ impl Journal {
             bytes: self.bytes_before + self.bytes,
         };
     }
-
-    fn roll(&mut self, heads: Position) -> Result<(), Error> {
-        self.sync()?;
-        assert!(self.is_synced(), "a segment is never synced again");
-        let previous = (self.head.first, self.bytes);
-        let head = SegmentHead {
-            log: self.log,
-            first: self.next,
-            previous,
-            heads,
-        };
-        self.place.check()?;
-        self.cut_zeros()?;
-        self.bytes_before += self.bytes;
-        self.segments += 1;
-        self.head = head;
-        (self.path, self.file, self.bytes) = write_segment(&self.place, &self.head)?;
-        *self.live.segment() = LiveSegment::new(&self.path, &self.file)?;
-        // Before anything is in it that a restored one would lack.
-        mark::note_segment(&self.data, &self.own_segment()?)
-    }
 }
 
-/// [`Journal::keys_ms`] where the last segment has no entry yet. An older one that cannot be read is no reason not
+/// [`Journal::keys_ms_at_open`] where the last segment has no entry yet. An older one that cannot be read is no reason not
 /// to start.
 fn keys_ms_before(directory: &Path, next: u64) -> u64 {
     let last = Follower::of_disk(directory, next.saturating_sub(2), next - 1);
@@ -456,7 +458,7 @@ mod tests {
         let paths = files(&directory);
         assert!(paths.len() > 4, "{paths:?}");
         assert_eq!(read(&directory).unwrap(), 40);
-        assert_eq!(Journal::open(&directory, true).unwrap().identity().2, 40);
+        assert_eq!(Journal::open(&directory, true).unwrap().last_offset(), 40);
         for path in paths.iter().skip(1) {
             let SegmentHead { first, heads, .. } = SegmentReader::open(path).unwrap().unwrap().head;
             assert_eq!(
@@ -546,7 +548,7 @@ mod tests {
     fn the_time_of_keys_goes_on_where_the_last_entry_left_it() {
         let (_folder, directory) = written(0, ONE_SEGMENT);
         let mut journal = Journal::open(&directory, true).unwrap();
-        assert_eq!(journal.keys_ms(), 0);
+        assert_eq!(journal.keys_ms_at_open(), 0);
         for keys_ms in [7, 9] {
             let entry = Entry {
                 keys_us: keys_ms * 1000,
@@ -555,10 +557,10 @@ mod tests {
             journal.append(entry, |_| unreachable!()).unwrap();
         }
         let mut journal = Journal::open(&directory, true).unwrap();
-        assert_eq!(journal.keys_ms(), 9);
+        assert_eq!(journal.keys_ms_at_open(), 9);
         journal.roll(Position::default()).unwrap();
         let journal = Journal::open(&directory, true).unwrap();
-        assert_eq!(journal.keys_ms(), 9, "the last segment is empty");
+        assert_eq!(journal.keys_ms_at_open(), 9, "the last segment is empty");
     }
 
     #[test]
@@ -575,7 +577,7 @@ mod tests {
             let mut journal = Journal::open(&directory, true).unwrap();
             journal.roll_at(300);
             assert_eq!(
-                (journal.identity().2, journal.segments),
+                (journal.last_offset(), journal.segments),
                 (end, to_u64(before))
             );
             let heads = |offset| {
@@ -624,7 +626,7 @@ mod tests {
         assert!(Journal::cut_damage(&mut directory, 5).unwrap());
         assert!(directory.must_fork(), "until the log has another id");
         let end = read(&directory).unwrap();
-        assert_eq!(Journal::open(&directory, true).unwrap().identity().2, end);
+        assert_eq!(Journal::open(&directory, true).unwrap().last_offset(), end);
         assert!(end > 0 && end < 40, "{end}");
         assert!(
             paths[1].with_extension("damaged-5").exists(),
