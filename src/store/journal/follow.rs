@@ -119,6 +119,7 @@ impl Follower {
         Ok(found)
     }
 
+    /// This entry is given now.
     fn count(&mut self, offset: u64) {
         assert!(
             offset == self.next,
@@ -164,12 +165,15 @@ impl Follower {
                 self.reader = SegmentReader::open(&path)?.map(|reader| reader.ending(tail));
             }
             let Some(reader) = &mut self.reader else {
+                // It has no header yet, so no entries either.
                 continue;
             };
             match reader.next()? {
+                // The first segment may begin earlier than what is asked for.
                 Next::Entry(offset, _) if offset < self.next => {}
                 Next::Entry(offset, entry) => return Ok(Some((offset, Arc::new(entry)))),
                 Next::End { good, torn } => {
+                    // Entries that are missing between two segments were there: it is no torn tail.
                     let following = self.segments.as_slice().first();
                     if following.is_some_and(|(first, _)| torn > 0 || reader.next_offset() < *first)
                     {
@@ -245,24 +249,25 @@ fn check_segment(
             head.first
         )));
     }
-    let (entry, bytes) = head.previous;
-    let (found, long) = match previous {
-        Some((first, path)) => (*first, length_without_zeros(path, bytes)?),
+    let (wanted, wanted_bytes) = head.previous;
+    let (found, found_bytes) = match previous {
+        Some((first, path)) => (*first, length_without_zeros(path, wanted_bytes)?),
         None => (0, 0),
     };
-    if (entry, bytes) != (found, long) {
-        if entry == found {
-            return Err(damage(format!(
-                "the file to replace is {found:020}.journal, the one before it: it has {long} bytes, and had {bytes} \
-                 when this one was begun"
-            )));
-        }
-        return Err(damage(format!(
-            "before it belongs a segment that begins with entry {entry} and has {bytes} bytes; \
-             there is one that begins with entry {found} and has {long} bytes (0: none)"
-        )));
+    if (wanted, wanted_bytes) == (found, found_bytes) {
+        return Ok(());
     }
-    Ok(())
+    Err(damage(if wanted == found {
+        format!(
+            "the file to replace is {found:020}.journal, the one before it: it has {found_bytes} bytes, and had \
+             {wanted_bytes} when this one was begun"
+        )
+    } else {
+        format!(
+            "before it belongs a segment that begins with entry {wanted} and has {wanted_bytes} bytes; \
+             there is one that begins with entry {found} and has {found_bytes} bytes (0: none)"
+        )
+    }))
 }
 
 /// How long a segment is, without zeros behind the length that it should have: from a live copy they were not cut off

@@ -78,7 +78,7 @@ impl SegmentReader {
         }))
     }
 
-    /// Tells how the last entries of this segment, the last one, were written.
+    /// Of the last segment: how its end was written. All others were synced before the next was begun.
     pub(super) fn ending(self, tail: Tail) -> Self {
         Self { tail, ..self }
     }
@@ -95,24 +95,28 @@ impl SegmentReader {
                 good: self.position,
                 torn: 0,
             }),
-            Frame::Bad(reason) => {
-                let rest = self.rest()?;
-                let zeros = rest.iter().rev().take_while(|byte| **byte == 0).count();
-                let (written, _) = rest.split_at(rest.len() - zeros);
-                let may_follow = match self.tail {
-                    Tail::Synced => false,
-                    Tail::Unsynced => true,
-                    Tail::Copied => is_hole(written, self.position),
-                };
-                if !may_follow && later_frame(&rest, self.next) {
-                    return Err(damage(&self.path, self.position, reason));
-                }
-                Ok(Next::End {
-                    good: self.position,
-                    torn: to_u64(written.len()),
-                })
-            }
+            Frame::Bad(reason) => self.torn_end(reason),
         }
+    }
+
+    /// The end of the entries, if what does not check out can be a torn tail; else it is damage.
+    fn torn_end(&mut self, reason: &str) -> Result<Next, Error> {
+        let rest = self.rest()?;
+        let zeros = rest.iter().rev().take_while(|byte| **byte == 0).count();
+        let (written, _) = rest.split_at(rest.len() - zeros);
+        // Whether whole entries may stand behind a torn one, which were not acknowledged either.
+        let may_follow = match self.tail {
+            Tail::Synced => false,
+            Tail::Unsynced => true,
+            Tail::Copied => is_hole(written, self.position),
+        };
+        if !may_follow && later_frame(&rest, self.next) {
+            return Err(damage(&self.path, self.position, reason));
+        }
+        Ok(Next::End {
+            good: self.position,
+            torn: to_u64(written.len()),
+        })
     }
 
     /// The offset of the entry that would be next.
@@ -184,7 +188,7 @@ impl SegmentReader {
         }
     }
 
-    /// All bytes from the present position on.
+    /// All bytes from the last entry on. Nothing is read behind them.
     fn rest(&mut self) -> Result<Vec<u8>, Error> {
         let mut rest = Vec::new();
         self.file
