@@ -18,10 +18,11 @@ pub(super) struct Proposal {
     pub(super) waiting: Waiting,
 }
 
-/// Who waits for the outcomes of a proposal.
+/// Who waits for the outcomes of a proposal, and what they hold until then.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) answer: oneshot::Sender<Result<Vec<Outcome>, Error>>,
+    /// How many commands it has, and so how many of an entry's outcomes.
     pub(super) commands: usize,
     pub(super) _queued: Queued,
     pub(super) _opening: Opening,
@@ -43,6 +44,7 @@ pub(super) struct Queued {
 }
 
 impl Queued {
+    /// Counts them among all, unless these would then be more than there may be.
     pub(super) fn new(bytes: usize, all: &Arc<AtomicUsize>, max: usize) -> Result<Self, Error> {
         let fits = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= max);
         all.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits)
@@ -69,6 +71,7 @@ pub(super) enum GroupTurn {
     Alone(OwnedRwLockWriteGuard<()>),
 }
 
+/// What a proposer waits for.
 pub(super) type Answer = oneshot::Receiver<Result<Vec<Outcome>, Error>>;
 
 /// Who waits for the entries of this process, by the number of the entry.
@@ -85,7 +88,7 @@ impl Pending {
             .insert(n, waiting);
     }
 
-    /// Takes those out who wait for an entry.
+    /// Takes those out who wait for an entry; none if they were given up.
     pub(super) fn take(&self, n: u64) -> Vec<Waiting> {
         let taken = self
             .entries

@@ -1,4 +1,4 @@
-//! Takes proposals in: bounded, refused at once when they cannot be, and independent of who made them.
+//! Takes proposals in: bounded, refused when there is no room, and independent of who made them.
 
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
@@ -83,9 +83,7 @@ impl Hub {
         let outcomes = self
             .0
             .propose_in_turn(opening, vec![command], Some(turn))
-            .await?
-            .await
-            .map_err(|_| Error::WritesRefused)??;
+            .await?;
         outcomes
             .into_iter()
             .find_map(Outcome::group)
@@ -131,45 +129,46 @@ impl Outcome {
 }
 
 impl Inner {
-    /// Commits drafts, behind the opening of channels.
+    /// Commits drafts, behind the opening of channels. An outcome for each.
     pub(in crate::hub) async fn commit(
         &self,
         opening: Opening,
         drafts: Vec<Draft>,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         let messages = drafts.into_iter().map(Command::Message).collect();
-        let answer = self.propose(opening, messages).await?;
-        let outcomes = answer.await.map_err(|_| Error::WritesRefused)??;
+        let outcomes = self.propose(opening, messages).await?;
         Ok(outcomes.into_iter().filter_map(Outcome::message).collect())
     }
 
-    /// Has commands committed, behind the opening of channels.
+    /// Has commands committed, behind the opening of channels. An outcome for each of both.
     pub(in crate::hub) async fn propose(
         &self,
         opening: Opening,
         commands: Vec<Command>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Vec<Outcome>, Error> {
         self.propose_in_turn(opening, commands, None).await
     }
 
+    /// The same, in a turn of changing groups, which lasts until the answer.
     async fn propose_in_turn(
         &self,
         opening: Opening,
         commands: Vec<Command>,
         turn: Option<GroupTurn>,
-    ) -> Result<Answer, Error> {
-        let (proposal, answer) = self.proposal(opening, commands, turn)?;
+    ) -> Result<Vec<Outcome>, Error> {
+        let (proposal, answer) = self.new_proposal(opening, commands, turn)?;
         // It counts as queued meanwhile: those that wait take no more memory than the queue may.
         if !self.tail.has_room() && !self.tail.room_within(ROOM_PATIENCE).await {
             let limit = self.options.tail_bytes_max;
             return Err(Error::Behind { limit });
         }
-        self.queue(proposal)?;
-        Ok(answer)
+        self.enqueue(proposal)?;
+        // A thread that ended without an answer has failed: what it had written is not known.
+        answer.await.map_err(|_| Error::WritesRefused)?
     }
 
-    /// A proposal, unless there are too many, and its answer.
-    pub(super) fn proposal(
+    /// A proposal, unless the queue has no room for its bytes, and its answer.
+    pub(super) fn new_proposal(
         &self,
         opening: Opening,
         commands: Vec<Command>,
@@ -191,7 +190,7 @@ impl Inner {
     }
 
     /// Hands a proposal to the journal stage.
-    pub(super) fn queue(&self, proposal: Proposal) -> Result<(), Error> {
+    pub(super) fn enqueue(&self, proposal: Proposal) -> Result<(), Error> {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         let queue: &SyncSender<Proposal> = queue.as_ref().ok_or(Error::Closing)?;
         queue.try_send(proposal).map_err(|error| match error {

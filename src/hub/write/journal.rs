@@ -259,9 +259,9 @@ mod tests {
             by_user: false,
         });
         let opening = hub.0.channels.to_open(&[]);
-        let answer = hub.0.proposal(opening, vec![message], None);
+        let answer = hub.0.new_proposal(opening, vec![message], None);
         let answer = answer.and_then(|(proposal, answer)| {
-            hub.0.queue(proposal)?;
+            hub.0.enqueue(proposal)?;
             Ok(answer)
         });
         async move {

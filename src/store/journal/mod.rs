@@ -143,14 +143,14 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Cuts a torn tail off: entries that were never acknowledged. To be called once it is known that the view
+    /// Cuts a torn tail off: what was never synced. To be called once it is known that the view
     /// holds nothing of them, and before the first [`Self::append`].
     pub fn cut_tail(&mut self) -> Result<(), Error> {
         // Nobody knows whether the zeros of an earlier process are on disk: new ones are written.
         self.cut_zeros()?;
         if self.torn > 0 {
             warn!(path = %self.path.display(), position = self.bytes, bytes = self.torn, last_entry = self.next - 1,
-                "cut off the torn end of the journal, which was never acknowledged");
+                "cut off the torn end of the journal, which was never synced: with `--durability always` nothing of it was acknowledged");
             self.torn = 0;
         }
         Ok(())

@@ -104,7 +104,7 @@ impl SegmentReader {
         let rest = self.rest()?;
         let zeros = rest.iter().rev().take_while(|byte| **byte == 0).count();
         let (written, _) = rest.split_at(rest.len() - zeros);
-        // Whether whole entries may stand behind a torn one, which were not acknowledged either.
+        // Whether whole entries may stand behind a torn one. They are given up with it.
         let may_follow = match self.tail {
             Tail::Synced => false,
             Tail::Unsynced => true,
