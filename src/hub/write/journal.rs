@@ -27,19 +27,28 @@ const DISK_CHECKED_EVERY: Duration = Duration::from_millis(50);
 /// How often the log says that pushes are refused for want of space.
 const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
+/// What the queue has.
+enum Next {
+    Proposal(Proposal),
+    /// Nothing yet, and it is time to sync.
+    NotYet,
+    /// It is closed and empty.
+    End,
+}
+
 /// Runs until the queue is closed and empty.
 pub(in crate::hub) struct JournalStage {
     inner: Arc<Inner>,
     journal: Journal,
     queue: Receiver<Proposal>,
-    /// Taken out of the queue to see whether there is more.
+    /// Taken out of the queue to see whether there is more: a queue cannot be looked into.
     next: Option<Proposal>,
     applier: Arc<Applier>,
     times: Times,
-    /// When there was enough free disk space.
-    roomy: Option<Instant>,
+    /// When there was enough free disk space, if there was the last time.
+    roomy_at: Option<Instant>,
     /// When the log said that there is not.
-    told_full: Option<Instant>,
+    told_full_at: Option<Instant>,
 }
 
 impl JournalStage {
@@ -57,15 +66,15 @@ impl JournalStage {
             next: None,
             applier: Arc::clone(applier),
             times,
-            roomy: None,
-            told_full: None,
+            roomy_at: None,
+            told_full_at: None,
         }
     }
 
     /// The thread's work.
     pub(in crate::hub) fn run(self) {
         let (inner, applier) = (Arc::clone(&self.inner), Arc::clone(&self.applier));
-        // Dropped behind the journal, also when it panics: who applies then sees that there will be no more.
+        // Dropped when the journal is gone, also by a panic: only then does who applies see that there will be no more.
         let _ending = Ending(&inner, &applier);
         self.commit_all();
     }
@@ -75,15 +84,21 @@ impl JournalStage {
         drop(self.check_disk());
         self.times.look();
         let mut synced = Instant::now();
-        while let Some(proposals) = self.next_proposals() {
-            if !proposals.is_empty() {
-                self.commit(proposals);
-                self.next = self.queue.try_recv().ok();
-                match self.next {
-                    Some(_) => self.applier.apply_there(),
-                    None => self.applier.apply_here(),
+        loop {
+            match self.next_proposal() {
+                Next::Proposal(first) => {
+                    let proposals = self.proposals_of_entry(first);
+                    self.commit(proposals);
+                    self.next = self.queue.try_recv().ok();
+                    match self.next {
+                        Some(_) => self.applier.apply_there(),
+                        None => self.applier.apply_here(),
+                    }
                 }
+                Next::NotYet => {}
+                Next::End => break,
             }
+            // Where each entry is synced by itself, this finds nothing to sync.
             if synced.elapsed() >= SYNC_INTERVAL {
                 self.sync();
                 synced = Instant::now();
@@ -92,20 +107,23 @@ impl JournalStage {
         self.close();
     }
 
-    /// What is queued, up to the size of an entry; nothing when it is time to sync; `None` at the end.
-    fn next_proposals(&mut self) -> Option<Vec<Proposal>> {
-        // Only what is unsynced needs a look at the clock.
-        let first = if let Some(next) = self.next.take() {
-            next
-        } else if self.journal.is_synced() {
-            self.queue.recv().ok()?
-        } else {
-            match self.queue.recv_timeout(SYNC_INTERVAL) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
-        };
+    /// Waits for a proposal; while something is unsynced, no longer than until it is time to sync.
+    fn next_proposal(&mut self) -> Next {
+        if let Some(next) = self.next.take() {
+            return Next::Proposal(next);
+        }
+        if self.journal.is_synced() {
+            return self.queue.recv().map_or(Next::End, Next::Proposal);
+        }
+        match self.queue.recv_timeout(SYNC_INTERVAL) {
+            Ok(next) => Next::Proposal(next),
+            Err(RecvTimeoutError::Timeout) => Next::NotYet,
+            Err(RecvTimeoutError::Disconnected) => Next::End,
+        }
+    }
+
+    /// With the first one, what is queued, up to the size of an entry.
+    fn proposals_of_entry(&self, first: Proposal) -> Vec<Proposal> {
         let (mut commands, mut bytes) = (first.commands.len(), weight(&first));
         let mut proposals = vec![first];
         while commands < ENTRY_COMMANDS && bytes < ENTRY_BYTES {
@@ -118,7 +136,7 @@ impl JournalStage {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        Some(proposals)
+        proposals
     }
 
     fn commit(&mut self, proposals: Vec<Proposal>) {
@@ -144,6 +162,7 @@ impl JournalStage {
         };
         self.inner.pending.insert(n, waiting);
         let progress = &self.inner.progress;
+        // Waits for the other thread: what was appended before was given to it, unless it is applied.
         let heads = |offset| {
             let stopped = || store::Error::View("applying has stopped".into());
             progress.heads_at(offset).ok_or_else(stopped)
@@ -160,19 +179,18 @@ impl JournalStage {
         }
     }
 
-    /// Asks the system now and then: between two questions less is written than is kept free.
+    /// Whether the disk may be written. Asks the system now and then: between two questions less is written than is
+    /// kept free.
     fn check_disk(&mut self) -> Result<(), Error> {
         let disk = &self.inner.disk;
-        let asked = self
-            .roomy
-            .is_some_and(|asked| asked.elapsed() < DISK_CHECKED_EVERY);
-        if asked && !disk.is_moved() {
+        let recently = |at: Instant| at.elapsed() < DISK_CHECKED_EVERY;
+        if self.roomy_at.is_some_and(recently) && !disk.is_moved() {
             return Ok(());
         }
-        self.roomy = None;
+        self.roomy_at = None;
         disk.in_place()?;
         if let Err(full) = disk.roomy() {
-            let told = &mut self.told_full;
+            let told = &mut self.told_full_at;
             if told.is_none_or(|told| told.elapsed() >= FULL_TOLD_EVERY) {
                 *told = Some(Instant::now());
                 let Room { path, bytes, .. } = disk.room().unwrap_or_default();
@@ -182,10 +200,11 @@ impl JournalStage {
             }
             return Err(full);
         }
-        self.roomy = Some(Instant::now());
+        self.roomy_at = Some(Instant::now());
         Ok(())
     }
 
+    /// Leaves the journal as a stop should.
     fn close(self) {
         // What failed, or is no longer where it was, is left as it is.
         if self.inner.refused.cause().is_some() || self.inner.disk.in_place().is_err() {
