@@ -1,7 +1,7 @@
 //! How far mailboxes have been told, and how far the apply stage is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Position;
 
@@ -35,43 +35,54 @@ impl Watermark {
 /// Which entry has been applied; the journal stage waits for it when a segment begins.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Progress {
-    /// Offset, heads, and whether nothing more will be applied.
-    state: Mutex<(u64, Position, bool)>,
+    state: Mutex<Applied>,
     moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Applied {
+    /// The last applied entry.
+    offset: u64,
+    /// The ids given up to it.
+    heads: Position,
+    /// Nothing more will be applied.
+    ended: bool,
 }
 
 impl Progress {
     /// An entry was applied.
     pub(in crate::hub) fn applied(&self, offset: u64, heads: Position) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.0, state.1) = (offset, heads);
+        let mut state = self.lock();
+        (state.offset, state.heads) = (offset, heads);
         self.moved.notify_all();
     }
 
     /// Nothing more will be applied.
     pub(in crate::hub) fn end(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).2 = true;
+        self.lock().ended = true;
         self.moved.notify_all();
     }
 
     /// Whether nothing more will be applied.
     pub(in crate::hub) fn ended(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).2
+        self.lock().ended
     }
 
     /// The last applied entry.
     pub(in crate::hub) fn offset(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.lock().offset
     }
 
     /// Waits until an entry has been applied; the ids given up to it, or `None` if it never will be.
     pub(in crate::hub) fn heads_at(&self, offset: u64) -> Option<Position> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .moved
-            .wait_while(state, |(applied, _, ended)| *applied < offset && !*ended);
+        let waits = |state: &mut Applied| state.offset < offset && !state.ended;
+        let waited = self.moved.wait_while(self.lock(), waits);
         let state = waited.unwrap_or_else(PoisonError::into_inner);
-        (state.0 >= offset).then_some(state.1)
+        (state.offset >= offset).then_some(state.heads)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Applied> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -24,8 +24,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// What an entry weighs besides its commands: a window ends also where entries have none.
 const ENTRY_WEIGHT: usize = 64;
 
-/// Plans an entry, behind which the state then is.
-fn planned(
+/// Plans an entry, with what the view has of it; the state is behind it then.
+fn plan_entry(
     state: &mut State,
     (view, tail): (&View, &Tail),
     offset: u64,
@@ -50,8 +50,8 @@ fn weight(entry: &Entry) -> u64 {
     u64::try_from(ENTRY_WEIGHT + commands).expect("a length fits 64 bits")
 }
 
-/// Applies what is on disk and not yet in the view, and seals windows while the tail has no room. Says how far it is when
-/// it takes long.
+/// Applies what is on disk and not yet in the view, before anybody reads, and seals windows while the tail has no room.
+/// Says how far it is when it takes long. A journal that ends before what the view holds is refused.
 pub(in crate::hub) fn catch_up(
     state: &mut State,
     sealer: &Sealer,
@@ -65,7 +65,7 @@ pub(in crate::hub) fn catch_up(
         let Some((offset, entry)) = follower.next_entry()? else {
             break;
         };
-        let plan = planned(state, (view, tail), offset, &entry)?;
+        let plan = plan_entry(state, (view, tail), offset, &entry)?;
         memberships.moved(plan.changed, plan.moved);
         channels.changed(plan.channels);
         tail.add(plan.writes, state.applied, weight(&entry));
@@ -102,10 +102,11 @@ pub(in crate::hub) fn catch_up(
 
 /// Applies entries as they are committed. By the thread that appends them while nothing more is queued, which saves a
 /// change of threads before each answer; else by a thread of its own, so that the next entry is on its way to the disk
-/// meanwhile.
+/// meanwhile. Whichever has the lock applies all that is there, in order.
 pub(in crate::hub) struct Applier {
     stage: Mutex<ApplyStage>,
     inner: Arc<Inner>,
+    /// The thread of its own.
     thread: OnceLock<Thread>,
 }
 
@@ -119,7 +120,7 @@ pub(in crate::hub) struct ApplyStage {
     pub(in crate::hub) failed: bool,
 }
 
-/// Ends the stage's promises also when it panics: nobody may wait for ever.
+/// Ends the stage's promises when its thread ends, also by a panic: nobody may wait for ever.
 struct Ending<'a>(&'a Inner);
 
 impl Drop for Ending<'_> {
@@ -142,7 +143,7 @@ impl Applier {
         })
     }
 
-    /// Which thread runs it. Told before anything is appended: an entry of which it does not learn would wait.
+    /// Which thread is its own. Told before anything is appended: an entry of which that does not learn would wait.
     pub(in crate::hub) fn runs_in(&self, thread: &Thread) {
         self.thread.get_or_init(|| thread.clone());
     }
@@ -151,12 +152,13 @@ impl Applier {
     pub(in crate::hub) fn run(&self) -> Option<u64> {
         let _ending = Ending(&self.inner);
         loop {
-            // What half an entry has left here must not be gone on with.
+            // Poisoned: the other thread panicked within an entry, and half of one must not be gone on with.
             let mut stage = self.stage.lock().ok()?;
             if !stage.apply_all() {
                 return Some(stage.state.applied.offset);
             }
             drop(stage);
+            // Returns at once if `apply_there` was called since it last did: nothing is missed in between.
             std::thread::park();
         }
     }
@@ -165,7 +167,7 @@ impl Applier {
     pub(super) fn apply_here(&self) {
         match self.stage.try_lock() {
             Ok(mut stage) => drop(stage.apply_all()),
-            // It may have looked just before the last entry came.
+            // It may have looked just before the last entry came, and then looks again.
             Err(_) => self.apply_there(),
         }
     }
@@ -195,7 +197,8 @@ impl ApplyStage {
                 );
                 self.failed = true;
                 self.inner.refuse_writes(&e);
-                // In this order: who comes too late to be given up sees that it has ended.
+                // In this order: those that the journal stage adds too late to be given up here, it gives up itself, for it
+                // sees then that applying has ended.
                 self.inner.progress.end();
                 self.inner.pending.give_up();
                 self.inner.damage.tell_if_damage(&e);
@@ -204,6 +207,7 @@ impl ApplyStage {
         false
     }
 
+    /// Applies an entry.
     fn step(&mut self, offset: u64, entry: &Entry) -> Result<(), store::Error> {
         let tail = &self.inner.tail;
         let Plan {
@@ -213,8 +217,10 @@ impl ApplyStage {
             changed,
             moved,
             channels,
-        } = planned(&mut self.state, (&self.view, tail), offset, entry)?;
+        } = plan_entry(&mut self.state, (&self.view, tail), offset, entry)?;
+        // Before the entry is visible: who sees a message of it must find who may see it.
         self.inner.memberships.moved(changed, moved);
+        // Before the entry is answered: what a proposal holds of it is let go of then.
         self.inner.channels.changed(channels);
         let heads = self.state.applied.heads;
         tail.add(writes, self.state.applied, weight(entry));
@@ -223,6 +229,7 @@ impl ApplyStage {
             answer(&self.inner.pending, entry.n, outcomes);
         }
         let wakers = self.inner.tell(&deliveries);
+        // Behind the telling, before the waking: who wakes takes all up to here for told.
         self.inner.told.raise(heads);
         wakers.into_iter().for_each(Waker::wake);
         Ok(())

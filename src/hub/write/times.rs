@@ -22,6 +22,7 @@ const KEYS_MS_MAX: u64 = 1 << 50;
 /// What [`Entry`](crate::store::Entry) holds of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
+    /// The number of the entry in this process.
     pub(super) n: u64,
     pub(super) at_ms: u64,
     pub(super) keys_us: u64,
@@ -30,14 +31,15 @@ pub(super) struct Stamp {
 /// Gives entries their times.
 #[derive(Debug)]
 pub(in crate::hub) struct Times {
-    /// Entries of this process.
+    /// How many it has stamped.
     entries: u64,
     /// The time of the last entry's messages.
     at_ms: u64,
-    /// The time of the keys when this process began, and of the last entry's keys.
+    /// The time of the keys when this process began.
     keys_from_us: u64,
-    keys_us: u64,
     began: Instant,
+    /// The time of the last entry's keys.
+    keys_us: u64,
     /// What the clock said last, and when.
     seen: Option<(u64, Instant)>,
     /// When the log said that the clock is behind.
@@ -67,7 +69,7 @@ impl Times {
 
     /// The times of an entry that is committed now.
     pub(super) fn next(&mut self) -> Stamp {
-        self.look();
+        self.check_clock();
         self.stamp(clock::now_ms(), self.began.elapsed())
     }
 
@@ -84,8 +86,8 @@ impl Times {
         }
     }
 
-    /// Tells the log of a clock that is wrong, or was.
-    pub(super) fn look(&mut self) {
+    /// Has the log tell of a clock that is wrong, or was.
+    pub(super) fn check_clock(&mut self) {
         let (clock_ms, now) = (clock::now_ms(), Instant::now());
         if let Some(ahead) = self.seen.and_then(|seen| jump(seen, (clock_ms, now))) {
             warn!(
