@@ -24,7 +24,9 @@ mod support;
 const COUNTS: [usize; 2] = [1000, 10_000];
 
 use support::http::upto;
-use support::{Endless, Halley, Http, Nchan, Server, about_machine, body, load, run, users};
+use support::{
+    Endless, Halley, Holding, Http, Nchan, Server, about_machine, body, load, run, users,
+};
 
 fn main() {
     println!(
@@ -52,7 +54,7 @@ fn main() {
 }
 
 /// Prints a row for each transport and count; the memory of the fresh connections.
-fn rows<S: Server>() -> Vec<(String, u64)> {
+fn rows<S: Holding>() -> Vec<(String, u64)> {
     let mut fresh = Vec::new();
     for how in [None, Some(Endless::Events), Some(Endless::Socket)] {
         for count in COUNTS {
@@ -71,7 +73,7 @@ fn rows<S: Server>() -> Vec<(String, u64)> {
 }
 
 /// Of clients that listen without an end.
-async fn open<S: Server>(how: Endless, count: usize) -> (u64, u64) {
+async fn open<S: Holding>(how: Endless, count: usize) -> (u64, u64) {
     let server = S::start();
     let users = users(count);
     server.ready(&users, None).await;
@@ -97,7 +99,7 @@ async fn open<S: Server>(how: Endless, count: usize) -> (u64, u64) {
     (fresh, share(&server, before, count))
 }
 
-async fn held<S: Server>(count: usize) -> (u64, u64) {
+async fn held<S: Holding>(count: usize) -> (u64, u64) {
     let server = S::start();
     let users = users(count);
     server.ready(&users, None).await;
@@ -142,6 +144,6 @@ async fn idle(count: usize) -> u64 {
     share(&server, before, count)
 }
 
-fn share<S: Server>(server: &S, before: u64, count: usize) -> u64 {
+fn share<S: Holding>(server: &S, before: u64, count: usize) -> u64 {
     server.memory().saturating_sub(before) / count as u64
 }

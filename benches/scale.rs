@@ -7,7 +7,7 @@
 //!   the other; then `kill -9`, and a start.
 //! - `pushes` (5,000,000): one message in a request, from 32 connections that each wait for the receipt.
 //! - `conversation` (5,000,000): messages of two users, 1,000 in a request; pages before random ids; `kill -9`, and a
-//!   start. The files are measured at 1,000,000.
+//!   start; then 100 times the same, and the first pages after each. The files are measured at 1,000,000.
 //! - `overload=SECONDS` (600), only where it is named: pushes from many connections as fast as they are answered. What is
 //!   refused, how long the others take, memory; then `kill -9`, a start, and whether all that was accepted is there.
 //!
@@ -39,8 +39,8 @@ use std::io::Write;
 
 use futures_util::future::join_all;
 use support::{
-    Halley, Http, PAGE, Random, Server, TURNS, about_machine, batch, body, each, pages, print,
-    push_batch, run, sides, turn, users,
+    Halley, Http, Latencies, PAGE, Random, Server, TURNS, about_machine, batch, body, each, pages,
+    print, push_batch, run, sides, turn, users,
 };
 
 const BODY_BYTES: usize = 256;
@@ -50,9 +50,11 @@ const CONNECTIONS: usize = 32;
 const WINDOW: usize = 100_000;
 /// When the files of a conversation are measured.
 const MEASURED: usize = 1_000_000;
-/// Pages of one measurement, and the first ones after a start.
+/// Pages of one measurement.
 const PAGES: usize = 5000;
+/// The first ones after a start, and the starts from which their percentiles are.
 const FIRST: usize = 100;
+const STARTS: usize = 100;
 
 /// How many of what; none of a part that does not run.
 #[derive(Default)]
@@ -285,8 +287,18 @@ async fn conversation(count: usize) {
         side.percentiles("pages, warm", warm);
         side.memory("at the end");
         side.crash().await;
-        let first = pages(&side.server, random, count, FIRST).await;
-        side.percentiles(&format!("the first {FIRST} pages after that start"), first);
+        let [mut starts, mut first, mut then] = [(); 3].map(|()| Latencies::default());
+        for number in 0..STARTS {
+            if number > 0 {
+                side.server.kill();
+                starts.add(side.server.start_again().await);
+            }
+            first.extend(pages(&side.server, random, count, 1).await);
+            then.extend(pages(&side.server, random, count, FIRST - 1).await);
+        }
+        side.percentiles("another start after kill -9", starts);
+        side.percentiles("the first page after a start", first);
+        side.percentiles(&format!("the next {} pages", FIRST - 1), then);
     })
     .await;
     let title = format!(

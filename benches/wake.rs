@@ -24,7 +24,7 @@ mod support;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use support::{Halley, Http, Latencies, Nchan, Server, about_machine, body, load, run, users};
+use support::{Halley, Holding, Http, Latencies, Nchan, about_machine, body, load, run, users};
 use tokio::sync::mpsc;
 
 const ROUNDS: usize = 5;
@@ -61,7 +61,7 @@ struct Row {
     last: f64,
 }
 
-fn rows<S: Server + 'static>() -> Vec<Row> {
+fn rows<S: Holding + 'static>() -> Vec<Row> {
     let mut rows = Vec::new();
     run(async { rows.push(paced::<S>().await) });
     for members in [1000, 5000] {
@@ -70,7 +70,7 @@ fn rows<S: Server + 'static>() -> Vec<Row> {
     rows
 }
 
-fn row<S: Server>(what: String, mut times: Latencies, last: f64, processor: Duration) -> Row {
+fn row<S: Holding>(what: String, mut times: Latencies, last: f64, processor: Duration) -> Row {
     let row = Row {
         what,
         p50: times.percentile(50),
@@ -90,7 +90,7 @@ fn row<S: Server>(what: String, mut times: Latencies, last: f64, processor: Dura
 }
 
 /// Clients that poll for ever and say when each reply came.
-async fn hold<S: Server + 'static>(
+async fn hold<S: Holding + 'static>(
     server: &Rc<S>,
     tasks: &tokio::task::LocalSet,
     count: usize,
@@ -106,7 +106,7 @@ async fn hold<S: Server + 'static>(
     arrivals
 }
 
-async fn poll<S: Server>(
+async fn poll<S: Holding>(
     server: Rc<S>,
     mut client: Http,
     (n, user): (usize, String),
@@ -124,7 +124,7 @@ async fn poll<S: Server>(
     }
 }
 
-async fn paced<S: Server + 'static>() -> Row {
+async fn paced<S: Holding + 'static>() -> Row {
     const USERS: usize = 1000;
     let server = Rc::new(S::start());
     let tasks = tokio::task::LocalSet::new();
@@ -157,7 +157,7 @@ async fn paced<S: Server + 'static>() -> Row {
         .await
 }
 
-async fn fan_out<S: Server + 'static>(members: usize) -> Row {
+async fn fan_out<S: Holding + 'static>(members: usize) -> Row {
     let server = Rc::new(S::start());
     let tasks = tokio::task::LocalSet::new();
     let mut arrivals = hold(&server, &tasks, members, Some("team")).await;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Halley, Http, Latencies, Server};
+use super::{Halley, Holding, Http, Latencies};
 
 /// Messages of a page.
 pub(crate) const PAGE: usize = 50;

@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// Resident memory of a process, bytes.
 pub(super) fn memory(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
@@ -17,7 +19,7 @@ pub(super) fn memory(pid: u32) -> u64 {
 }
 
 /// Processor time of a process, all threads.
-pub(super) fn processor(pid: u32) -> Duration {
+pub(crate) fn processor(pid: u32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
     let (_, after_name) = text.rsplit_once(')').expect("the name is in parentheses");
     let ticks: u64 = after_name
@@ -27,6 +29,12 @@ pub(super) fn processor(pid: u32) -> Duration {
         .map(|field| field.parse::<u64>().expect("it is a number"))
         .sum();
     Duration::from_millis(ticks * 10) // a tick is 10 ms wherever Linux runs
+}
+
+/// Sends a signal to a server.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("it is a process"), signal).expect("it runs");
 }
 
 /// What the files below a folder take on the disk, and how long they are, bytes. Where there are none, nothing.

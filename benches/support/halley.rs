@@ -8,10 +8,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Endless, Http, Server, connect};
+use super::{Endless, Holding, Http, Server, connect};
 
 /// Runs until it is dropped.
 pub(crate) struct Halley {
@@ -67,7 +67,7 @@ impl Halley {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        super::signal(self.child.id(), signal);
     }
 
     /// Holds it still, with all that it does in the background.
@@ -155,10 +155,6 @@ impl Server for Halley {
         self.child.id()
     }
 
-    async fn client(&self) -> Http {
-        connect(self.client).await
-    }
-
     async fn backend(&self) -> Http {
         connect(self.admin).await
     }
@@ -177,6 +173,18 @@ impl Server for Halley {
             let make = self.request("PUT", &format!("/v1/groups/{group}"), &members);
             backend.ask(&make).await.expect(201);
         }
+    }
+
+    fn push(&self, to: &str, is_group: bool, body: &str) -> String {
+        let kind = if is_group { "groups" } else { "direct" };
+        let text = format!("{{\"from\":\"bench\",\"body\":{body}}}");
+        self.request("POST", &format!("/v1/{kind}/{to}/messages"), &text)
+    }
+}
+
+impl Holding for Halley {
+    async fn client(&self) -> Http {
+        connect(self.client).await
     }
 
     fn poll(&self, user: &str, _: Option<&str>, cursor: Option<&str>) -> String {
@@ -203,12 +211,6 @@ impl Server for Halley {
     fn cursor(reply: &str) -> Option<String> {
         let (_, rest) = reply.rsplit_once("\"next\":\"")?;
         rest.split('"').next().map(str::to_owned)
-    }
-
-    fn push(&self, to: &str, is_group: bool, body: &str) -> String {
-        let kind = if is_group { "groups" } else { "direct" };
-        let text = format!("{{\"from\":\"bench\",\"body\":{body}}}");
-        self.request("POST", &format!("/v1/{kind}/{to}/messages"), &text)
     }
 
     async fn held(&self) -> usize {

@@ -4,6 +4,8 @@
 //! machine take the processor from each other, so compare ratios of one run, not figures of two.
 
 mod conversation;
+mod cores;
+mod durable_streams;
 mod figures;
 mod halley;
 #[path = "../../tests/http/mod.rs"]
@@ -12,13 +14,17 @@ mod nchan;
 mod sides;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 #[allow(unused_imports, reason = "not each benchmark uses all of them")]
 pub(crate) use conversation::{PAGE, Random, batch, pages, push_batch};
 #[allow(unused_imports, reason = "not each benchmark uses all of them")]
-pub(crate) use figures::{Latencies, about_machine, disk, load};
+pub(crate) use cores::Cores;
+#[allow(unused_imports, reason = "not each benchmark compares")]
+pub(crate) use durable_streams::DurableStreams;
+#[allow(unused_imports, reason = "not each benchmark uses all of them")]
+pub(crate) use figures::{Latencies, about_machine, disk, load, processor, signal};
 pub(crate) use halley::Halley;
 pub(crate) use http::Http;
 #[allow(unused_imports, reason = "not each benchmark compares")]
@@ -59,7 +65,7 @@ impl Endless {
     }
 }
 
-/// A server that messages are pushed to and polled from.
+/// A server that messages are pushed to.
 pub(crate) trait Server {
     /// What it is, for the tables.
     const NAME: &'static str;
@@ -68,22 +74,12 @@ pub(crate) trait Server {
     fn start() -> Self;
     /// Its process.
     fn pid(&self) -> u32;
-    /// Connects to where clients ask.
-    async fn client(&self) -> Http;
     /// Connects to where messages are pushed.
     async fn backend(&self) -> Http;
-    /// Makes what a poll of this user needs, once.
+    /// Makes what these users and their group need to be pushed to and to poll, once.
     async fn ready(&self, users: &[String], group: Option<&str>);
-    /// A request that waits for the user's next message; `cursor` is what the last reply gave.
-    fn poll(&self, user: &str, group: Option<&str>, cursor: Option<&str>) -> String;
-    /// A request that is told all that comes for the user.
-    fn listen(&self, how: Endless, user: &str) -> String;
-    /// The cursor of a reply, if there is such a thing.
-    fn cursor(reply: &str) -> Option<String>;
     /// A request that pushes a JSON text to a user, or to a group.
     fn push(&self, to: &str, is_group: bool, body: &str) -> String;
-    /// How many polls are held now.
-    async fn held(&self) -> usize;
 
     /// Resident memory, bytes.
     fn memory(&self) -> u64 {
@@ -92,8 +88,22 @@ pub(crate) trait Server {
 
     /// Processor time used so far.
     fn processor(&self) -> Duration {
-        figures::processor(self.pid())
+        processor(self.pid())
     }
+}
+
+/// A server that holds requests of those who wait for messages.
+pub(crate) trait Holding: Server {
+    /// Connects to where clients ask.
+    async fn client(&self) -> Http;
+    /// A request that waits for the user's next message; `cursor` is what the last reply gave.
+    fn poll(&self, user: &str, group: Option<&str>, cursor: Option<&str>) -> String;
+    /// A request that is told all that comes for the user.
+    fn listen(&self, how: Endless, user: &str) -> String;
+    /// The cursor of a reply, if there is such a thing.
+    fn cursor(reply: &str) -> Option<String>;
+    /// How many polls are held now.
+    async fn held(&self) -> usize;
 
     /// Until so many polls are held.
     async fn wait_held(&self, wanted: usize) {
@@ -115,6 +125,12 @@ pub(crate) fn run(work: impl Future<Output = ()>) {
         .build()
         .expect("a runtime starts")
         .block_on(work);
+}
+
+/// An address that nobody listens on, for a server that must be told one.
+fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").expect("there are ports");
+    free.local_addr().expect("it is bound")
 }
 
 /// A connection that waits for a reply as long as it takes.

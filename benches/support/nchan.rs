@@ -1,13 +1,13 @@
 //! nginx with nchan, as the peer: one process, messages in memory only, long polls.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{Endless, Http, Server, connect};
+use super::{Endless, Holding, Http, Server, connect, free_address};
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 const NGINX: &str = "/usr/sbin/nginx";
@@ -38,9 +38,7 @@ impl Server for Nchan {
 
     fn start() -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let free = TcpListener::bind("127.0.0.1:0").expect("there are ports");
-        let address = free.local_addr().expect("it is bound");
-        drop(free);
+        let address = free_address();
         let root = folder.path().display();
         let settings = format!(
             "load_module {MODULE};\n\
@@ -87,16 +85,26 @@ impl Server for Nchan {
         self.child.id()
     }
 
-    async fn client(&self) -> Http {
-        connect(self.address).await
-    }
-
     async fn backend(&self) -> Http {
         connect(self.address).await
     }
 
     async fn ready(&self, _: &[String], _: Option<&str>) {
         tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    fn push(&self, to: &str, _: bool, body: &str) -> String {
+        format!(
+            "POST /pub?id={to} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+impl Holding for Nchan {
+    async fn client(&self) -> Http {
+        connect(self.address).await
     }
 
     fn poll(&self, user: &str, group: Option<&str>, _: Option<&str>) -> String {
@@ -115,14 +123,6 @@ impl Server for Nchan {
 
     fn cursor(_: &str) -> Option<String> {
         None
-    }
-
-    fn push(&self, to: &str, _: bool, body: &str) -> String {
-        format!(
-            "POST /pub?id={to} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n{body}",
-            body.len()
-        )
     }
 
     async fn held(&self) -> usize {
