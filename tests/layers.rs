@@ -51,7 +51,7 @@ const FOLDERS: [(&str, &[&[&str]]); 16] = [
         "hub/read",
         &[
             &["feed"],
-            &["conversations", "inbox"],
+            &["channel", "conversations", "inbox"],
             &["list_tail"],
             &["history"],
         ],
@@ -62,7 +62,7 @@ const FOLDERS: [(&str, &[&[&str]]); 16] = [
         "hub/plan",
         &[&[OWN], &["message"], &["channel"], &["group"], &["planner"]],
     ),
-    ("hub/channel", &[&["book", "numbers", "page"], &[OWN]]),
+    ("hub/channel", &[&["book", "numbers"], &[OWN]]),
     ("hub/tail", &[&["seal"], &[OWN], &["window"]]),
     (
         "store",

@@ -1,7 +1,7 @@
 //! What icomet asks of channels: opens and closes them, sends to them, and reads them.
 
 use super::Hub;
-use super::channel::{self, ChannelPage, icomet_group, icomet_user};
+use super::channel::{ChannelPage, icomet_group, icomet_user};
 use super::plan::Outcome;
 use crate::error::Error;
 use crate::model::{Body, Draft, Receipt, Receiver, UserName};
@@ -25,8 +25,8 @@ impl Hub {
         Ok(true)
     }
 
-    /// Closes a user's channel and forgets its numbers; messages stay. The number that its next message would have had;
-    /// `None`: it was not open.
+    /// Closes a user's channel and forgets its numbers; messages stay. The number with which it would go on, behind all
+    /// that it may have given; `None`: it was not open.
     pub async fn close_channel(&self, user: UserName) -> Result<Option<u64>, Error> {
         let none = self.0.channels.to_open([]);
         let close = vec![Command::CloseChannel { user }];
@@ -65,12 +65,8 @@ impl Hub {
         from: u64,
         limit: usize,
     ) -> Result<ChannelPage, Error> {
-        self.blocking(move |inner, view| {
-            let message = |sequence, id| inner.message(view, sequence, id);
-            let page = channel::page(&inner.tail, view, &user, (from, limit), message);
-            Ok(page?)
-        })
-        .await
+        self.blocking(move |inner, view| Ok(inner.channel_page(view, &user, from, limit)?))
+            .await
     }
 
     /// Sends to all who have a channel. `None`: nobody has one yet.
@@ -93,11 +89,11 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, HashSet};
+    use std::collections::{BTreeSet, HashMap, HashSet};
     use std::sync::Arc;
 
     use super::*;
-    use crate::hub::{Compared, GroupChange, Options, rebuild, verify};
+    use crate::hub::{Compared, Durability, GroupChange, Options, WindowSize, rebuild, verify};
     use crate::model::{After, GroupName, Message, PageLimit, Sequence, Transport};
 
     fn open(data: &std::path::Path, channels_max: usize) -> Hub {
@@ -187,6 +183,195 @@ mod tests {
         assert_eq!(numbers(&hub, "bob", 5, 2).await, ("5=d5".into(), 6));
         assert_eq!(numbers(&hub, "dan", 0, 2).await, (String::new(), 1));
         hub.close();
+    }
+
+    /// Channels as a plain list of what came, for a random history.
+    #[derive(Default)]
+    struct Plain {
+        /// The number before the first, and what came since.
+        open: HashMap<String, (u64, Vec<(Sequence, u64)>)>,
+        /// The numbers with which closed ones go on.
+        next: HashMap<String, u64>,
+        groups: HashMap<String, BTreeSet<String>>,
+    }
+
+    impl Plain {
+        fn opened(&mut self, user: &str) {
+            if !self.open.contains_key(user) {
+                let base = self.next.get(user).map_or(0, |next| next - 1);
+                self.open.insert(user.to_owned(), (base, Vec::new()));
+            }
+            self.groups
+                .entry("icomet".into())
+                .or_default()
+                .insert(user.to_owned());
+        }
+
+        fn came(&mut self, receipt: &Receipt, to: &str, but: &str) {
+            let members = self.groups.get(to).cloned();
+            let one = BTreeSet::from([to.to_owned()]);
+            for user in members.unwrap_or(one) {
+                let own = receipt.sequence == Sequence::Group && user == but;
+                if let Some((_, came)) = self.open.get_mut(&user).filter(|_| !own) {
+                    came.push((receipt.sequence, receipt.id));
+                }
+            }
+        }
+
+        /// Reads some pages of a channel.
+        async fn check(&self, hub: &Hub, name: &str, random: &mut impl FnMut(u64) -> u64) {
+            let next = self.next.get(name).copied().unwrap_or(1);
+            let (base, came) = match self.open.get(name) {
+                Some((base, came)) => (*base, &came[..]),
+                None => (next - 1, &[][..]),
+            };
+            let count = u64::try_from(came.len()).unwrap();
+            for _ in 0..4 {
+                let limit = usize::try_from(random(8)).unwrap();
+                let from = base + random(count + 3);
+                let page = hub.channel_page(user(name), from, limit).await.unwrap();
+                assert_eq!((page.first, page.next), (base + 1, base + 1 + count));
+                let messages = page.messages.iter();
+                let found: Vec<_> = messages
+                    .map(|(number, one)| (*number, one.sequence(), one.id))
+                    .collect();
+                let numbered = (base + 1..).zip(came);
+                let numbered = numbered.map(|(number, (sequence, id))| (number, *sequence, *id));
+                let expected = numbered.filter(|(number, ..)| *number >= from).take(limit);
+                assert_eq!(
+                    found,
+                    expected.collect::<Vec<_>>(),
+                    "{name} from {from} by {limit}"
+                );
+            }
+        }
+    }
+
+    /// Users with and without a channel write to each other and to groups that they join and leave, channels are opened,
+    /// closed and opened again, and the server starts anew.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn numbers_count_what_came_whatever_is_sealed() {
+        const USERS: [&str; 4] = ["ann", "bob", "cyd", "dan"];
+        const GROUPS: [&str; 2] = ["team", "club"];
+        let data = tempfile::tempdir().unwrap();
+        let options = |ids| Options {
+            channels_max: 9,
+            window: WindowSize::of(ids),
+            durability: Durability::Interval,
+            ..Options::small(data.path())
+        };
+        let mut hub = Hub::open(options(3)).unwrap();
+        let mut plain = Plain::default();
+        let mut seed = 7_u64;
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % below
+        };
+        for group in GROUPS {
+            make(&hub, group).await;
+            plain.groups.insert(group.to_owned(), BTreeSet::new());
+        }
+        for step in 0..1500 {
+            let mut any = |names: &[&'static str]| {
+                names[usize::try_from(random(u64::try_from(names.len()).unwrap())).unwrap()]
+            };
+            let (from, to, group) = (any(&USERS), any(&USERS), any(&GROUPS));
+            match random(24) {
+                0 => {
+                    hub.open_channel(&user(to)).await.unwrap();
+                    plain.opened(to);
+                }
+                1 if step % 5 == 0 => {
+                    let next = hub.close_channel(user(to)).await.unwrap();
+                    let known = plain.open.remove(to);
+                    assert_eq!(next.is_some(), known.is_some());
+                    if let Some((next, (base, came))) = next.zip(known) {
+                        assert!(next > base + u64::try_from(came.len()).unwrap());
+                        plain.next.insert(to.to_owned(), next);
+                    }
+                    if let Some(all) = plain.groups.get_mut("icomet") {
+                        all.remove(to);
+                    }
+                }
+                2 | 3 => {
+                    let join = random(2) == 0;
+                    let names = |wanted: bool| Vec::from_iter(wanted.then(|| user(to)));
+                    let change = GroupChange::Members {
+                        add: names(join),
+                        remove: names(!join),
+                    };
+                    hub.change_group(GroupName::parse(group).unwrap(), change)
+                        .await
+                        .unwrap();
+                    let members = plain.groups.get_mut(group).unwrap();
+                    if join {
+                        members.insert(to.to_owned());
+                        plain.opened(to);
+                    } else {
+                        members.remove(to);
+                    }
+                }
+                4 => {
+                    let receipt = hub.broadcast(Body::from(b"0".to_vec())).await.unwrap();
+                    if let Some(receipt) = receipt {
+                        plain.came(&receipt, "icomet", "icomet");
+                    }
+                }
+                5 if step % 50 == 0 => {
+                    hub.close();
+                    hub = Hub::open(options(1 + random(40))).unwrap();
+                }
+                kind => {
+                    let group = group_or_user(kind % 2 == 0, group, to);
+                    let draft = Draft {
+                        from: user(from),
+                        to: group.clone(),
+                        body: Body::from(b"1".to_vec()),
+                        key: None,
+                        by_user: true,
+                    };
+                    let by_member = match &group {
+                        Receiver::Group(name) => plain.groups[name.as_str()].contains(from),
+                        Receiver::User(_) => true,
+                    };
+                    let receipt = hub.push(vec![draft]).await.unwrap().remove(0);
+                    assert_eq!(receipt.is_ok(), by_member);
+                    if let Ok(receipt) = receipt {
+                        let to = match &group {
+                            Receiver::Group(name) => name.as_str().to_owned(),
+                            Receiver::User(name) => name.as_str().to_owned(),
+                        };
+                        plain.came(&receipt, &to, from);
+                    }
+                }
+            }
+            if step % 10 == 0 {
+                for name in USERS {
+                    plain.check(&hub, name, &mut random).await;
+                }
+            }
+        }
+        hub.close();
+        let verified = verify(data.path(), 8 << 20, &mut |_, _| ()).unwrap();
+        assert_eq!(verified.view, Compared::Same);
+    }
+
+    fn group_or_user(to_group: bool, group: &str, to: &str) -> Receiver {
+        if to_group {
+            Receiver::Group(GroupName::parse(group).unwrap())
+        } else {
+            Receiver::User(user(to))
+        }
+    }
+
+    async fn make(hub: &Hub, group: &str) {
+        let change = GroupChange::Set {
+            members: Some(Vec::new()),
+            history: None,
+        };
+        hub.change_group(GroupName::parse(group).unwrap(), change)
+            .await
+            .unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]

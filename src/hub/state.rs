@@ -2,7 +2,6 @@
 //! conversations and idempotency keys. After an entry it is exactly what a reading of the view would give.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -142,17 +141,16 @@ impl State {
                     match &draft.to {
                         Receiver::User(to) => {
                             self.prepare_conversation(view, &draft.from, to)?;
-                            if !self.numbers.is_empty() {
-                                self.prepare_users(view, slice::from_ref(to))?;
-                            }
                         }
-                        Receiver::Group(group) => self.prepare_channels(view, group)?,
+                        Receiver::Group(_) if self.numbers.is_empty() => {}
+                        Receiver::Group(_) => {
+                            self.prepare_user(view, &draft.from)?;
+                        }
                     }
                 }
                 Command::SetGroup { members, .. } => self.prepare_users(view, members)?,
                 Command::ChangeMembers { add, .. } => self.prepare_users(view, add)?,
                 Command::OpenChannel { user } | Command::CloseChannel { user } => {
-                    self.prepare_users(view, slice::from_ref(user))?;
                     self.prepare_forgotten(view, user)?;
                 }
                 Command::DeleteGroup { .. } => {}
@@ -171,29 +169,9 @@ impl State {
 
     fn prepare_users(&mut self, view: &View, names: &[UserName]) -> Result<(), Error> {
         for name in names {
-            if let Some(number) = self.prepare_user(view, name)? {
-                self.prepare_channel(view, number)?;
-            }
+            self.prepare_user(view, name)?;
         }
         Ok(())
-    }
-
-    /// The channels of a group's members.
-    fn prepare_channels(&mut self, view: &View, group: &GroupName) -> Result<(), Error> {
-        let Some(group) = self.groups.get(group) else {
-            return Ok(());
-        };
-        if self.numbers.is_empty() {
-            return Ok(());
-        }
-        let members = Arc::clone(&group.members);
-        members
-            .values()
-            .try_for_each(|member| self.prepare_channel(view, member.number))
-    }
-
-    fn prepare_channel(&mut self, view: &View, user: u32) -> Result<(), Error> {
-        self.numbers.look_up(view, user, self.applied.heads)
     }
 
     fn prepare_forgotten(&mut self, view: &View, user: &UserName) -> Result<(), Error> {

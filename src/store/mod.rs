@@ -24,8 +24,8 @@ pub use held::Held;
 pub use journal::command::{Command, Entry, HistoryMode};
 pub use journal::follow::{Follower, TryNext};
 pub use journal::{Journal, JournalSize};
+pub(crate) use view::SLED_OPEN_THREAD;
 pub use view::{
-    Addition, Applied, Change, GroupState, KEYS_KEPT_MS, KeyHash, KeyUse, Membership, View, Writes,
-    Written,
+    Addition, Applied, Change, Channel, GroupState, KEYS_KEPT_MS, KeyHash, KeyUse, Membership,
+    View, Writes, Written,
 };
-pub(crate) use view::{Numbered, SLED_OPEN_THREAD};

@@ -1,7 +1,7 @@
 //! Which channels are open, and which may be opened.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound as Edge;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,12 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tracing::warn;
 
 use crate::model::UserName;
-use crate::store::{Command, Error, View};
+use crate::store::{Channel, Command, Error, View};
 
 /// What became of a user's channel.
 #[derive(Debug)]
 pub(in crate::hub) enum ChannelChange {
-    Opened(UserName),
+    /// With the user's number.
+    Opened(u32, Channel),
     Closed(UserName),
 }
 
@@ -30,8 +31,8 @@ pub(in crate::hub) struct Channels {
 
 #[derive(Debug, Default)]
 struct Book {
-    /// As in the view.
-    open: BTreeSet<UserName>,
+    /// As in the view, with the users' numbers.
+    open: BTreeMap<UserName, (u32, Channel)>,
     /// Proposed, and by how many proposals: opening twice is opening once.
     opening: HashMap<UserName, usize>,
     /// How many are in both: a proposal may stand behind one that opens the same, and behind its closing.
@@ -45,22 +46,22 @@ impl Book {
 
     fn change(&mut self, change: ChannelChange) {
         match change {
-            ChannelChange::Opened(user) => {
-                let also = self.opening.contains_key(&user);
-                let new = self.open.insert(user);
-                self.both += usize::from(also && new);
+            ChannelChange::Opened(number, channel) => {
+                let also = self.opening.contains_key(&channel.name);
+                let known = self.open.insert(channel.name.clone(), (number, channel));
+                self.both += usize::from(also && known.is_none());
             }
             ChannelChange::Closed(user) => {
                 let also = self.opening.contains_key(&user);
                 let known = self.open.remove(&user);
-                self.both -= usize::from(also && known);
+                self.both -= usize::from(also && known.is_some());
             }
         }
     }
 
     /// A proposal that opens a channel is over.
     fn proposed(&mut self, user: UserName) {
-        let open = self.open.contains(&user);
+        let open = self.open.contains_key(&user);
         if let MapEntry::Occupied(mut proposals) = self.opening.entry(user) {
             *proposals.get_mut() -= 1;
             if *proposals.get() == 0 {
@@ -118,12 +119,12 @@ fn write(book: &RwLock<Book>) -> RwLockWriteGuard<'_, Book> {
 }
 
 impl Channels {
-    /// Reads which are open, unless none is to be opened.
+    /// Reads which are open.
     pub(in crate::hub) fn load(view: &View, max: usize) -> Result<Self, Error> {
         let mut book = Book::default();
-        if max > 0 {
-            let names = view.channels().map(|channel| channel.map(|(_, name)| name));
-            book.open = names.collect::<Result<_, _>>()?;
+        for channel in view.channels() {
+            let (user, channel) = channel?;
+            book.open.insert(channel.name.clone(), (user, channel));
         }
         Ok(Self {
             max,
@@ -134,7 +135,7 @@ impl Channels {
 
     /// Takes over what an entry opened and closed. Before its proposals are answered, so that none is ever not counted.
     pub(in crate::hub) fn changed(&self, changes: Vec<ChannelChange>) {
-        if self.max == 0 || changes.is_empty() {
+        if changes.is_empty() {
             return;
         }
         let mut book = write(&self.book);
@@ -164,7 +165,7 @@ impl Channels {
             let book = read(&self.book);
             let users = users.into_iter();
             users
-                .filter(|user| !book.open.contains(*user) && seen.insert(*user))
+                .filter(|user| !book.open.contains_key(*user) && seen.insert(*user))
                 .collect()
         };
         if new.is_empty() {
@@ -172,7 +173,7 @@ impl Channels {
         }
         let mut book = write(&self.book);
         for user in new {
-            if book.open.contains(user) {
+            if book.open.contains_key(user) {
                 continue;
             }
             if book.opening.contains_key(user) || book.len() < self.max {
@@ -189,7 +190,12 @@ impl Channels {
     /// Whether a user's channel is open or about to be.
     pub(in crate::hub) fn has(&self, user: &UserName) -> bool {
         let book = read(&self.book);
-        book.open.contains(user) || book.opening.contains_key(user)
+        book.open.contains_key(user) || book.opening.contains_key(user)
+    }
+
+    /// A user's channel, if it is open, and the user's number.
+    pub(in crate::hub) fn get(&self, user: &UserName) -> Option<(u32, Channel)> {
+        read(&self.book).open.get(user).cloned()
     }
 
     /// The users whose channels are open, in the order of their names, after one of them, and at most so many.
@@ -197,7 +203,7 @@ impl Channels {
         let book = read(&self.book);
         let from = after.map_or(Edge::Unbounded, Edge::Excluded);
         let open = book.open.range((from, Edge::Unbounded));
-        open.take(limit).cloned().collect()
+        open.take(limit).map(|(user, _)| user.clone()).collect()
     }
 
     /// Once: whoever asks for channel after channel must not fill the log.

@@ -1,17 +1,18 @@
 //! Channels: gap-free numbers, from 1, of one user's incoming messages, for clients that count messages instead of
-//! keeping a cursor (icomet's). Numbering begins when the channel is opened, is part of applying, and never
-//! restarts: a channel that was closed, and whose numbers are forgotten, goes on behind them. What a channel costs:
-//! one row more for each message and receiver, also of groups.
+//! keeping a cursor (icomet's). Numbering begins when the channel is opened and never restarts: a channel that was closed,
+//! and whose numbers are forgotten, goes on behind them.
+//!
+//! No number is kept: it is how many messages there are for the user from the opening on, and follows from the lists of
+//! what the user got and what groups got while the user was a member. So a message to a group costs the same however
+//! many of its members have a channel.
 
 mod book;
 mod numbers;
-mod page;
 
 use std::sync::Arc;
 
 pub(super) use book::{ChannelChange, Channels, Opening};
-pub(super) use numbers::{Forgotten, Numbers};
-pub(super) use page::page;
+pub(super) use numbers::Numbers;
 
 use crate::model::{GroupName, Message, UserName};
 

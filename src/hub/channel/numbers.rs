@@ -1,4 +1,7 @@
-//! The numbers that channels have given: planning takes the next one here.
+//! Which numbers channels may have given, as planning knows it.
+//!
+//! Planning counts nothing: a channel that is closed has given at most a number for each message that there was since it
+//! was opened, and goes on behind that.
 
 use std::collections::HashMap;
 
@@ -6,21 +9,27 @@ use crate::hub::known::Known;
 use crate::model::Position;
 use crate::store::{Error, View};
 
-/// The last forgotten number of each channel that was ever closed; `None`: it never was.
-pub(in crate::hub) type Forgotten = Known<u32, Option<u64>>;
-
 /// By users' numbers.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Numbers {
-    /// All open channels, and their last numbers once these were looked up.
-    open: HashMap<u32, Option<u64>>,
-    forgotten: Forgotten,
+    /// All open channels: the number before the first, and how many messages there were before.
+    open: HashMap<u32, (u64, u64)>,
+    /// The last forgotten number of each channel that was ever closed; `None`: it never was.
+    forgotten: Known<u32, Option<u64>>,
+}
+
+/// How many messages there are up to a position.
+fn messages(heads: Position) -> u64 {
+    heads.direct + heads.group
 }
 
 impl Numbers {
     /// Reads which channels are open.
     pub(in crate::hub) fn load(view: &View) -> Result<Self, Error> {
-        let open = view.channels().map(|channel| Ok((channel?.0, None)));
+        let open = view.channels().map(|channel| {
+            let (user, channel) = channel?;
+            Ok((user, (channel.base, messages(channel.opened))))
+        });
         Ok(Self {
             open: open.collect::<Result<_, Error>>()?,
             forgotten: Known::default(),
@@ -32,17 +41,9 @@ impl Numbers {
         self.open.is_empty()
     }
 
-    /// Looks up the last number of a user's channel, if it is open: before [`Self::next`] and [`Self::close`].
-    pub(in crate::hub) fn look_up(
-        &mut self,
-        view: &View,
-        user: u32,
-        heads: Position,
-    ) -> Result<(), Error> {
-        if let Some(last @ None) = self.open.get_mut(&user) {
-            *last = Some(view.last_of_channel(user, heads)?);
-        }
-        Ok(())
+    /// Whether a user's channel is open.
+    pub(in crate::hub) fn is_open(&self, user: u32) -> bool {
+        self.open.contains_key(&user)
     }
 
     /// Looks up what was forgotten of a user's channel: before [`Self::open`].
@@ -60,36 +61,23 @@ impl Numbers {
         self.forgotten.forget(sealed);
     }
 
-    /// Opens a channel. `false`: it is open. Numbers that were forgotten are not given again: clients may still hold
-    /// them, and would take others for theirs.
-    pub(in crate::hub) fn open(&mut self, user: u32) -> bool {
-        if self.open.contains_key(&user) {
-            return false;
+    /// Opens a channel behind a position: the number before its first. `None`: it is open. Numbers that were forgotten
+    /// are not given again: clients may still hold them, and would take others for theirs.
+    pub(in crate::hub) fn open(&mut self, user: u32, heads: Position) -> Option<u64> {
+        if self.is_open(user) {
+            return None;
         }
-        let forgotten = self.forgotten.get(&user).flatten();
-        let last = forgotten.unwrap_or(0);
-        self.open.insert(user, Some(last));
-        true
+        let base = self.forgotten.get(&user).flatten().unwrap_or(0);
+        self.open.insert(user, (base, messages(heads)));
+        Some(base)
     }
 
-    /// Closes a channel in an entry, and forgets its numbers. The last one; `None`: it is not open.
-    pub(in crate::hub) fn close(&mut self, user: u32, offset: u64) -> Option<u64> {
-        let last = self.open.remove(&user)?;
-        let last = last.expect("the channels of an entry are looked up before it");
+    /// Closes a channel in an entry, behind a position, and forgets its numbers. The last that it may have given;
+    /// `None`: it is not open.
+    pub(in crate::hub) fn close(&mut self, user: u32, heads: Position, offset: u64) -> Option<u64> {
+        let (base, before) = self.open.remove(&user)?;
+        let last = base + (messages(heads) - before);
         self.forgotten.change(user, Some(last), offset);
         Some(last)
-    }
-
-    /// The next number of a channel, given now; `None`: it is not open.
-    pub(in crate::hub) fn next(&mut self, user: u32) -> Option<u64> {
-        let last = self.open.get_mut(&user)?;
-        let number = last.expect("the channels of an entry are looked up before it") + 1;
-        *last = Some(number);
-        Some(number)
-    }
-
-    /// What was forgotten.
-    pub(in crate::hub) fn into_forgotten(self) -> Forgotten {
-        self.forgotten
     }
 }

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::recover::check_view_end;
-use crate::hub::channel::Forgotten;
 use crate::hub::plan::plan;
 use crate::hub::state::State;
 use crate::model::{ChainEnd, Message, Position, Receiver, UserName};
-use crate::store::{Addition, Applied, Directory, Error, Follower, Trust, View, Writes};
+use crate::store::{Applied, Directory, Error, Follower, Trust, View, Writes};
 
 /// Keys known before it is worth looking for those whose time is over.
 const KEYS_MIN: usize = 4096;
@@ -49,7 +48,7 @@ pub fn verify(
 ) -> Result<Verified, Error> {
     let directory = Directory::open_to_read(data)?;
     // The end is only known at the end, so the view is compared in a second reading.
-    let (applied, forgotten) = check_journal(&directory, progress)?;
+    let applied = check_journal(&directory, progress)?;
     directory.check_end(applied.offset)?;
     let trust = directory.trust(applied.offset)?;
     if trust == Trust::Check && !directory.read_only() {
@@ -58,7 +57,7 @@ pub fn verify(
     let view = match (trust, directory.earlier_format()) {
         (_, Some(format)) => Compared::Earlier(format),
         _ if directory.read_only() => Compared::ReadOnly,
-        (Trust::Clean, None) => match compare(&directory, cache_bytes, applied, &forgotten) {
+        (Trust::Clean, None) => match compare(&directory, cache_bytes, applied) {
             Err(Error::OlderView) => {
                 directory.close(applied.offset)?;
                 Compared::Older
@@ -77,7 +76,7 @@ pub fn verify(
 fn check_journal(
     directory: &Directory,
     progress: &mut dyn FnMut(u64, Position),
-) -> Result<(Applied, Forgotten), Error> {
+) -> Result<Applied, Error> {
     let mut replay = Replay::new(directory)?;
     let mut chains = Chains::default();
     while let Some(writes) = replay.next()? {
@@ -87,19 +86,11 @@ fn check_journal(
         let applied = replay.state.applied();
         progress(applied.offset, applied.heads);
     }
-    Ok((
-        *replay.state.applied(),
-        replay.state.numbers.into_forgotten(),
-    ))
+    Ok(*replay.state.applied())
 }
 
 /// Compares every message of the view with what the journal gives.
-fn compare(
-    directory: &Directory,
-    cache_bytes: u64,
-    end: Applied,
-    forgotten: &Forgotten,
-) -> Result<(), Error> {
+fn compare(directory: &Directory, cache_bytes: u64, end: Applied) -> Result<(), Error> {
     let (view, applied) = View::open(directory, cache_bytes)?;
     // What is behind its mark is still to be sealed: the next start takes it from the journal.
     let seen = view.seen()?;
@@ -116,9 +107,7 @@ fn compare(
         && let Some(writes) = replay.next()?
     {
         for addition in &writes.additions {
-            if !may_be_gone(addition, forgotten) {
-                view.check_addition(addition)?;
-            }
+            view.check_addition(addition)?;
         }
     }
     let heads = replay.state.applied().heads;
@@ -130,17 +119,6 @@ fn compare(
     }
     drop(view);
     directory.close(end.offset)
-}
-
-/// Whether it is of a channel that was closed after it was written.
-fn may_be_gone(addition: &Addition, forgotten: &Forgotten) -> bool {
-    let last = |user| forgotten.get(user).flatten();
-    match addition {
-        Addition::ChannelNumber { user, number, .. } => {
-            last(user).is_some_and(|last| *number <= last)
-        }
-        _ => false,
-    }
 }
 
 /// Plans the journal from its beginning, without a view: what planning needs to know is in memory.

@@ -53,8 +53,8 @@ impl Planner<'_> {
             message: Arc::clone(&message),
             from: sender,
             to: receiver,
+            group_head: self.state.applied.heads.group,
         });
-        self.number_in_channel(receiver, Sequence::Direct, id);
         let receivers = Receivers::Pair(draft.from.clone(), to.clone());
         self.deliver(message, receivers)
     }
@@ -80,8 +80,8 @@ impl Planner<'_> {
         self.add(Addition::GroupMessage {
             message: Arc::clone(&message),
             group: facts.number,
+            listener: self.listener(&draft.from),
         });
-        self.number_in_channels(&members, &draft.from, id);
         Ok(self.deliver(message, Receivers::Members(facts, members)))
     }
 

@@ -30,7 +30,7 @@ pub(in crate::hub) enum Outcome {
     Message(Receipt),
     Group(GroupReceipt),
     Opened,
-    /// The number that the channel's next message would have had; none where it was not open.
+    /// The number with which the channel would go on; none where it was not open.
     Closed(Option<u64>),
     Refused(Error),
 }

@@ -1,5 +1,6 @@
 //! Reads: what the tail has of it, and below that the view.
 
+mod channel;
 pub(super) mod conversations;
 pub(super) mod feed;
 mod history;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::model::{Message, Position, Sequence, UserName};
-use crate::store::{Applied, Numbered, Writes};
+use crate::store::{Applied, Writes};
 pub(super) use seal::{Sealer, grant};
 pub(super) use window::Contact;
 use window::Window;
@@ -296,16 +296,27 @@ impl Reading<'_> {
         self.windows().find_map(|window| window.user(name))
     }
 
-    /// The numbers that were given in a user's channel from one on, with what has them.
-    pub(super) fn channel(
+    /// The direct messages that a user got, within `after < id <= upto`, each with the last group message before it.
+    pub(super) fn received(
         &self,
-        user: u32,
-        from: u64,
-    ) -> impl DoubleEndedIterator<Item = Numbered> {
+        user: &UserName,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = (&Arc<Message>, u64)> {
         let windows = self.windows();
-        windows
-            .flat_map(move |window| window.channel(user, from))
-            .copied()
+        windows.flat_map(move |window| window.received(user, after, upto))
+    }
+
+    /// The last group message before a direct one, if this is in the tail.
+    pub(super) fn group_head(&self, id: u64) -> Option<u64> {
+        self.windows().find_map(|window| window.group_head(id))
+    }
+
+    /// How many messages of the tail up to an id a user with a channel sent to a group.
+    pub(super) fn sent(&self, group: u32, user: u32, upto: u64) -> u64 {
+        let windows = self.windows();
+        let sent: usize = windows.map(|window| window.sent(group, user, upto)).sum();
+        u64::try_from(sent).expect("a length fits 64 bits")
     }
 
     /// The last number of a user's channel that was forgotten, if it was closed.
@@ -329,6 +340,8 @@ mod tests {
     /// Only for what must not happen.
     const PATIENCE: Duration = Duration::from_secs(60);
     const USERS: u32 = 4;
+    /// Those with a channel.
+    const LISTENERS: [u32; 2] = [1, 2];
     /// Numbers from here on are those of groups.
     const GROUPS: u32 = 6;
 
@@ -384,9 +397,20 @@ mod tests {
             });
             self.messages.push(Arc::clone(&message));
             if to < GROUPS {
-                Addition::DirectMessage { message, from, to }
+                let group_head = self.applied.heads.group;
+                Addition::DirectMessage {
+                    message,
+                    from,
+                    to,
+                    group_head,
+                }
             } else {
-                Addition::GroupMessage { message, group: to }
+                let listener = LISTENERS.contains(&from).then_some(from);
+                Addition::GroupMessage {
+                    message,
+                    group: to,
+                    listener,
+                }
             }
         }
 
@@ -434,6 +458,24 @@ mod tests {
                 let own = |m: &Message| m.from == name || m.recipient() == Some(&name);
                 let expected = self.expected(Sequence::Direct, bounds, own);
                 assert_eq!(taken(tail.inbox(&name, after, upto), ends), expected);
+                let contacts = tail.contacts(&name, after, upto);
+                assert_eq!(contacts.map(|one| one.id).collect::<Vec<_>>(), expected);
+                let received = |m: &Message| m.recipient() == Some(&name);
+                let expected = self.expected(Sequence::Direct, bounds, received);
+                let found = tail.received(&name, after, upto);
+                assert_eq!(taken(found.map(|(message, _)| message), ends), expected);
+                for group in GROUPS..GROUPS + 2 {
+                    let own = |m: &Message| {
+                        m.from == name
+                            && m.to
+                                == Receiver::Group(
+                                    GroupName::parse(&format!("group-{group}")).unwrap(),
+                                )
+                    };
+                    let sent = self.expected(Sequence::Group, (0, upto), own).len();
+                    let sent = if LISTENERS.contains(&one) { sent } else { 0 };
+                    assert_eq!(tail.sent(group, one, upto), u64::try_from(sent).unwrap());
+                }
                 for other in 0..USERS {
                     let peer = user(other);
                     let between = |m: &Message| {
@@ -549,20 +591,15 @@ mod tests {
             story.entry(&[]);
             assert_eq!(story.tail.oldest().is_some(), entry * 64 >= bytes);
         }
-        let change = || Change::ChannelOpened {
-            user: 1,
-            name: user(1),
-        };
-        let number = |number| Addition::ChannelNumber {
-            user: 1,
+        let change = || Change::ChannelClosed { user: 1, last: 1 };
+        let name = |number| Addition::User {
+            name: user(number),
             number,
-            sequence: Sequence::Direct,
-            id: 1,
         };
         for (additions, changes) in [(9, 0), (0, 9)] {
             let mut story = Story::new(size);
             story.write(Writes {
-                additions: (1..=additions).map(number).collect(),
+                additions: (1..=additions).map(name).collect(),
                 changes: (0..changes).map(|_| change()).collect(),
                 keys_ms: 0,
             });
@@ -574,14 +611,8 @@ mod tests {
     }
 
     #[test]
-    fn channels_and_names_are_found_in_all_windows_and_the_last_closing_counts() {
+    fn names_are_found_in_all_windows_and_the_last_closing_of_a_channel_counts() {
         let mut story = Story::of_ids(1);
-        let numbered = |number| Addition::ChannelNumber {
-            user: 1,
-            number,
-            sequence: Sequence::Direct,
-            id: number + 10,
-        };
         for number in 1..=9 {
             let message = story.message(0, 1);
             let name = Addition::User {
@@ -593,18 +624,12 @@ mod tests {
                 last: number,
             };
             story.write(Writes {
-                additions: vec![name, message, numbered(number)],
+                additions: vec![name, message],
                 changes: (number % 3 == 1).then_some(closed).into_iter().collect(),
                 keys_ms: 0,
             });
         }
         let check = |sealed: u64, tail: &Reading<'_>| {
-            for from in 0..12 {
-                let numbers: Vec<_> = tail.channel(1, from).map(|(number, ..)| number).collect();
-                let expected: Vec<_> = (from.max(sealed + 1)..=9).collect();
-                assert_eq!(numbers, expected, "from {from}, {sealed} are sealed");
-            }
-            assert_eq!(tail.channel(2, 0).count(), 0);
             // 7 is the last that was closed.
             assert_eq!(tail.forgotten(1), (sealed < 7).then_some(7));
             assert_eq!(tail.forgotten(2), None);
@@ -681,7 +706,12 @@ mod tests {
                         });
                         applied.offset += 1;
                         let writes = Writes {
-                            additions: vec![Addition::DirectMessage { message, from, to }],
+                            additions: vec![Addition::DirectMessage {
+                                message,
+                                from,
+                                to,
+                                group_head: 0,
+                            }],
                             ..Writes::default()
                         };
                         tail.add(writes, applied, 1);

@@ -6,10 +6,19 @@ use std::iter::once;
 use std::sync::Arc;
 
 use crate::model::{Message, Position, Sequence, UserName};
-use crate::store::{Addition, Applied, Change, Numbered, Writes};
+use crate::store::{Addition, Applied, Change, Writes};
 
 /// What a message, a name or a change takes in memory, roughly, besides what it says.
 const ADDED_BYTES: u64 = 400;
+
+/// What is known of a direct message besides what it says.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    from: u32,
+    to: u32,
+    /// The last group message before it.
+    group_head: u64,
+}
 
 /// A direct message, as lists of conversations need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +35,14 @@ pub(in crate::hub) struct Contact {
 pub(in crate::hub) struct Window {
     /// Messages by the users who may see them.
     direct: Line<UserName>,
-    /// The numbers of who sent each of them, and to whom.
-    pairs: Vec<(u32, u32)>,
+    /// What else there is to each of them.
+    pairs: Vec<Pair>,
     /// Messages by the number of their group.
     group: Line<u32>,
     /// Users who were named for the first time.
     users: HashMap<UserName, u32>,
-    /// Numbers given in users' channels.
-    channels: HashMap<u32, Vec<Numbered>>,
+    /// What users with a channel sent to groups, by the numbers of both: ids.
+    sent: HashMap<(u32, u32), Vec<u64>>,
     /// The last numbers of channels that were closed.
     forgotten: HashMap<u32, u64>,
     /// What is to be kept of it.
@@ -118,7 +127,7 @@ impl Window {
             pairs: Vec::new(),
             group: Line::after(applied.heads.group),
             users: HashMap::new(),
-            channels: HashMap::new(),
+            sent: HashMap::new(),
             forgotten: HashMap::new(),
             writes: Writes::default(),
             applied,
@@ -143,21 +152,31 @@ impl Window {
                 Addition::User { name, number } => {
                     self.users.insert(name.clone(), *number);
                 }
-                Addition::DirectMessage { message, from, to } => {
-                    self.pairs.push((*from, *to));
+                Addition::DirectMessage {
+                    message,
+                    from,
+                    to,
+                    group_head,
+                } => {
+                    self.pairs.push(Pair {
+                        from: *from,
+                        to: *to,
+                        group_head: *group_head,
+                    });
                     let to = message.recipient().filter(|to| **to != message.from);
                     let users = once(&message.from).chain(to).cloned();
                     self.direct.push(message, users);
                 }
-                Addition::GroupMessage { message, group } => self.group.push(message, [*group]),
-                Addition::ChannelNumber {
-                    user,
-                    number,
-                    sequence,
-                    id,
+                Addition::GroupMessage {
+                    message,
+                    group,
+                    listener,
                 } => {
-                    let numbers = self.channels.entry(*user).or_default();
-                    numbers.push((*number, *sequence, *id));
+                    self.group.push(message, [*group]);
+                    if let Some(user) = listener {
+                        let sent = self.sent.entry((*group, *user)).or_default();
+                        sent.push(message.id);
+                    }
                 }
                 Addition::Group { .. } => {}
             }
@@ -200,14 +219,48 @@ impl Window {
         let list = self.direct.lists.get(user);
         let places = self.direct.places(list, after, upto).iter();
         places.filter_map(|place| {
-            let message = self.direct.get(self.direct.id(*place))?;
-            let (from, to) = *self.pairs.get(usize::try_from(*place).ok()?)?;
+            let (message, pair) = self.placed(*place)?;
             Some(Contact {
                 id: message.id,
-                peer: if message.from == *user { to } else { from },
+                peer: if message.from == *user {
+                    pair.to
+                } else {
+                    pair.from
+                },
                 first: message.prev == 0,
             })
         })
+    }
+
+    fn placed(&self, place: u32) -> Option<(&Arc<Message>, &Pair)> {
+        let message = self.direct.get(self.direct.id(place))?;
+        Some((message, self.pairs.get(usize::try_from(place).ok()?)?))
+    }
+
+    /// The direct messages that a user got, within `after < id <= upto`, each with the last group message before it.
+    pub(super) fn received(
+        &self,
+        user: &UserName,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = (&Arc<Message>, u64)> {
+        let list = self.direct.lists.get(user);
+        let places = self.direct.places(list, after, upto).iter();
+        let placed = places.filter_map(|place| self.placed(*place));
+        let received = placed.filter(move |(message, _)| message.recipient() == Some(user));
+        received.map(|(message, pair)| (message, pair.group_head))
+    }
+
+    /// The last group message before a direct one, if this is in it.
+    pub(super) fn group_head(&self, id: u64) -> Option<u64> {
+        let place = u32::try_from(id.checked_sub(self.direct.base + 1)?).ok()?;
+        self.placed(place).map(|(_, pair)| pair.group_head)
+    }
+
+    /// How many messages up to an id a user with a channel sent to a group.
+    pub(super) fn sent(&self, group: u32, user: u32, upto: u64) -> usize {
+        let sent = self.sent.get(&(group, user));
+        sent.map_or(0, |sent| sent.partition_point(|id| *id <= upto))
     }
 
     /// The messages of two users with each other, within `after < id <= upto`.
@@ -240,13 +293,6 @@ impl Window {
     /// The number of a user who was named for the first time in it.
     pub(super) fn user(&self, name: &UserName) -> Option<u32> {
         self.users.get(name).copied()
-    }
-
-    /// The numbers that were given in a user's channel from one on, with what has them.
-    pub(super) fn channel(&self, user: u32, from: u64) -> &[Numbered] {
-        let numbers = self.channels.get(&user).map_or(&[][..], Vec::as_slice);
-        let at = numbers.partition_point(|(number, ..)| *number < from);
-        numbers.get(at..).unwrap_or_default()
     }
 
     /// The last number of a user's channel that was forgotten, if it was closed.

@@ -422,7 +422,12 @@ mod tests {
         };
         let (message, from, to) = (Arc::new(message), 1, 2);
         let writes = Writes {
-            additions: vec![Addition::DirectMessage { message, from, to }],
+            additions: vec![Addition::DirectMessage {
+                message,
+                from,
+                to,
+                group_head: 0,
+            }],
             ..Writes::default()
         };
         hub.0.tail.add(writes, applied, 1);

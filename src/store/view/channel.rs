@@ -1,62 +1,22 @@
-//! Channels of the view: contiguous numbers of what is for one user.
-
-use std::ops::Bound as Edge;
+//! What channels need of the view: which are open, how many messages came up to an id, and which.
 
 use super::View;
 use super::key;
+use super::list::List;
 use super::read::Loaded;
-use super::record::decode_numbered;
-use crate::model::{Position, Sequence, UserName};
+use super::record::{Channel, decode, decode_marked};
+use crate::model::{Message, Sequence};
 use crate::store::error::Error;
 
-/// A number in a channel, and the message that has it.
-pub(crate) type Numbered = (u64, Sequence, u64);
-
 impl View {
-    /// All open channels: the users' numbers and names.
-    pub(crate) fn channels(&self) -> impl Iterator<Item = Result<Loaded<UserName>, Error>> + use<> {
+    /// All open channels, by the users' numbers.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = Result<Loaded<Channel>, Error>> + use<> {
         self.index.scan_prefix(b"o").map(|row| {
             let (key, value) = row?;
-            let name = str::from_utf8(&value)
-                .ok()
-                .and_then(|name| UserName::parse(name).ok());
-            key::first_number(&key)
-                .zip(name)
-                .ok_or_else(|| Error::View("a channel's row is not readable".into()))
+            let user = key::first_number(&key)
+                .ok_or_else(|| Error::View("a channel's key is cut".into()))?;
+            Ok((user, decode("a channel", &value)?))
         })
-    }
-
-    /// The numbers of a channel from one on, and what has them.
-    pub(crate) fn channel_from(
-        &self,
-        user: u32,
-        first: u64,
-    ) -> impl DoubleEndedIterator<Item = Result<Numbered, Error>> + use<> {
-        let prefix = key::channel(user);
-        let range = (
-            Edge::Included(key::with_id(&prefix, first)),
-            Edge::Included(key::with_id(&prefix, u64::MAX)),
-        );
-        self.index.range::<Vec<u8>, _>(range).map(|row| {
-            let (key, value) = row?;
-            let numbered = key::last_id(&key).zip(decode_numbered(&value));
-            numbered
-                .map(|(number, (sequence, id))| (number, sequence, id))
-                .ok_or_else(|| Error::View("a channel's number is not readable".into()))
-        })
-    }
-
-    /// The last number of a channel up to both heads, which must be those of one entry; 0 without one. Those that are
-    /// forgotten count.
-    pub(crate) fn last_of_channel(&self, user: u32, heads: Position) -> Result<u64, Error> {
-        let forgotten = self.forgotten(user)?.unwrap_or(0);
-        for row in self.channel_from(user, forgotten + 1).rev() {
-            let (number, sequence, id) = row?;
-            if id <= heads.of(sequence) {
-                return Ok(number);
-            }
-        }
-        Ok(forgotten)
     }
 
     /// The last number of a channel that is forgotten, if it was ever closed.
@@ -67,5 +27,41 @@ impl View {
         let number = row.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
         let cut = || Error::View("what is forgotten of a channel is not readable".into());
         number.map(Some).ok_or_else(cut)
+    }
+
+    /// How many direct messages up to an id a user got.
+    pub(crate) fn received(&self, user: u32, upto: u64) -> Result<u64, Error> {
+        self.count(List::Inbox(user), upto)
+    }
+
+    /// Ids of the direct messages that a user got, within `after < id <= upto`.
+    pub(crate) fn received_ids(
+        &self,
+        user: u32,
+        after: u64,
+        upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        self.ids_of(List::Inbox(user), after, upto, true)
+    }
+
+    /// How many messages up to an id a user sent to a group while the user's channel was open.
+    pub(crate) fn sent(&self, group: u32, user: u32, upto: u64) -> Result<u64, Error> {
+        self.count(List::Sent(group, user), upto)
+    }
+
+    pub(super) fn count(&self, list: List, upto: u64) -> Result<u64, Error> {
+        let upto = self.written(list, upto);
+        let part = self.part_at(list, upto)?;
+        Ok(part.map_or(0, |mut part| {
+            part.cut(upto);
+            part.count().n
+        }))
+    }
+
+    /// A direct message that is there, and the last group message before it.
+    pub(crate) fn placed(&self, id: u64) -> Result<(Message, u64), Error> {
+        let row = self.tree(Sequence::Direct).get(id.to_be_bytes())?;
+        let row = row.ok_or_else(|| Error::View(format!("direct message {id} is missing")))?;
+        decode_marked(id, &row)
     }
 }

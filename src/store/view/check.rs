@@ -7,10 +7,10 @@ use super::key;
 use super::list::{Count, List, Part};
 use super::mark::Mark;
 use super::recent::{self, Recent};
-use super::record::{GroupState, KeyUse, Membership, decode, decode_message, decode_numbered};
+use super::record::{Channel, GroupState, KeyUse, Membership, decode, decode_marked};
 use super::scan::part;
 use super::{Addition, View};
-use crate::model::{Sequence, UserName};
+use crate::model::{Message, Sequence};
 use crate::store::error::Error;
 
 /// How long a write that is under way is waited for until it is looked at again, and what this counts for whoever keeps
@@ -26,6 +26,8 @@ struct Listed {
     alone: u64,
     groups: u64,
     inboxes: u64,
+    /// What users with a channel sent to groups.
+    sent: u64,
 }
 
 impl Listed {
@@ -40,6 +42,7 @@ impl Listed {
             }
             List::Group(_) => self.groups += ids,
             List::Inbox(_) => self.inboxes += ids,
+            List::Sent(..) => self.sent += ids,
         }
     }
 }
@@ -66,9 +69,9 @@ impl View {
         }
         self.check_ends()?;
         let mark = self.mark()?;
-        self.check_messages(&mark, &mut |_| true)?;
+        let sent = self.check_messages(&mark, &mut |_| true)?;
         match self.check_index(&mark, false, &mut |_| true)? {
-            Some(rows) => check_count(rows, &mark),
+            Some(found) => found.compare_all(&mark, sent.unwrap_or(0)),
             None => Ok(()),
         }
     }
@@ -76,18 +79,19 @@ impl View {
     /// The same while it is written: what is there up to its mark of now, and never changes, is compared; of what changes
     /// it is only seen that it can be read, unless nothing is written meanwhile. Whether all was read.
     pub fn check_while_written(&self, goes_on: GoesOn<'_>) -> Result<bool, Error> {
-        if !self.check_messages(&self.mark()?, goes_on)? {
+        let before = self.mark()?;
+        let Some(sent) = self.check_messages(&before, goes_on)? else {
             return Ok(false);
-        }
+        };
         let Some(mark) = self.settled_mark(goes_on)? else {
             return Ok(false);
         };
         let quiet = self.is_quiet()?;
-        let Some(rows) = self.check_index(&mark, true, goes_on)? else {
+        let Some(found) = self.check_index(&mark, true, goes_on)? else {
             return Ok(false);
         };
-        if quiet && self.is_quiet()? && self.mark()? == mark {
-            check_count(rows, &mark)?;
+        if quiet && self.is_quiet()? && self.mark()? == before {
+            found.compare_all(&mark, sent)?;
         }
         Ok(true)
     }
@@ -130,8 +134,9 @@ impl View {
         Ok(())
     }
 
-    /// Whether all were read.
-    fn check_messages(&self, mark: &Mark, goes_on: GoesOn<'_>) -> Result<bool, Error> {
+    /// How many were sent to groups by users with a channel. `None`: not read to their end.
+    fn check_messages(&self, mark: &Mark, goes_on: GoesOn<'_>) -> Result<Option<u64>, Error> {
+        let mut sent = 0;
         for sequence in Sequence::ALL {
             let head = mark.applied.heads.of(sequence);
             let mut rows = self.tree(sequence).range(..=head.to_be_bytes());
@@ -140,23 +145,26 @@ impl View {
                 let row = row.filter(|(key, _)| key::last_id(key) == Some(id));
                 let (key, value) =
                     row.ok_or_else(|| Error::View(format!("{sequence} message {id} is missing")))?;
-                decode_message(id, &value)?;
+                let (_, marked) = decode_marked(id, &value)?;
+                if sequence == Sequence::Group {
+                    sent += marked;
+                }
                 if !goes_on(key.len() + value.len()) {
-                    return Ok(false);
+                    return Ok(None);
                 }
             }
         }
-        Ok(true)
+        Ok(Some(sent))
     }
 
-    /// How many rows there are: each list rises, its numbers have no gap, and all together hold what the mark says.
+    /// What there is: each list rises, its numbers have no gap, and all together hold what the mark says.
     /// `None`: not read to its end.
     fn check_index(
         &self,
         mark: &Mark,
         written: bool,
         goes_on: GoesOn<'_>,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<Option<Found>, Error> {
         let moved = || Ok::<_, Error>(written && (self.mark()? != *mark || !self.is_quiet()?));
         let mut found = Found::default();
         let mut before: Option<(List, Part)> = None;
@@ -211,7 +219,7 @@ impl View {
         }
         self.check_recent(recent, moved)?;
         found.compare(mark)?;
-        Ok(Some(found.rows))
+        Ok(Some(found))
     }
 
     /// Whether the rows of a user's conversations are what the inbox gives, unless something was written meanwhile.
@@ -234,9 +242,12 @@ impl View {
 
     /// Whether something that was added is kept as it was written.
     pub fn check_addition(&self, addition: &Addition) -> Result<(), Error> {
-        if let Some(message) = addition.message() {
+        if let Some((message, mark)) = addition.marked() {
             let (sequence, id) = (message.sequence(), message.id);
-            if self.indexed(sequence, id)? != **message {
+            let row = self.tree(sequence).get(id.to_be_bytes())?;
+            let found = row.map(|row| decode_marked(id, &row)).transpose()?;
+            let same = |(found, other): (Message, u64)| found == **message && other == mark;
+            if !found.is_some_and(same) {
                 return Err(Error::View(format!(
                     "{sequence} message {id} is not as in the journal"
                 )));
@@ -260,17 +271,24 @@ impl View {
     }
 }
 
-fn check_count(rows: u64, mark: &Mark) -> Result<(), Error> {
-    if rows == mark.rows {
-        return Ok(());
-    }
-    Err(Error::View(format!(
-        "its index has {rows} rows, its mark says {}",
-        mark.rows
-    )))
-}
-
 impl Found {
+    /// Compares what only counts while nothing is written.
+    fn compare_all(&self, mark: &Mark, sent: u64) -> Result<(), Error> {
+        if self.rows != mark.rows {
+            return Err(Error::View(format!(
+                "its index has {} rows, its mark says {}",
+                self.rows, mark.rows
+            )));
+        }
+        if self.listed.sent != sent {
+            return Err(Error::View(format!(
+                "{sent} messages to groups are of users with a channel, {} are listed so",
+                self.listed.sent
+            )));
+        }
+        Ok(())
+    }
+
     fn compare(&self, mark: &Mark) -> Result<(), Error> {
         let Self { listed, .. } = self;
         let (heads, inboxes) = (mark.applied.heads, 2 * listed.conversations - listed.alone);
@@ -318,17 +336,14 @@ fn name_number(key: &[u8], value: &[u8]) -> Option<u32> {
 
 /// Whether a row that is of no list and no name can be read.
 fn is_readable(key: &[u8], value: &[u8]) -> bool {
-    let is_name = || str::from_utf8(value).is_ok_and(|name| UserName::parse(name).is_ok());
     match key.first() {
-        Some(b'o') => is_name(),
+        Some(b'o') => decode::<Channel>("a channel", value).is_ok(),
         Some(b'p') => recent::decode(key, value).is_some(),
         Some(b'G') => decode::<GroupState>("a group", value).is_ok(),
         Some(b'm') => Membership::decode(value).is_ok(),
         Some(b'k') => KeyUse::decode(value).is_ok(),
         Some(b'x') => key::expiry_time(key).is_some() && value.len() == 16,
-        Some(b'C') => decode_numbered(value).is_some(),
         Some(b'f') => value.len() == 8,
-        Some(b'F') => true,
         _ => false,
     }
 }
@@ -343,9 +358,6 @@ fn is_left(key: &[u8], value: &[u8], mark: &Mark) -> bool {
                 _ => applied.groups,
             };
             name_number(key, value).is_some_and(|number| number > given)
-        }
-        [b'C', ..] => {
-            decode_numbered(value).is_some_and(|(sequence, id)| id > applied.heads.of(sequence))
         }
         _ => false,
     }

@@ -59,6 +59,9 @@ impl View {
                 // Names are written before messages, and lists behind: without a number, there is no list.
                 if let Some(group) = self.group(group)? {
                     self.remove_behind(List::Group(group), head)?;
+                    if let Some(from) = self.user(&message.from)? {
+                        self.remove_behind(List::Sent(group, from), head)?;
+                    }
                 }
             }
             Receiver::User(to) => {

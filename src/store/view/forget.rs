@@ -1,15 +1,14 @@
-//! What the view forgets by itself while it is written, some rows each time: idempotency keys whose time is over, and
-//! the numbers of channels that were closed. It follows from what is kept and what is written alone, so that a write
+//! What the view forgets by itself while it is written, some rows each time: idempotency keys whose time is over. It follows from what is kept and what is written alone, so that a write
 //! that was cut short forgets the same when it is done again.
 
 use super::View;
-use super::key::{self, Key, KeyHash};
+use super::key::{self, KeyHash};
 use super::record::KEYS_KEPT_MS;
 use super::rows::RowChanges;
-use super::writes::{Addition, Change, Writes};
+use super::writes::{Change, Writes};
 use crate::store::error::Error;
 
-/// Rows of either kind that go with each write, besides twice as many as it brings: so they become fewer, and no
+/// Rows that go with each write, besides twice as many as it brings: so they become fewer, and no
 /// write takes much longer for it.
 const FORGOTTEN: usize = 64;
 
@@ -18,8 +17,6 @@ impl View {
     pub(super) fn forget(&self, writes: &Writes) -> Result<RowChanges, Error> {
         let used = |change: &&Change| matches!(change, Change::KeyUsed { .. });
         let keys = writes.changes.iter().filter(used).count();
-        let numbered = |new: &&Addition| matches!(new, Addition::ChannelNumber { .. });
-        let numbers = writes.additions.iter().filter(numbered).count();
         let mut rows = RowChanges::new();
         let before = writes.keys_ms.saturating_sub(KEYS_KEPT_MS);
         for (at_ms, hash) in self.keys_before(before, FORGOTTEN + 2 * keys)? {
@@ -28,9 +25,6 @@ impl View {
             if self.key(hash)?.is_some_and(|first| first.keys_ms == at_ms) {
                 rows.insert(key::idempotency(hash), None);
             }
-        }
-        for key in self.forgotten_numbers(FORGOTTEN + 2 * numbers)? {
-            rows.insert(key, None);
         }
         Ok(rows)
     }
@@ -47,31 +41,6 @@ impl View {
             let both = key::expiry_time(&key).zip(value.first_chunk().copied());
             let (at, hash) = both.ok_or_else(|| Error::View("an expiry is cut".into()))?;
             found.push((at, KeyHash(hash)));
-        }
-        Ok(found)
-    }
-
-    /// At most `limit` rows of forgotten numbers, and those that say that a channel has some, behind its last.
-    fn forgotten_numbers(&self, limit: usize) -> Result<Vec<Key>, Error> {
-        let mut found = Vec::new();
-        for row in self.index.scan_prefix(b"F") {
-            let (to_drop, _) = row?;
-            let user = key::first_number(&to_drop);
-            let user = user.ok_or_else(|| Error::View("a key of a channel is cut".into()))?;
-            let prefix = key::channel(user);
-            let last = self.forgotten(user)?.unwrap_or(0);
-            let range = key::with_id(&prefix, 0)..=key::with_id(&prefix, last);
-            let room = limit - found.len();
-            for row in self.index.range(range).take(room) {
-                found.push(row?.0.to_vec());
-            }
-            if found.len() == limit {
-                break;
-            }
-            found.push(to_drop.to_vec());
-            if found.len() == limit {
-                break;
-            }
         }
         Ok(found)
     }
@@ -162,41 +131,5 @@ pub(super) mod tests {
         assert!(view.key(hash(0)).unwrap().is_some());
         write(&view, &mut applied, &keys(vec![], 3 * DAY_MS));
         assert_eq!((rows(&view, b"x"), rows(&view, b"k")), (0, 0));
-    }
-
-    fn numbered(user: u32, numbers: std::ops::RangeInclusive<u64>) -> Vec<Addition> {
-        let addition = |number| Addition::ChannelNumber {
-            user,
-            number,
-            sequence: Sequence::Direct,
-            id: 0,
-        };
-        numbers.map(addition).collect()
-    }
-
-    #[test]
-    fn numbers_of_closed_channels_are_forgotten_some_with_each_write() {
-        let folder = tempfile::tempdir().unwrap();
-        let (view, mut applied) = opened(folder.path());
-        let close = |user, last| Change::ChannelClosed { user, last };
-        let writes = Writes {
-            additions: [numbered(1, 1..=100), numbered(2, 1..=3)].concat(),
-            changes: vec![close(1, 100), close(2, 3), close(3, 0)],
-            keys_ms: 0,
-        };
-        write(&view, &mut applied, &writes);
-        assert_eq!((rows(&view, b"C"), rows(&view, b"F")), (103, 3));
-        // Closed again while some are left: it goes on, and the new ones stay until then.
-        let writes = Writes {
-            additions: numbered(1, 101..=102),
-            changes: vec![close(1, 102)],
-            keys_ms: 0,
-        };
-        write(&view, &mut applied, &writes);
-        assert_eq!((rows(&view, b"C"), rows(&view, b"F")), (105 - 68, 3));
-        let nothing = Writes::default();
-        write(&view, &mut applied, &nothing);
-        assert_eq!((rows(&view, b"C"), rows(&view, b"F")), (0, 0));
-        assert_eq!(rows(&view, b"f"), 3);
     }
 }

@@ -37,7 +37,7 @@ impl View {
         // Of what was not there before, nothing need be looked up.
         let begins = match list {
             List::Conversation(..) | List::Group(_) => n == 1,
-            List::Inbox(user) => user > users,
+            List::Sent(_, user) | List::Inbox(user) => user > users,
         };
         let head = self.heads.of(list.sequence());
         let last = if begins {

@@ -7,16 +7,15 @@
 //! | `index` | `n` kind 1, name | number 4 of the user (`u`) or group (`g`) |
 //! | | `c` lower user 4, higher user 4, direct id 8 | version 2, varint, varints: part of this conversation, from the message with this id on: how many are before it, and for each one behind it by how much its id is higher |
 //! | | `g` group 4, group id 8 | the same: part of this group's messages |
+//! | | `s` group 4, user 4, group id 8 | version 2, in the same way: part of what a user with a channel sent to the group |
 //! | | `u` user 4, direct id 8 | version 2, varints: part of what the user may see, in the same way: how many messages to them and how many conversations are before it; behind each id the peer's number, with two bits behind it: the conversation's first, and received |
 //! | | `p` user 4, direct id 8 | version 1, varints: some of the user's conversations, rising by their last messages in full rows of `u`: the id, or by how much it is higher than the one before, and the peer's number |
 //! | | `G` group 4 | version 1, what the group is |
 //! | | `m` group 4, user 4, from 8 | version 2, an interval of membership |
 //! | | `k` hash 16 | version 2, the receipt under an idempotency key |
 //! | | `x` at 8, hash 8 | hash 16: the key to forget when its time is over |
-//! | | `o` user 4 | name: the user's channel is open |
-//! | | `C` user 4, number 8 | `d` or `g`, id 8: the message with this number in the channel |
+//! | | `o` user 4 | version 1, the user's channel, which is open |
 //! | | `f` user 4 | number 8: the user's channel was closed, and its numbers up to this one are forgotten |
-//! | | `F` user 4 | nothing: some of their rows are still there |
 //! | default | `applied` | version 2, the mark: what has been applied, and rows of the index |
 //! | | `writing` | offset 8: the last entry of the write that is under way or was cut short, or of the last one |
 //! | | `seen` | version 1, the offset of the last entry that was known of |
@@ -62,6 +61,10 @@ pub(super) fn inbox(user: u32) -> Key {
 
 pub(super) fn group_messages(group: u32) -> Key {
     [&b"g"[..], &group.to_be_bytes()].concat()
+}
+
+pub(super) fn sent(group: u32, user: u32) -> Key {
+    [&b"s"[..], &group.to_be_bytes(), &user.to_be_bytes()].concat()
 }
 
 pub(super) fn recent(user: u32) -> Key {
@@ -123,7 +126,7 @@ pub(super) fn first_number(key: &[u8]) -> Option<u32> {
         .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
-/// The second number of an `m` or `c` key.
+/// The second number of an `m`, `c` or `s` key.
 pub(super) fn second_number(key: &[u8]) -> Option<u32> {
     key.get(5..9)?
         .first_chunk()
@@ -134,19 +137,9 @@ pub(super) fn open_channel(user: u32) -> Key {
     [&b"o"[..], &user.to_be_bytes()].concat()
 }
 
-/// The prefix of the numbers of a channel.
-pub(super) fn channel(user: u32) -> Key {
-    [&b"C"[..], &user.to_be_bytes()].concat()
-}
-
 /// The last number of a user's channel that is forgotten.
 pub(super) fn forgotten(user: u32) -> Key {
     [&b"f"[..], &user.to_be_bytes()].concat()
-}
-
-/// Is there as long as there are rows of forgotten numbers.
-pub(super) fn to_drop(user: u32) -> Key {
-    [&b"F"[..], &user.to_be_bytes()].concat()
 }
 
 pub(super) const APPLIED: &[u8] = b"applied";
@@ -179,7 +172,7 @@ mod tests {
             interval(1, 2, 3),
             idempotency(hash),
             expiry(1, hash),
-            with_id(&channel(1), 2),
+            with_id(&sent(1, 2), 3),
         ] {
             assert!(key.len() <= 22, "{} bytes", key.len());
         }

@@ -16,6 +16,8 @@ pub(super) enum List {
     /// Of two users, the lower number first.
     Conversation(u32, u32),
     Group(u32),
+    /// What a user sent to a group: group, user.
+    Sent(u32, u32),
     Inbox(u32),
 }
 
@@ -55,7 +57,7 @@ pub(super) struct Part {
 pub(super) struct Place {
     pub(super) list: List,
     pub(super) id: u64,
-    /// Its number `n`; 0 in an inbox.
+    /// Its number `n`; 0 where only those of the list itself count.
     pub(super) n: u64,
     /// In an inbox.
     pub(super) exchange: Option<Exchange>,
@@ -70,6 +72,7 @@ impl List {
         match self {
             Self::Conversation(lower, higher) => key::conversation(lower, higher),
             Self::Group(group) => key::group_messages(group),
+            Self::Sent(group, user) => key::sent(group, user),
             Self::Inbox(user) => key::inbox(user),
         }
     }
@@ -78,7 +81,7 @@ impl List {
     pub(super) fn sequence(self) -> Sequence {
         match self {
             Self::Conversation(..) | Self::Inbox(_) => Sequence::Direct,
-            Self::Group(_) => Sequence::Group,
+            Self::Group(_) | Self::Sent(..) => Sequence::Group,
         }
     }
 
@@ -92,6 +95,7 @@ impl List {
         match (key.first()?, key.len()) {
             (b'c', 17) => Some(Self::Conversation(first, key::second_number(key)?)),
             (b'g', 13) => Some(Self::Group(first)),
+            (b's', 17) => Some(Self::Sent(first, key::second_number(key)?)),
             (b'u', 13) => Some(Self::Inbox(first)),
             _ => None,
         }
@@ -168,6 +172,14 @@ impl Part {
         self.exchanges.truncate(length);
     }
 
+    /// Keeps of an inbox only what was received.
+    pub(super) fn keep_received(&mut self) {
+        let mut exchanges = self.exchanges.iter();
+        let mut received = |_: &u64| exchanges.next().is_some_and(|exchange| exchange.received);
+        self.ids.retain(&mut received);
+        self.exchanges.retain(|exchange| exchange.received);
+    }
+
     /// Its row.
     pub(super) fn row(&self, list: List) -> Option<(Key, Vec<u8>)> {
         let first = *self.ids.first()?;
@@ -228,7 +240,9 @@ impl Addition {
     /// Where it is listed.
     pub(super) fn places(&self, mut put: impl FnMut(Place)) {
         match self {
-            Self::DirectMessage { message, from, to } => {
+            Self::DirectMessage {
+                message, from, to, ..
+            } => {
                 let id = message.id;
                 put(Place {
                     list: List::conversation(*from, *to),
@@ -254,12 +268,27 @@ impl Addition {
                     inbox(*from, *to, false);
                 }
             }
-            Self::GroupMessage { message, group } => put(Place {
-                list: List::Group(*group),
-                id: message.id,
-                n: message.n,
-                exchange: None,
-            }),
+            Self::GroupMessage {
+                message,
+                group,
+                listener,
+            } => {
+                let (id, exchange) = (message.id, None);
+                put(Place {
+                    list: List::Group(*group),
+                    id,
+                    n: message.n,
+                    exchange,
+                });
+                if let Some(user) = listener {
+                    put(Place {
+                        list: List::Sent(*group, *user),
+                        id,
+                        n: 0,
+                        exchange,
+                    });
+                }
+            }
             _ => {}
         }
     }
@@ -275,6 +304,7 @@ mod tests {
         prop_oneof![
             (any::<u32>(), any::<u32>()).prop_map(|(one, other)| List::conversation(one, other)),
             any::<u32>().prop_map(List::Group),
+            (any::<u32>(), any::<u32>()).prop_map(|(group, user)| List::Sent(group, user)),
             any::<u32>().prop_map(List::Inbox),
         ]
     }
@@ -396,6 +426,8 @@ mod tests {
             List::conversation(2, 2),
             List::Group(1),
             List::Group(256),
+            List::Sent(1, 2),
+            List::Sent(2, 1),
             List::Inbox(0),
         ];
         assert!(lists.is_sorted());

@@ -33,10 +33,9 @@ use mark::{Heads, Mark};
 use record::{decode, encode};
 use sequence::Sequences;
 
-pub(crate) use channel::Numbered;
 pub use key::KeyHash;
 pub use mark::Applied;
-pub use record::{GroupState, KEYS_KEPT_MS, KeyUse, Membership};
+pub use record::{Channel, GroupState, KEYS_KEPT_MS, KeyUse, Membership};
 pub use writes::{Addition, Change, Writes, Written};
 
 /// sled writes values of pages beyond about 100 KiB in files of their own, which it never syncs, unless

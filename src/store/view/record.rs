@@ -1,10 +1,10 @@
-//! Stored values: a version byte, then bincode; those of channels are plain bytes. Decoding never panics.
+//! Stored values: a version byte, then bincode. Decoding never panics.
 
 use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Body, GroupName, Message, Receipt, Receiver, Sequence, UserName};
+use crate::model::{Body, GroupName, Message, Position, Receipt, Receiver, UserName};
 use crate::store::error::Error;
 use crate::store::journal::command::HistoryMode;
 
@@ -59,10 +59,11 @@ struct MessageRow {
     from: UserName,
     to: Receiver,
     body: Body,
+    mark: u64,
 }
 
-/// A message as it is stored under its id.
-pub(super) fn encode_message(message: &Message) -> Vec<u8> {
+/// A message as it is stored under its id, with its [mark](Addition::marked).
+pub(super) fn encode_message(message: &Message, mark: u64) -> Vec<u8> {
     encode(&MessageRow {
         prev: message.prev,
         n: message.n,
@@ -70,11 +71,17 @@ pub(super) fn encode_message(message: &Message) -> Vec<u8> {
         from: message.from.clone(),
         to: message.to.clone(),
         body: message.body.clone(),
+        mark,
     })
 }
 
 /// The message that is stored under an id.
 pub(super) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
+    decode_marked(id, bytes).map(|(message, _)| message)
+}
+
+/// The same, with its [mark](Addition::marked).
+pub(super) fn decode_marked(id: u64, bytes: &[u8]) -> Result<(Message, u64), Error> {
     let MessageRow {
         prev,
         n,
@@ -82,8 +89,9 @@ pub(super) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
         from,
         to,
         body,
+        mark,
     } = decode("a message", bytes)?;
-    Ok(Message {
+    let message = Message {
         id,
         prev,
         n,
@@ -91,7 +99,8 @@ pub(super) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
         from,
         to,
         body,
-    })
+    };
+    Ok((message, mark))
 }
 
 /// What a group is.
@@ -165,23 +174,15 @@ impl KeyUse {
     }
 }
 
-/// The message that has a number in a channel.
-pub(super) fn encode_numbered(sequence: Sequence, id: u64) -> Vec<u8> {
-    let tag = match sequence {
-        Sequence::Direct => b'd',
-        Sequence::Group => b'g',
-    };
-    [&[tag][..], &id.to_be_bytes()].concat()
-}
-
-pub(super) fn decode_numbered(value: &[u8]) -> Option<(Sequence, u64)> {
-    let (tag, id) = value.split_first()?;
-    let sequence = match tag {
-        b'd' => Sequence::Direct,
-        b'g' => Sequence::Group,
-        _ => return None,
-    };
-    Some((sequence, u64::from_be_bytes(id.try_into().ok()?)))
+/// A channel that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// Whose.
+    pub name: UserName,
+    /// The number before its first.
+    pub base: u64,
+    /// The last messages before it was opened.
+    pub opened: Position,
 }
 
 #[cfg(test)]
@@ -200,8 +201,8 @@ mod tests {
             body: Body::from(b"{ \"a\" : 1.50 }".to_vec()),
         };
         assert_eq!(
-            decode_message(9, &encode_message(&message)).unwrap(),
-            message
+            decode_marked(9, &encode_message(&message, 7)).unwrap(),
+            (message, 7)
         );
     }
 
@@ -225,16 +226,5 @@ mod tests {
                 .to_string()
                 .contains("version 2")
         );
-    }
-
-    #[test]
-    fn values_of_channels_round_trip_and_cut_ones_are_not_read() {
-        for sequence in Sequence::ALL {
-            let value = encode_numbered(sequence, 9);
-            assert_eq!(decode_numbered(&value), Some((sequence, 9)));
-            for length in 0..value.len() {
-                assert_eq!(decode_numbered(&value[..length]), None);
-            }
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::key::{self, Key};
-use super::record::{Membership, encode, encode_numbered};
+use super::record::{Membership, encode};
 use super::writes::{Addition, Change, Writes};
 
 /// A row that never changes: key and value.
@@ -51,15 +51,6 @@ impl Addition {
                 rows.push((key::group(name), number.to_be_bytes().into()));
             }
             Self::DirectMessage { .. } | Self::GroupMessage { .. } => {}
-            Self::ChannelNumber {
-                user,
-                number,
-                sequence,
-                id,
-            } => {
-                let key = key::with_id(&key::channel(*user), *number);
-                rows.push((key, encode_numbered(*sequence, *id)));
-            }
         }
     }
 }
@@ -83,13 +74,12 @@ impl Change {
                 let expiry = key::expiry(first.keys_ms, *hash);
                 put(expiry, Some(hash.0.to_vec()));
             }
-            Self::ChannelOpened { user, name } => {
-                put(key::open_channel(*user), Some(name.as_str().into()));
+            Self::ChannelOpened { user, channel } => {
+                put(key::open_channel(*user), Some(encode(channel)));
             }
             Self::ChannelClosed { user, last } => {
                 put(key::open_channel(*user), None);
                 put(key::forgotten(*user), Some(last.to_be_bytes().to_vec()));
-                put(key::to_drop(*user), Some(Vec::new()));
             }
         }
     }

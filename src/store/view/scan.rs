@@ -69,7 +69,7 @@ impl View {
         };
         let at = part.ids.binary_search(&place.id);
         Ok(at.is_ok_and(|at| {
-            let counted = place.exchange.is_some() || part.count_to(at + 1).n == place.n;
+            let counted = place.n == 0 || part.count_to(at + 1).n == place.n;
             counted && part.exchanges.get(at).copied() == place.exchange
         }))
     }
@@ -88,6 +88,17 @@ impl View {
         list: List,
         after: u64,
         upto: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
+        self.ids_of(list, after, upto, false)
+    }
+
+    /// The same; of an inbox perhaps only those that were received.
+    pub(super) fn ids_of(
+        &self,
+        list: List,
+        after: u64,
+        upto: u64,
+        received: bool,
     ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
         let upto = self.written(list, upto);
         let prefix = list.prefix();
@@ -111,9 +122,12 @@ impl View {
                 .map_err(Error::from)
                 .and_then(|(key, value)| part(list, &key, &value));
             match part {
-                Ok(part) => {
+                Ok(mut part) => {
+                    part.cut(upto);
+                    if received {
+                        part.keep_received();
+                    }
                     let mut ids = part.ids;
-                    ids.truncate(ids.partition_point(|id| *id <= upto));
                     ids.drain(..ids.partition_point(|id| *id <= after));
                     Ids::Of(ids.into_iter())
                 }
@@ -123,7 +137,7 @@ impl View {
     }
 
     /// A bound of a scan, but not above what is written: a row behind that is of a write that was cut short.
-    fn written(&self, list: List, upto: u64) -> u64 {
+    pub(super) fn written(&self, list: List, upto: u64) -> u64 {
         upto.min(self.heads.of(list.sequence()))
     }
 }
@@ -249,8 +263,18 @@ pub(super) mod tests {
                 body: Body::from(b"1".to_vec()),
             });
             let addition = match to {
-                0..=3 => Addition::DirectMessage { message, from, to },
-                _ => Addition::GroupMessage { message, group: to },
+                0..=3 => Addition::DirectMessage {
+                    message,
+                    from,
+                    to,
+                    group_head: self.applied.heads.group,
+                },
+                // Of those who send, one has a channel.
+                _ => Addition::GroupMessage {
+                    message,
+                    group: to,
+                    listener: (from == 2).then_some(from),
+                },
             };
             addition.places(|place| self.lists.entry(place.list).or_default().push(place));
             writes.additions.push(addition);
@@ -334,16 +358,24 @@ pub(super) mod tests {
         let written = all
             .iter()
             .filter(|place| place.id <= view.written(list, u64::MAX));
-        for place in written {
+        for place in written.clone() {
             assert!(view.has_place(place).unwrap());
             let mut other = *place;
             match &mut other.exchange {
                 Some(exchange) => exchange.first = !exchange.first,
+                None if matches!(list, List::Sent(..)) => other.id += 1 << 32,
                 None => other.n += 1,
             }
             assert!(!view.has_place(&other).unwrap());
         }
+        let received = |place: &&Place| place.exchange.is_none_or(|exchange| exchange.received);
+        let counted = written.filter(received).map(|place| place.id);
+        let counted: Vec<_> = counted.filter(|id| *id <= upto).collect();
+        assert_eq!(view.count(list, upto).unwrap(), count(counted.len()));
         if let List::Inbox(user) = list {
+            let within = counted.iter().filter(|id| **id > after);
+            let found: Result<Vec<_>, _> = view.received_ids(user, after, upto).collect();
+            assert_eq!(found.unwrap(), within.copied().collect::<Vec<_>>());
             let upto = view.written(list, upto);
             let (found, all) = (
                 peers(view, user, upto),
@@ -359,13 +391,15 @@ pub(super) mod tests {
         }
     }
 
-    fn lists() -> [List; 8] {
+    fn lists() -> [List; 10] {
         [
             List::conversation(1, 1),
             List::conversation(2, 1),
             List::conversation(3, 2),
             List::Group(4),
             List::Group(5),
+            List::Sent(4, 2),
+            List::Sent(5, 1),
             List::Inbox(1),
             List::Inbox(2),
             List::Inbox(3),

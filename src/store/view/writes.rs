@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::key::KeyHash;
-use super::record::{GroupState, KeyUse, Membership};
-use crate::model::{GroupName, Message, Sequence, UserName};
+use super::record::{Channel, GroupState, KeyUse, Membership};
+use crate::model::{GroupName, Message, UserName};
 
 /// What applying one entry keeps, or several entries that follow each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Addition {
         from: u32,
         /// Who gets it.
         to: u32,
+        /// The last message of the other sequence before it.
+        group_head: u64,
     },
     /// A message to a group.
     GroupMessage {
@@ -50,17 +52,8 @@ pub enum Addition {
         message: Arc<Message>,
         /// The group.
         group: u32,
-    },
-    /// A message gets a number in a user's channel.
-    ChannelNumber {
-        /// Whose channel.
-        user: u32,
-        /// The number.
-        number: u64,
-        /// The message's sequence.
-        sequence: Sequence,
-        /// The message's id.
-        id: u64,
+        /// Who sent it, if that user has a channel.
+        listener: Option<u32>,
     },
 }
 
@@ -96,14 +89,14 @@ pub enum Change {
     ChannelOpened {
         /// Whose channel.
         user: u32,
-        /// The user's name.
-        name: UserName,
+        /// What it is.
+        channel: Channel,
     },
     /// A user's channel is closed, and its numbers are forgotten.
     ChannelClosed {
         /// Whose channel.
         user: u32,
-        /// The last number that was given.
+        /// The last number that may have been given.
         last: u64,
     },
 }
@@ -140,5 +133,16 @@ impl Addition {
             }
             _ => None,
         }
+    }
+
+    /// The message, if it is one, and what is stored with it: of a direct one, the last group message before it; of a
+    /// group's, whether its sender had a channel.
+    pub(super) fn marked(&self) -> Option<(&Arc<Message>, u64)> {
+        let mark = match self {
+            Self::DirectMessage { group_head, .. } => *group_head,
+            Self::GroupMessage { listener, .. } => u64::from(listener.is_some()),
+            _ => 0,
+        };
+        Some((self.message()?, mark))
     }
 }
