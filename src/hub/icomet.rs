@@ -218,6 +218,56 @@ mod tests {
             }
         }
 
+        async fn close(&mut self, hub: &Hub, name: &str) {
+            let next = hub.close_channel(user(name)).await.unwrap();
+            let known = self.open.remove(name);
+            assert_eq!(next.is_some(), known.is_some());
+            if let Some((next, (base, came))) = next.zip(known) {
+                assert!(next > base + u64::try_from(came.len()).unwrap());
+                self.next.insert(name.to_owned(), next);
+            }
+            if let Some(all) = self.groups.get_mut("icomet") {
+                all.remove(name);
+            }
+        }
+
+        async fn join_or_leave(&mut self, hub: &Hub, name: &str, group: &str, join: bool) {
+            let names = |wanted: bool| Vec::from_iter(wanted.then(|| user(name)));
+            let change = GroupChange::Members {
+                add: names(join),
+                remove: names(!join),
+            };
+            let members = self.groups.get_mut(group).unwrap();
+            if join {
+                members.insert(name.to_owned());
+                self.opened(name);
+            } else {
+                members.remove(name);
+            }
+            let group = GroupName::parse(group).unwrap();
+            hub.change_group(group, change).await.unwrap();
+        }
+
+        async fn push(&mut self, hub: &Hub, from: &str, to: &str, to_group: bool) {
+            let receiver = if to_group {
+                Receiver::Group(GroupName::parse(to).unwrap())
+            } else {
+                Receiver::User(user(to))
+            };
+            let draft = Draft {
+                from: user(from),
+                to: receiver,
+                body: Body::from(b"1".to_vec()),
+                key: None,
+                by_user: true,
+            };
+            let receipt = hub.push(vec![draft]).await.unwrap().remove(0);
+            assert_eq!(receipt.is_ok(), !to_group || self.groups[to].contains(from));
+            if let Ok(receipt) = receipt {
+                self.came(&receipt, to, from);
+            }
+        }
+
         /// Reads some pages of a channel.
         async fn check(&self, hub: &Hub, name: &str, random: &mut impl FnMut(u64) -> u64) {
             let next = self.next.get(name).copied().unwrap_or(1);
@@ -281,36 +331,8 @@ mod tests {
                     hub.open_channel(&user(to)).await.unwrap();
                     plain.opened(to);
                 }
-                1 if step % 5 == 0 => {
-                    let next = hub.close_channel(user(to)).await.unwrap();
-                    let known = plain.open.remove(to);
-                    assert_eq!(next.is_some(), known.is_some());
-                    if let Some((next, (base, came))) = next.zip(known) {
-                        assert!(next > base + u64::try_from(came.len()).unwrap());
-                        plain.next.insert(to.to_owned(), next);
-                    }
-                    if let Some(all) = plain.groups.get_mut("icomet") {
-                        all.remove(to);
-                    }
-                }
-                2 | 3 => {
-                    let join = random(2) == 0;
-                    let names = |wanted: bool| Vec::from_iter(wanted.then(|| user(to)));
-                    let change = GroupChange::Members {
-                        add: names(join),
-                        remove: names(!join),
-                    };
-                    hub.change_group(GroupName::parse(group).unwrap(), change)
-                        .await
-                        .unwrap();
-                    let members = plain.groups.get_mut(group).unwrap();
-                    if join {
-                        members.insert(to.to_owned());
-                        plain.opened(to);
-                    } else {
-                        members.remove(to);
-                    }
-                }
+                1 if step % 5 == 0 => plain.close(&hub, to).await,
+                2 | 3 => plain.join_or_leave(&hub, to, group, random(2) == 0).await,
                 4 => {
                     let receipt = hub.broadcast(Body::from(b"0".to_vec())).await.unwrap();
                     if let Some(receipt) = receipt {
@@ -321,29 +343,8 @@ mod tests {
                     hub.close();
                     hub = Hub::open(options(1 + random(40))).unwrap();
                 }
-                kind => {
-                    let group = group_or_user(kind % 2 == 0, group, to);
-                    let draft = Draft {
-                        from: user(from),
-                        to: group.clone(),
-                        body: Body::from(b"1".to_vec()),
-                        key: None,
-                        by_user: true,
-                    };
-                    let by_member = match &group {
-                        Receiver::Group(name) => plain.groups[name.as_str()].contains(from),
-                        Receiver::User(_) => true,
-                    };
-                    let receipt = hub.push(vec![draft]).await.unwrap().remove(0);
-                    assert_eq!(receipt.is_ok(), by_member);
-                    if let Ok(receipt) = receipt {
-                        let to = match &group {
-                            Receiver::Group(name) => name.as_str().to_owned(),
-                            Receiver::User(name) => name.as_str().to_owned(),
-                        };
-                        plain.came(&receipt, &to, from);
-                    }
-                }
+                kind if kind % 2 == 0 => plain.push(&hub, from, group, true).await,
+                _ => plain.push(&hub, from, to, false).await,
             }
             if step % 10 == 0 {
                 for name in USERS {
@@ -354,14 +355,6 @@ mod tests {
         hub.close();
         let verified = verify(data.path(), 8 << 20, &mut |_, _| ()).unwrap();
         assert_eq!(verified.view, Compared::Same);
-    }
-
-    fn group_or_user(to_group: bool, group: &str, to: &str) -> Receiver {
-        if to_group {
-            Receiver::Group(GroupName::parse(group).unwrap())
-        } else {
-            Receiver::User(user(to))
-        }
     }
 
     async fn make(hub: &Hub, group: &str) {

@@ -367,6 +367,30 @@ mod tests {
         assert_eq!(view.forgotten(number).unwrap(), Some(156));
     }
 
+    #[test]
+    fn a_message_to_a_group_is_one_row_however_many_of_its_members_have_channels() {
+        let names: Vec<_> = (0..200).map(|n| format!("user-{n}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mut commands: Vec<_> = names.iter().map(|name| open_channel(name)).collect();
+        commands.push(set(&names, None));
+        let mut state = State::new(Applied::nothing(LogId([1; 16])));
+        let entry = |n, commands| Entry {
+            proposer: 1,
+            n,
+            at_ms: n,
+            keys_us: n * 1000,
+            commands,
+        };
+        plan(&mut state, 1, &entry(1, commands));
+        for (offset, command) in [(2, to_team("user-7", None)), (3, to_all())] {
+            let plan = plan(&mut state, offset, &entry(offset, vec![command]));
+            assert_eq!(
+                (plan.writes.additions.len(), plan.writes.changes.len()),
+                (1, 0)
+            );
+        }
+    }
+
     /// The directory of the state that keeps nothing in memory.
     fn assert_same(entries: &[Entry]) -> tempfile::TempDir {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

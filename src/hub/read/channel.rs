@@ -248,7 +248,7 @@ impl<'a> Reader<'a> {
         let tail = self.inner.tail.read();
         let base = tail.base().direct;
         let above = tail.received(self.user, after.max(base), self.heads.direct);
-        let above: Vec<_> = above.take(most).map(direct).collect();
+        let above: Vec<_> = above.take(most).map(|one| Ok(direct(one))).collect();
         drop(tail);
         let below = self.view.received_ids(self.number, after, base);
         Box::new(below.map(self.placed()).chain(above))
@@ -258,7 +258,7 @@ impl<'a> Reader<'a> {
         let tail = self.inner.tail.read();
         let (base, after) = (tail.base().direct, self.opened.direct);
         let above = tail.received(self.user, after.max(base), self.heads.direct);
-        let above: Vec<_> = above.rev().take(most).map(direct).collect();
+        let above: Vec<_> = above.rev().take(most).map(|one| Ok(direct(one))).collect();
         drop(tail);
         let below = self.view.received_ids(self.number, after, base).rev();
         Box::new(above.into_iter().chain(below.map(self.placed())))
@@ -268,7 +268,7 @@ impl<'a> Reader<'a> {
         let view = self.view;
         move |id| {
             let (message, group_head) = view.placed(id?)?;
-            direct((&Arc::new(message), group_head))
+            Ok(direct((&Arc::new(message), group_head)))
         }
     }
 
@@ -277,7 +277,11 @@ impl<'a> Reader<'a> {
         let base = tail.base().group;
         let above = tail.group(group, from.max(base), until);
         let above = above.filter(|message| message.from != *self.user);
-        let above: Vec<_> = above.take(most).cloned().map(of_group).collect();
+        let above: Vec<_> = above
+            .take(most)
+            .cloned()
+            .map(|one| Ok(of_group(one)))
+            .collect();
         drop(tail);
         let below = self.view.group_ids(group, from, until.min(base));
         Box::new(below.filter_map(self.of_others_by_id()).chain(above))
@@ -288,7 +292,11 @@ impl<'a> Reader<'a> {
         let base = tail.base().group;
         let above = tail.group(span.group, span.from.max(base), span.until);
         let above = above.filter(|message| message.from != *self.user).rev();
-        let above: Vec<_> = above.take(most).cloned().map(of_group).collect();
+        let above: Vec<_> = above
+            .take(most)
+            .cloned()
+            .map(|one| Ok(of_group(one)))
+            .collect();
         drop(tail);
         let below = self
             .view
@@ -304,17 +312,17 @@ impl<'a> Reader<'a> {
         let (view, user) = (self.view, self.user);
         move |id| match indexed(view, Sequence::Group, id) {
             Ok(message) if message.from == *user => None,
-            read => Some(read.and_then(of_group)),
+            read => Some(read.map(of_group)),
         }
     }
 }
 
-fn direct((message, group_head): (&Arc<Message>, u64)) -> Result<Placed, Error> {
-    Ok(((group_head, message.id), Arc::clone(message)))
+fn direct((message, group_head): (&Arc<Message>, u64)) -> Placed {
+    ((group_head, message.id), Arc::clone(message))
 }
 
-fn of_group(message: Arc<Message>) -> Result<Placed, Error> {
-    Ok(((message.id, 0), message))
+fn of_group(message: Arc<Message>) -> Placed {
+    ((message.id, 0), message)
 }
 
 /// The messages of all lines, each time the one that comes before all others.

@@ -190,15 +190,16 @@ async fn a_forgotten_channel_makes_room_and_an_old_number_gets_all_that_comes_la
         push(&server, "a", &format!("old{n}")).await;
     }
     push(&server, "b", "x").await;
-    // A plain close ends the requests alone.
-    for (path, room) in [
-        ("/close?cname=a&forget=0", false),
-        ("/close?cname=a&forget=1", true),
+    // A plain close ends the requests alone. What is forgotten goes on behind as many numbers as there were messages.
+    for (path, room, next) in [
+        ("/close?cname=a&forget=0", false, 4),
+        ("/close?cname=a&forget=1", true, 5),
     ] {
         let mut poll = held(&server, "a", "/sub?cname=a&seq=4").await;
         let mut lines = held(&server, "a", "/stream?cname=a&seq=4").await;
-        assert_eq!(back(&server, path).await.1, "ok 4\n");
-        let close = "{\"type\":\"close\",\"cname\":\"a\",\"seq\":4,\"content\":\"\"}\n";
+        assert_eq!(back(&server, path).await.1, format!("ok {next}\n"));
+        let close =
+            format!("{{\"type\":\"close\",\"cname\":\"a\",\"seq\":{next},\"content\":\"\"}}\n");
         assert_eq!(poll.reply().await.1, close);
         lines.head().await;
         assert_eq!(lines.chunk().await, close);
@@ -216,20 +217,20 @@ async fn a_forgotten_channel_makes_room_and_an_old_number_gets_all_that_comes_la
     // One without a client is forgotten as well; whom the backend writes to has a channel again.
     assert_eq!(back(&server, "/close?cname=b&forget=1").await.1, "ok 2\n");
     push(&server, "a", "new").await;
-    let new = "[{\"type\":\"data\",\"cname\":\"a\",\"seq\":4,\"content\":\"new\"}]\n";
-    for seq in 1..=4 {
+    let new = "[{\"type\":\"data\",\"cname\":\"a\",\"seq\":5,\"content\":\"new\"}]\n";
+    for seq in 1..=5 {
         let path = format!("/sub?cname=a&seq={seq}");
         assert_eq!(front(&server, &path).await.1, new, "{seq}");
     }
     for path in ["/sub?cname=a", "/sub?cname=a&seq=9"] {
         let (_, body) = front(&server, path).await;
-        assert!(body.contains("\"next_seq\",\"cname\":\"a\",\"seq\":5"));
+        assert!(body.contains("\"next_seq\",\"cname\":\"a\",\"seq\":6"));
     }
     assert!(
         back(&server, "/sign?cname=a")
             .await
             .1
-            .contains("\"seq\":4,")
+            .contains("\"seq\":5,")
     );
 }
 
