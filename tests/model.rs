@@ -197,6 +197,8 @@ struct Model {
     groups: BTreeMap<u8, ModelGroup>,
     keys: HashMap<String, (Receipt, String)>,
     channels: BTreeMap<u8, Vec<(Sequence, u64)>>,
+    /// How many messages there were when a channel was opened.
+    opened: BTreeMap<u8, usize>,
     /// How many numbers of a channel were forgotten.
     forgotten: BTreeMap<u8, usize>,
 }
@@ -243,17 +245,18 @@ impl Model {
             return;
         }
         self.channels.insert(user, Vec::new());
+        self.opened.insert(user, self.messages.len());
         let last = self.last_of_group(ICOMET);
         let group = self.groups.entry(ICOMET).or_default();
         group.alive = true;
         group.join(user, last);
     }
 
-    /// The number that the next message would have had, if the channel was open.
+    /// The number with which the channel goes on, if it was open: as if all messages since had been for the user.
     fn close(&mut self, user: u8) -> Option<u64> {
-        let channel = self.channels.remove(&user)?;
+        self.channels.remove(&user)?;
         let forgotten = self.forgotten.entry(user).or_default();
-        *forgotten += channel.len();
+        *forgotten += self.messages.len() - self.opened[&user];
         let next = u64::try_from(*forgotten).unwrap() + 1;
         let last = self.last_of_group(ICOMET);
         if let Some(group) = self.groups.get_mut(&ICOMET) {
