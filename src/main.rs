@@ -9,6 +9,10 @@ use std::process::ExitCode;
 use halley::cli::{self, Failure};
 use halley::logging;
 
+/// sled frees in one thread what another took, for which the system's allocator takes turns.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     match cli::run(&arguments, &mut io::stdout()) {
