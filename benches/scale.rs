@@ -10,6 +10,8 @@
 //!   start; then 100 times the same, and the first pages after each. The files are measured at 1,000,000.
 //! - `overload=SECONDS` (600), only where it is named: pushes from many connections as fast as they are answered. What is
 //!   refused, how long the others take, memory; then `kill -9`, a start, and whether all that was accepted is there.
+//! - `memory=USERS` (1,000,000), only where it is named: users who each write once, with a key, and 300,000 memberships of
+//!   groups; memory, and after each of two starts; the same with twice as many.
 //!
 //! `HALLEY_BESIDE` names another halley program, such as an older release: it is measured in the same run. Each has short
 //! turns in which the other one is stopped, so that neither takes time from the other, and a machine that gets busy slows
@@ -30,6 +32,8 @@
     reason = "a benchmark prints figures and stops at the first surprise; not each uses all that they share"
 )]
 
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/overload.rs"]
 mod overload;
 mod support;
@@ -64,6 +68,7 @@ struct Sizes {
     pushes: Option<usize>,
     conversation: Option<usize>,
     overload: Option<usize>,
+    memory: Option<usize>,
 }
 
 fn main() {
@@ -82,6 +87,9 @@ fn main() {
         if let Some(seconds) = sizes.overload {
             overload::overload(seconds.try_into().unwrap()).await;
         }
+        if let Some(users) = sizes.memory {
+            memory::memory(users).await;
+        }
     });
 }
 
@@ -97,7 +105,8 @@ fn sizes() -> Sizes {
             "pushes" => (&mut sizes.pushes, 5_000_000),
             "conversation" => (&mut sizes.conversation, 5_000_000),
             "overload" => (&mut sizes.overload, 600),
-            _ => panic!("{name} is none of pairs, users, pushes, conversation, overload"),
+            "memory" => (&mut sizes.memory, 1_000_000),
+            _ => panic!("{name} is none of pairs, users, pushes, conversation, overload, memory"),
         };
         let number = if number.is_empty() {
             Ok(usual)
@@ -111,8 +120,9 @@ fn sizes() -> Sizes {
         sizes.pushes,
         sizes.conversation,
         sizes.overload,
+        sizes.memory,
     ];
-    if named == [None; 4] {
+    if named == [None; 5] {
         sizes.pairs = Some(2_000_000);
         sizes.pushes = Some(5_000_000);
         sizes.conversation = Some(5_000_000);

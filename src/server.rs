@@ -286,6 +286,7 @@ pub(crate) fn hub_options(config: &Config) -> hub::Options {
     hub::Options {
         tail_bytes_max: config.store.tail_bytes_max,
         window: hub::WindowSize::of(config.store.window_messages),
+        caches: hub::Caches::default(),
         data: config.data.clone(),
         durability: match config.store.durability {
             Durability::Always => hub::Durability::Always,

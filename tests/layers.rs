@@ -21,7 +21,7 @@ const LEAVES: [&str; 6] = ["config", "clock", "logging", "secret", "signals", "t
 /// The insides of folders, upper modules first: each may import those below it, and none beside it. [`OWN`] stands for
 /// what the folder's own file holds; where it is missing, that file and its modules import one another. `http` still
 /// goes in circles, and is not here until it is rebuilt.
-const FOLDERS: [(&str, &[&[&str]]); 16] = [
+const FOLDERS: [(&str, &[&[&str]]); 17] = [
     (
         "hub",
         &[
@@ -35,7 +35,7 @@ const FOLDERS: [(&str, &[&[&str]]); 16] = [
             &["state"],
             &["channel"],
             &["tail"],
-            &["damage", "disk", "known"],
+            &["damage", "disk", "known", "standing"],
         ],
     ),
     (
@@ -57,6 +57,7 @@ const FOLDERS: [(&str, &[&[&str]]); 16] = [
         ],
     ),
     ("hub/write", &[&["accept", "journal"], &["apply", "times"]]),
+    ("hub/membership", &[&[OWN], &["cache"], &["interval"]]),
     ("hub/live", &[&["turns", "wake", "watermark"]]),
     (
         "hub/plan",
@@ -107,7 +108,7 @@ const FOLDERS: [(&str, &[&[&str]]); 16] = [
             &["recent"],
             &[OWN],
             &["list"],
-            &["rows", "sequence", "varint"],
+            &["members", "rows", "sequence", "varint"],
             &["mark", "writes"],
             &["record"],
             &["key"],

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use halley::error::Error;
-use halley::hub::{Durability, Feed, GroupChange, HistoryMode, Hub, Options, WindowSize};
+use halley::hub::{Caches, Durability, Feed, GroupChange, HistoryMode, Hub, Options, WindowSize};
 use halley::model::{
     After, Body, Bound, ConversationEntry, Cursor, Draft, GroupName, HistoryPage, IdempotencyKey,
     Message, PageLimit, Receipt, Receiver, Sequence, Transport, UserName,
@@ -325,6 +325,11 @@ fn open(data: &Path) -> Hub {
         window: WindowSize {
             ids: 5,
             bytes: 1 << 20,
+        },
+        // Less than all users take.
+        caches: Caches {
+            memberships_bytes: 700,
+            values: 1,
         },
         data: data.to_owned(),
         durability: Durability::Always,

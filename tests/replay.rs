@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use halley::hub::{Durability, Hub, Options, WindowSize, icomet_group, icomet_user, rebuild};
+use halley::hub::{
+    Caches, Durability, Hub, Options, WindowSize, icomet_group, icomet_user, rebuild,
+};
 use halley::model::{Body, Draft, GroupName, IdempotencyKey, Receiver, UserName};
 use halley::store::{Command, Directory, Entry, HistoryMode, Journal};
 use random::{Random, rounds};
@@ -105,6 +107,10 @@ fn options(data: &Path) -> Options {
         window: WindowSize {
             ids: 50,
             bytes: 1 << 20,
+        },
+        caches: Caches {
+            memberships_bytes: 0,
+            values: 0,
         },
         data: data.to_owned(),
         durability: Durability::Always,

@@ -36,7 +36,8 @@ impl Side {
         }
     }
 
-    fn figure(&mut self, what: &str, value: f64) {
+    /// Notes a figure.
+    pub(crate) fn figure(&mut self, what: &str, value: f64) {
         self.figures.push((what.to_owned(), value));
     }
 

@@ -9,8 +9,12 @@ use std::hash::Hash;
 #[derive(Debug)]
 pub(super) struct Known<K, V> {
     values: HashMap<K, Value<V>>,
+    /// Values kept before any is forgotten.
+    kept: usize,
     /// With so many it is looked for those that can be forgotten.
     full: usize,
+    /// Or when all up to this entry is in the view, as those are then that could not be forgotten.
+    waits_for: u64,
 }
 
 #[derive(Debug)]
@@ -20,14 +24,14 @@ struct Value<V> {
     changed: u64,
 }
 
-/// Values kept before any is forgotten.
-const KEPT: usize = 100_000;
-
-impl<K: Hash + Eq, V> Default for Known<K, V> {
-    fn default() -> Self {
+impl<K, V> Known<K, V> {
+    /// Nothing yet; so many values are kept before any is forgotten.
+    pub(super) fn new(kept: usize) -> Self {
         Self {
             values: HashMap::new(),
-            full: KEPT,
+            kept,
+            full: kept,
+            waits_for: u64::MAX,
         }
     }
 }
@@ -74,12 +78,19 @@ impl<K: Hash + Eq, V: Copy> Known<K, V> {
 
     /// Forgets values that are in the view, which has all up to an entry, when there are too many.
     pub(super) fn forget(&mut self, sealed: u64) {
-        if self.values.len() < self.full {
+        if self.values.len() < self.full && sealed < self.waits_for {
             return;
         }
-        self.values.retain(|_, known| known.changed > sealed);
-        // What remains is looked through again only when there is as much again, so that this costs little.
-        self.full = KEPT.max(2 * self.values.len());
+        let mut newest = 0;
+        self.values.retain(|_, known| {
+            newest = newest.max(known.changed);
+            known.changed > sealed
+        });
+        // What remains is looked through again only when there is as much again, or none of it need remain, so that
+        // this costs little.
+        self.full = self.kept.max(2 * self.values.len());
+        let all = self.values.len() < self.kept;
+        self.waits_for = if all { u64::MAX } else { newest };
         self.values.shrink_to(self.full);
     }
 }
@@ -90,9 +101,11 @@ mod tests {
 
     use super::*;
 
+    const KEPT: usize = 1000;
+
     #[test]
     fn what_is_not_in_the_view_yet_is_never_forgotten() {
-        let mut known: Known<usize, u32> = Known::default();
+        let mut known: Known<usize, u32> = Known::new(KEPT);
         let in_view = |_| Ok::<_, Infallible>(7);
         for key in 0..KEPT {
             assert_eq!(known.look_up(key, || in_view(key)), Ok(7));
@@ -107,5 +120,23 @@ mod tests {
         assert_eq!(known.look_up(1, || Ok::<_, Infallible>(8)), Ok(8));
         known.forget(21);
         assert_eq!((known.get(&1), known.get(&2)), (Some(8), Some(9)));
+    }
+
+    #[test]
+    fn what_could_not_be_forgotten_is_once_it_is_in_the_view() {
+        let mut known: Known<usize, usize> = Known::new(KEPT);
+        let many = 10 * KEPT;
+        for key in 0..many {
+            known.change(key, key, 7);
+        }
+        known.forget(6);
+        assert_eq!(known.len(), many);
+        known.change(many, 0, 8);
+        known.forget(6);
+        assert_eq!(known.len(), many + 1);
+        known.forget(7);
+        assert_eq!(known.len(), 1, "that of the last entry");
+        known.forget(9);
+        assert_eq!(known.len(), 1, "there are few");
     }
 }

@@ -17,6 +17,7 @@ mod membership;
 mod plan;
 mod proposal;
 mod read;
+mod standing;
 mod state;
 mod tail;
 mod threads;
@@ -81,11 +82,34 @@ pub struct Options {
     pub tail_bytes_max: u64,
     /// How much of it is written at once.
     pub window: WindowSize,
+    /// How much of what sled holds is kept in memory.
+    pub caches: Caches,
     /// Feeds that one user may have open.
     pub waiters_per_user_max: usize,
     /// How many users may have a channel, which numbers what is for them. Those whom the backend sends something get
     /// one while there is room; with 0 nobody does.
     pub channels_max: usize,
+}
+
+/// How much of what sled holds of users, groups and keys is kept in memory. What is not sealed yet is kept besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caches {
+    /// For readers: when who was a member of which group, bytes.
+    pub memberships_bytes: u64,
+    /// For applying: values of each kind, which are numbers of users, members of groups, ends of conversations and
+    /// idempotency keys.
+    pub values: usize,
+}
+
+impl Default for Caches {
+    /// What 200,000 users take who are in a group or two, so that feeds which wait are not read from sled for each wake; and
+    /// some 10 MB of each kind.
+    fn default() -> Self {
+        Self {
+            memberships_bytes: 64 << 20,
+            values: 100_000,
+        }
+    }
 }
 
 /// A group and its members.
@@ -222,20 +246,17 @@ impl Hub {
     /// A group and its members, or [`Error::GroupNotFound`], also when it was deleted.
     pub async fn group(&self, name: GroupName) -> Result<GroupInfo, Error> {
         self.blocking(move |inner, view| {
-            let (found, base, newest) = {
-                let tail = inner.tail.read();
-                let found = inner.memberships.group(&name);
-                let number = found.as_ref().map(|(group, _)| group.facts.number);
-                let newest = number.and_then(|number| {
-                    let last = tail.group(number, 0, tail.heads().group).next_back();
-                    last.map(|message| message.id)
-                });
-                (found, tail.base(), newest)
-            };
-            let (group, members) = found.ok_or(Error::GroupNotFound)?;
+            let group = inner.memberships.group(&name);
+            let number = group.ok_or(Error::GroupNotFound)?.facts.number;
+            let (tail, members) = membership::members_with(&inner.tail, view, number)?;
+            // At the same moment as its members: by now it may be deleted.
+            let group = inner.memberships.group(&name).ok_or(Error::GroupNotFound)?;
+            let newest = tail.group(number, 0, tail.heads().group).next_back();
+            let (newest, base) = (newest.map(|message| message.id), tail.base());
+            drop(tail);
             let last = match newest {
                 Some(last) => last,
-                None => view.last_of_group(group.facts.number, base.group)?.last,
+                None => view.last_of_group(number, base.group)?.last,
             };
             Ok(GroupInfo {
                 history: group.history,
@@ -392,6 +413,11 @@ impl Options {
             window: WindowSize {
                 ids: 3,
                 bytes: 1 << 20,
+            },
+            // Those of a few users, and of none.
+            caches: Caches {
+                memberships_bytes: 1000,
+                values: 2,
             },
             waiters_per_user_max: 10,
             channels_max: 0,

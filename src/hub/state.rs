@@ -1,16 +1,20 @@
 //! What applying needs to know: the mark, the groups, the channels, and what it looked up of names,
-//! conversations and idempotency keys. After an entry it is exactly what a reading of the view would give.
+//! members, conversations and idempotency keys. After an entry it is exactly what a reading of the view would give.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::channel::Numbers;
+use super::channel::{Numbers, icomet_group};
 use super::known::Known;
+use super::standing::{Member, Standing, Standings};
 use crate::model::{ChainEnd, Draft, GroupName, Receiver, UserName};
-use crate::store::{Applied, Command, Entry, Error, HistoryMode, KeyHash, KeyUse, View};
+use crate::store::{
+    Applied, Command, Entry, Error, GroupState, HistoryMode, KeyHash, KeyUse, ListedMember, View,
+};
 
 /// What readers share with the applier about a group.
 #[derive(Debug)]
@@ -21,31 +25,14 @@ pub(super) struct GroupFacts {
     pub(super) last: AtomicU64,
 }
 
-/// Since when a user is a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) number: u32,
-    /// The group's last id when they joined.
-    pub(super) from: u64,
-    /// Whether they may read back to the beginning.
-    pub(super) all: bool,
-    /// When they joined, Unix milliseconds.
-    pub(super) joined_ms: u64,
-}
-
-/// The members of a group at one moment; shared with the deliveries of that moment.
-pub(super) type Members = Arc<BTreeMap<UserName, Member>>;
-
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) facts: Arc<GroupFacts>,
     pub(super) history: HistoryMode,
     pub(super) deleted: bool,
     pub(super) end: ChainEnd,
-    pub(super) members: Members,
-    /// Users who left after the last message and may read back to the beginning. Rejoining would collide with their
-    /// existing membership.
-    pub(super) left: HashSet<UserName>,
+    /// How many members it has.
+    pub(super) members: u64,
 }
 
 /// The state that entries are applied to.
@@ -53,6 +40,8 @@ pub(super) struct Group {
 pub(crate) struct State {
     pub(super) applied: Applied,
     pub(super) groups: HashMap<GroupName, Group>,
+    /// Their members, and who left them.
+    pub(super) standings: Standings,
     /// Numbers of users; `None`: has none yet.
     pub(super) users: Known<UserName, Option<u32>>,
     /// The ends of conversations, under the lower number first.
@@ -63,15 +52,20 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The state of an empty view.
+    /// The state of an empty view, from which all is known that entries change.
     pub(crate) fn new(applied: Applied) -> Self {
+        Self::keeping(applied, usize::MAX)
+    }
+
+    fn keeping(applied: Applied, kept: usize) -> Self {
         Self {
             applied,
             groups: HashMap::new(),
-            users: Known::default(),
-            conversations: Known::default(),
-            keys: Known::default(),
-            numbers: Numbers::default(),
+            standings: Standings::new(kept),
+            users: Known::new(kept),
+            conversations: Known::new(kept),
+            keys: Known::new(kept),
+            numbers: Numbers::new(kept),
         }
     }
 
@@ -80,52 +74,34 @@ impl State {
         &self.applied
     }
 
-    /// Reads the groups and their present members.
-    pub(super) fn load(view: &View, applied: Applied) -> Result<Self, Error> {
-        let mut state = Self::new(applied);
-        let mut members: HashMap<u32, BTreeMap<UserName, Member>> = HashMap::new();
-        let mut left: HashMap<u32, Vec<(u64, UserName)>> = HashMap::new();
-        for interval in view.intervals() {
-            let (group, number, from, membership) = interval?;
-            if membership.until == Some(from) {
-                left.entry(group).or_default().push((from, membership.user));
-            } else if membership.until.is_none() {
-                let member = Member {
-                    number,
-                    from,
-                    all: membership.all,
-                    joined_ms: membership.joined_ms,
-                };
-                members
-                    .entry(group)
-                    .or_default()
-                    .insert(membership.user, member);
-            }
-        }
+    /// Reads the groups and the channels. Of everything else, `kept` values of each kind are kept, and those that are not
+    /// in the view yet.
+    pub(super) fn load(view: &View, applied: Applied, kept: usize) -> Result<Self, Error> {
+        let mut state = Self::keeping(applied, kept);
         for group in view.groups() {
-            let (number, kept) = group?;
+            let (number, group) = group?;
             let end = view.last_of_group(number, applied.heads.group)?;
             let facts = GroupFacts {
-                name: kept.name.clone(),
+                name: group.name.clone(),
                 number,
                 last: AtomicU64::new(end.last),
             };
-            let members = Arc::new(members.remove(&number).unwrap_or_default());
-            let left = left.remove(&number).unwrap_or_default();
-            let left = left.into_iter().filter(|(from, _)| *from == end.last);
-            let left = left.map(|(_, user)| user).collect();
-            let (history, deleted) = (kept.history, kept.deleted);
+            let GroupState {
+                name,
+                history,
+                deleted,
+                members,
+            } = group;
             let group = Group {
                 facts: Arc::new(facts),
                 history,
                 deleted,
                 end,
                 members,
-                left,
             };
-            state.groups.insert(kept.name, group);
+            state.groups.insert(name, group);
         }
-        state.numbers = Numbers::load(view)?;
+        state.numbers = Numbers::load(view, kept)?;
         Ok(state)
     }
 
@@ -142,18 +118,29 @@ impl State {
                         Receiver::User(to) => {
                             self.prepare_conversation(view, &draft.from, to)?;
                         }
-                        Receiver::Group(_) if self.numbers.is_empty() => {}
-                        Receiver::Group(_) => {
-                            self.prepare_user(view, &draft.from)?;
+                        Receiver::Group(group) => {
+                            if draft.by_user {
+                                let from = slice::from_ref(&draft.from);
+                                self.prepare_members(view, group, from)?;
+                            }
+                            if !self.numbers.is_empty() {
+                                self.prepare_user(view, &draft.from)?;
+                            }
                         }
                     }
                 }
-                Command::SetGroup { members, .. } => self.prepare_users(view, members)?,
-                Command::ChangeMembers { add, .. } => self.prepare_users(view, add)?,
-                Command::OpenChannel { user } | Command::CloseChannel { user } => {
-                    self.prepare_forgotten(view, user)?;
+                Command::SetGroup { group, members, .. } => {
+                    self.prepare_list(view, group)?;
+                    self.prepare_members(view, group, members)?;
                 }
-                Command::DeleteGroup { .. } => {}
+                Command::ChangeMembers { group, add, remove } => {
+                    self.prepare_members(view, group, add)?;
+                    self.prepare_members(view, group, remove)?;
+                }
+                Command::DeleteGroup { group } => self.prepare_list(view, group)?,
+                Command::OpenChannel { user } | Command::CloseChannel { user } => {
+                    self.prepare_channel(view, user)?;
+                }
             }
         }
         Ok(())
@@ -161,6 +148,7 @@ impl State {
 
     /// Forgets what is in the view, which has all up to an entry, where too much is known.
     pub(super) fn forget(&mut self, sealed: u64) {
+        self.standings.forget(sealed);
         self.users.forget(sealed);
         self.conversations.forget(sealed);
         self.keys.forget(sealed);
@@ -172,6 +160,63 @@ impl State {
             self.prepare_user(view, name)?;
         }
         Ok(())
+    }
+
+    fn group_number(&self, group: &GroupName) -> Option<u32> {
+        self.groups.get(group).map(|group| group.facts.number)
+    }
+
+    /// All members of a group.
+    fn prepare_list(&mut self, view: &View, group: &GroupName) -> Result<(), Error> {
+        let Some(group) = self.group_number(group) else {
+            return Ok(());
+        };
+        let members = view.members(group).map(|member| {
+            let (number, member) = member?;
+            let ListedMember {
+                name,
+                from,
+                membership,
+            } = member;
+            let member = Member {
+                number,
+                from,
+                all: membership.all,
+                joined_ms: membership.joined_ms,
+            };
+            Ok((name, member))
+        });
+        self.standings.list(group, members)
+    }
+
+    /// What users are to a group, who may have no number yet.
+    fn prepare_members(
+        &mut self,
+        view: &View,
+        group: &GroupName,
+        users: &[UserName],
+    ) -> Result<(), Error> {
+        self.prepare_users(view, users)?;
+        let Some(group) = self.group_number(group) else {
+            return Ok(());
+        };
+        for user in users {
+            let Some(number) = self.prepare_user(view, user)? else {
+                continue;
+            };
+            let look_up = || {
+                let newest = view.last_membership(number, group)?;
+                Ok(Standing::of(number, newest))
+            };
+            self.standings.look_up(group, user, look_up)?;
+        }
+        Ok(())
+    }
+
+    /// What opening or closing a user's channel needs.
+    fn prepare_channel(&mut self, view: &View, user: &UserName) -> Result<(), Error> {
+        self.prepare_members(view, &icomet_group(), slice::from_ref(user))?;
+        self.prepare_forgotten(view, user)
     }
 
     fn prepare_forgotten(&mut self, view: &View, user: &UserName) -> Result<(), Error> {
@@ -286,7 +331,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let directory = Directory::open(data.path()).unwrap();
         let (view, applied) = View::open(&directory, 8 << 20).unwrap();
-        let mut state = State::load(&view, applied).unwrap();
+        let mut state = State::load(&view, applied, usize::MAX).unwrap();
         // How many of an entry's pushes were known already.
         let mut known = |at_ms, keys: std::ops::Range<usize>| {
             let offset = state.applied.offset + 1;

@@ -26,6 +26,6 @@ pub use journal::follow::{Follower, TryNext};
 pub use journal::{Journal, JournalSize};
 pub(crate) use view::SLED_OPEN_THREAD;
 pub use view::{
-    Addition, Applied, Change, Channel, GroupState, KEYS_KEPT_MS, KeyHash, KeyUse, Membership,
-    View, Writes, Written,
+    Addition, Applied, Change, Channel, GroupState, KEYS_KEPT_MS, KeyHash, KeyUse, ListedMember,
+    Membership, View, Writes, Written,
 };

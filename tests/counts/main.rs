@@ -9,6 +9,7 @@
 
 mod allocations;
 mod calls;
+mod memory;
 mod session;
 
 use std::alloc::System;

@@ -10,7 +10,7 @@ use crate::model::Position;
 use crate::store::{Error, View};
 
 /// By users' numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::hub) struct Numbers {
     /// All open channels: the number before the first, and how many messages there were before.
     open: HashMap<u32, (u64, u64)>,
@@ -24,15 +24,23 @@ fn messages(heads: Position) -> u64 {
 }
 
 impl Numbers {
+    /// No channel is open. Of what is forgotten of channels, so many values are kept.
+    pub(in crate::hub) fn new(kept: usize) -> Self {
+        Self {
+            open: HashMap::new(),
+            forgotten: Known::new(kept),
+        }
+    }
+
     /// Reads which channels are open.
-    pub(in crate::hub) fn load(view: &View) -> Result<Self, Error> {
+    pub(in crate::hub) fn load(view: &View, kept: usize) -> Result<Self, Error> {
         let open = view.channels().map(|channel| {
             let (user, channel) = channel?;
             Ok((user, (channel.base, messages(channel.opened))))
         });
         Ok(Self {
             open: open.collect::<Result<_, Error>>()?,
-            forgotten: Known::default(),
+            forgotten: Known::new(kept),
         })
     }
 

@@ -203,10 +203,10 @@ fn recovered(
         info!("the last stop was not clean: the readable view is checked while it is served");
     }
     let view = Arc::new(view);
-    let mut state = State::load(&view, applied)?;
+    let mut state = State::load(&view, applied, options.caches.values)?;
     state.applied.log = lineage.log;
     let mut follower = journal.follow(applied.offset)?;
-    let memberships = Memberships::load(&view, &state)?;
+    let memberships = Memberships::new(&state, options.caches.memberships_bytes);
     let channels = Channels::load(&view, options.channels_max)?;
     let tail = Tail::after(*state.applied(), options.window, options.tail_bytes_max);
     let damage = Damage::new(directory.damage_note());

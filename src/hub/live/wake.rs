@@ -1,18 +1,19 @@
-//! Who waits: one mailbox for each open feed, found by user. A mailbox says only that something has come; what it is,
-//! the feed reads from the tail.
+//! Who waits: one mailbox for each open feed, found by user, and by the groups that the user is in. A mailbox says only
+//! that something has come; what it is, the feed reads from the tail.
 //!
 //! A mailbox is registered before its feed reads, and the apply stage tells mailboxes after it has added to the tail;
-//! so a message is either read or told, never missed.
+//! so a message is either read or told, never missed. In groups it is registered once its feed waits, with those that the
+//! feed saw; from the beginning on, those that its user joins are added. One group too many does no harm.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::iter::once;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::clock;
 use crate::error::Error;
-use crate::hub::state::Members;
 use crate::model::{Device, Message, Position, Sequence, Transport, UserName};
 
 const SHARDS: usize = 16;
@@ -21,6 +22,8 @@ const SHARDS: usize = 16;
 #[derive(Debug)]
 pub(in crate::hub) struct Mailbox {
     inside: Mutex<Inside>,
+    /// Under which groups it is registered, rising; `None` once it is gone.
+    groups: Mutex<Option<Vec<u32>>>,
     device: Device,
 }
 
@@ -38,6 +41,7 @@ impl Mailbox {
     fn new(transport: Transport) -> Self {
         Self {
             inside: Mutex::default(),
+            groups: Mutex::new(Some(Vec::new())),
             device: Device {
                 transport,
                 since: clock::now_ms(),
@@ -47,6 +51,10 @@ impl Mailbox {
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Option<Vec<u32>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of a message. Returns the waiting feed's waker, if any; the caller wakes it after telling every mailbox.
@@ -91,11 +99,14 @@ impl Mailbox {
 }
 
 type Shard = HashMap<UserName, Vec<Arc<Mailbox>>>;
+/// Each by its address: there may be many, and each comes and goes.
+type GroupShard = HashMap<u32, HashMap<usize, Arc<Mailbox>>>;
 
-/// All mailboxes, by user.
+/// All mailboxes, by user and by group.
 #[derive(Debug)]
 pub(in crate::hub) struct Waiters {
     shards: [Mutex<Shard>; SHARDS],
+    groups: [Mutex<GroupShard>; SHARDS],
     hasher: RandomState,
     /// By transport.
     counts: [AtomicUsize; Transport::ALL.len()],
@@ -106,6 +117,7 @@ impl Waiters {
         let shards = std::array::from_fn(|_| Mutex::default());
         Self {
             shards,
+            groups: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             counts: Default::default(),
         }
@@ -138,6 +150,63 @@ impl Waiters {
         Ok(mailbox)
     }
 
+    fn group_shard(&self, group: u32) -> MutexGuard<'_, GroupShard> {
+        let number = usize::try_from(group).expect("it is small") % SHARDS;
+        let shard = self.groups.get(number);
+        let shard = shard.expect("the remainder is within");
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a mailbox under groups, too.
+    pub(in crate::hub) fn enter(&self, mailbox: &Arc<Mailbox>, groups: impl Iterator<Item = u32>) {
+        for group in groups {
+            // One who left is gone: whoever adds to it here and there does so with its lock.
+            if let Some(entered) = &mut *mailbox.groups()
+                && let Err(place) = entered.binary_search(&group)
+            {
+                entered.insert(place, group);
+                let mut shard = self.group_shard(group);
+                let waiting = shard.entry(group).or_default();
+                waiting.insert(Arc::as_ptr(mailbox).addr(), Arc::clone(mailbox));
+            }
+        }
+    }
+
+    fn leave_group(&self, mailbox: &Arc<Mailbox>, group: u32) {
+        let mut shard = self.group_shard(group);
+        let Some(waiting) = shard.get_mut(&group) else {
+            return;
+        };
+        waiting.remove(&Arc::as_ptr(mailbox).addr());
+        if waiting.is_empty() {
+            shard.remove(&group);
+        } else if waiting.len() * 4 < waiting.capacity() {
+            waiting.shrink_to_fit();
+        }
+        if shard.len() * 4 < shard.capacity() {
+            shard.shrink_to_fit();
+        }
+    }
+
+    /// A user is in a group from here on.
+    pub(in crate::hub) fn joined(&self, user: &UserName, group: u32) {
+        for mailbox in self.shard(user).get(user).into_iter().flatten() {
+            self.enter(mailbox, once(group));
+        }
+    }
+
+    /// A user is no longer in a group.
+    pub(in crate::hub) fn left(&self, user: &UserName, group: u32) {
+        for mailbox in self.shard(user).get(user).into_iter().flatten() {
+            if let Some(entered) = &mut *mailbox.groups()
+                && let Ok(place) = entered.binary_search(&group)
+            {
+                entered.remove(place);
+                self.leave_group(mailbox, group);
+            }
+        }
+    }
+
     /// Removes a mailbox, and only this one.
     pub(in crate::hub) fn unregister(&self, user: &UserName, mailbox: &Arc<Mailbox>) {
         let mut shard = self.shard(user);
@@ -154,37 +223,34 @@ impl Waiters {
         if shard.len() * 4 < shard.capacity() {
             shard.shrink_to_fit();
         }
+        drop(shard);
         let counter = self.counter(mailbox.device.transport);
         counter.fetch_sub(1, Ordering::Relaxed);
+        let entered = mailbox.groups().take();
+        for group in entered.into_iter().flatten() {
+            self.leave_group(mailbox, group);
+        }
     }
 
     /// Tells the mailboxes of a user of a message, and collects whom to wake.
     pub(in crate::hub) fn tell(&self, user: &UserName, message: &Message, wakers: &mut Vec<Waker>) {
-        tell(self.shard(user).get(user), message, wakers);
+        tell(
+            self.shard(user).get(user).into_iter().flatten(),
+            message,
+            wakers,
+        );
     }
 
-    /// The same for all members of a group: goes through the members or through those with a feed, whichever are
-    /// fewer.
-    pub(in crate::hub) fn tell_all(
+    /// The same for all who are in a group. Nobody else is looked at.
+    pub(in crate::hub) fn tell_group(
         &self,
-        members: &Members,
+        group: u32,
         message: &Message,
         wakers: &mut Vec<Waker>,
     ) {
-        if members.len() <= self.count() {
-            for member in members.keys() {
-                self.tell(member, message, wakers);
-            }
-            return;
-        }
-        for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (user, waiting) in &*shard {
-                if members.contains_key(user) {
-                    tell(Some(waiting), message, wakers);
-                }
-            }
-        }
+        let shard = self.group_shard(group);
+        let waiting = shard.get(&group).into_iter().flat_map(HashMap::values);
+        tell(waiting, message, wakers);
     }
 
     /// The open feeds of a user.
@@ -240,18 +306,18 @@ impl Waiters {
     }
 }
 
-fn tell(waiting: Option<&Vec<Arc<Mailbox>>>, message: &Message, wakers: &mut Vec<Waker>) {
+fn tell<'a>(
+    waiting: impl Iterator<Item = &'a Arc<Mailbox>>,
+    message: &Message,
+    wakers: &mut Vec<Waker>,
+) {
     let (sequence, id) = (message.sequence(), message.id);
-    let waiting = waiting.into_iter().flatten();
     wakers.extend(waiting.filter_map(|mailbox| mailbox.tell(sequence, id)));
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::hub::state::Member;
     use crate::model::{Body, Receiver};
 
     fn user(name: &str) -> UserName {
@@ -318,30 +384,40 @@ mod tests {
     }
 
     #[test]
-    fn a_group_s_message_is_told_to_members_with_a_feed_and_to_nobody_else() {
+    fn a_group_s_message_is_told_to_feeds_of_its_members_and_to_nobody_else() {
         let waiters = Waiters::new();
         let names = ["ann", "bob", "cyd"];
         let feeds = names.map(|name| waiters.register(&user(name), Transport::Sse, 9).unwrap());
-        let mut wakers = Vec::new();
-        let mut context = Context::from_waker(Waker::noop());
-        // Fewer members than feeds, and more.
-        for (id, others) in [(1, 0), (2, 50)] {
-            let others = (0..others).map(|n| format!("other-{n}"));
-            let members = others.chain(["bob".to_owned(), "cyd".to_owned()]);
-            let member = Member {
-                number: 1,
-                from: 0,
-                all: false,
-                joined_ms: 0,
-            };
-            let members = members.map(|name| (user(&name), member));
-            let members = Arc::new(members.collect::<BTreeMap<_, _>>());
-            waiters.tell_all(&members, &message(id), &mut wakers);
-            let told = feeds
-                .each_ref()
-                .map(|feed| feed.poll(at(id - 1), &context).is_ready());
-            assert_eq!(told, [false, true, true]);
-            context = Context::from_waker(Waker::noop());
-        }
+        let [ann, bob, _] = &feeds;
+        let (team, other) = (7, 7 + u32::try_from(SHARDS).unwrap());
+        let told = |id| {
+            waiters.tell_group(team, &message(id), &mut Vec::new());
+            let reached = |feed: &Arc<Mailbox>| feed.lock().last == at(id);
+            feeds.each_ref().map(reached)
+        };
+        assert_eq!(told(1), [false; 3]);
+        waiters.enter(bob, [other, team].into_iter());
+        waiters.joined(&user("cyd"), team);
+        waiters.joined(&user("dan"), team);
+        // Twice is once.
+        waiters.joined(&user("bob"), team);
+        assert_eq!(told(2), [false, true, true]);
+        waiters.left(&user("cyd"), team);
+        waiters.left(&user("ann"), team);
+        waiters.left(&user("bob"), other);
+        assert_eq!(told(3), [false, true, false]);
+        waiters.unregister(&user("bob"), bob);
+        // As a reading does that was given up with its feed.
+        waiters.enter(bob, once(team));
+        waiters.joined(&user("bob"), team);
+        waiters.enter(ann, once(team));
+        waiters.unregister(&user("ann"), ann);
+        assert_eq!(told(4), [false; 3]);
+        assert!(
+            waiters
+                .groups
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty())
+        );
     }
 }

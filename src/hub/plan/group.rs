@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::planner::{GroupReceipt, Planner, live};
+use super::planner::{Event, GroupReceipt, Planner, live};
 use crate::error::Error;
 use crate::hub::membership::Moved;
-use crate::hub::state::{Group, GroupFacts, Members};
+use crate::hub::standing::{Member, Standing};
+use crate::hub::state::{Group, GroupFacts};
 use crate::model::{ChainEnd, GroupName, UserName};
-use crate::store::{Addition, Change, GroupState, HistoryMode};
+use crate::store::{Addition, Change, GroupState, HistoryMode, Membership};
 
 /// The most members of one group: a message to more would hold up all others behind it.
 pub(crate) const GROUP_MEMBERS_MAX: usize = 100_000;
@@ -28,12 +29,9 @@ impl Planner<'_> {
             .unwrap_or(HistoryMode::Member);
         let leaving = before.map_or_else(Vec::new, |group| {
             let wanted: HashSet<_> = wanted.iter().collect();
-            group
-                .members
-                .keys()
-                .filter(|name| !wanted.contains(name))
-                .cloned()
-                .collect()
+            let members = self.state.standings.members(group.facts.number);
+            let names = members.into_iter().map(|(name, _)| name);
+            names.filter(|name| !wanted.contains(name)).collect()
         });
         if wanted.len() > GROUP_MEMBERS_MAX {
             return Err(Error::GroupFull {
@@ -59,19 +57,20 @@ impl Planner<'_> {
         add: &[UserName],
         remove: &[UserName],
     ) -> Result<GroupReceipt, Error> {
-        let members = &live(self.state.groups.get(name))?.members;
+        let group = live(self.state.groups.get(name))?;
+        let (number, members) = (group.facts.number, group.members);
+        let is_member = |user: &UserName| self.is_member(number, user);
         let gone: HashSet<_> = remove.iter().collect();
         let joining: Vec<_> = add
             .iter()
-            .filter(|name| !gone.contains(name) && !members.contains_key(*name))
+            .filter(|user| !gone.contains(user) && !is_member(user))
             .cloned()
             .collect();
-        let new = joining.iter().collect::<HashSet<_>>().len();
-        // Counted by those who leave: a group may be large, and most changes are small.
-        let leaving = gone.iter().filter(|name| members.contains_key(**name));
-        let stay = members.len() - leaving.count();
+        let new = count(joining.iter().collect::<HashSet<_>>().len());
+        let leaving = gone.iter().filter(|user| is_member(user));
+        let stay = members - count(leaving.count());
         // A group that is larger already, as that of all channels may be, can still lose members.
-        if new > 0 && new + stay > GROUP_MEMBERS_MAX {
+        if new > 0 && new + stay > count(GROUP_MEMBERS_MAX) {
             return Err(Error::GroupFull {
                 limit: GROUP_MEMBERS_MAX,
             });
@@ -82,11 +81,9 @@ impl Planner<'_> {
     }
 
     pub(super) fn delete_group(&mut self, name: &GroupName) -> Result<GroupReceipt, Error> {
-        let members: Vec<_> = live(self.state.groups.get(name))?
-            .members
-            .keys()
-            .cloned()
-            .collect();
+        let number = live(self.state.groups.get(name))?.facts.number;
+        let members = self.state.standings.members(number);
+        let members: Vec<_> = members.into_iter().map(|(name, _)| name).collect();
         let removed = self.leave(name, &members);
         if let Some(group) = self.state.groups.get_mut(name) {
             group.deleted = true;
@@ -107,15 +104,14 @@ impl Planner<'_> {
             number,
             last: AtomicU64::new(0),
         };
-        let (facts, members) = (Arc::new(facts), Members::default());
         let group = Group {
-            facts,
+            facts: Arc::new(facts),
             history,
             deleted: false,
             end: ChainEnd::default(),
-            members,
-            left: HashSet::new(),
+            members: 0,
         };
+        self.state.standings.made(number);
         self.state.groups.insert(name.clone(), group);
         self.group_changed(name);
     }
@@ -123,14 +119,26 @@ impl Planner<'_> {
     pub(super) fn group_changed(&mut self, name: &GroupName) {
         if let Some(group) = self.state.groups.get(name) {
             self.plan.changed.push(group.present());
-            let (number, history, deleted) = (group.facts.number, group.history, group.deleted);
+            self.keep_group(name);
+        }
+    }
+
+    fn keep_group(&mut self, name: &GroupName) {
+        if let Some(group) = self.state.groups.get(name) {
+            let number = group.facts.number;
             let state = GroupState {
                 name: name.clone(),
-                history,
-                deleted,
+                history: group.history,
+                deleted: group.deleted,
+                members: group.members,
             };
             self.change(Change::Group { number, state });
         }
+    }
+
+    /// Whether a user is a member of a group now.
+    pub(super) fn is_member(&self, group: u32, user: &UserName) -> bool {
+        self.state.standings.get(group, user).member().is_some()
     }
 
     fn group_receipt(
@@ -141,75 +149,104 @@ impl Planner<'_> {
         removed: u64,
     ) -> Result<GroupReceipt, Error> {
         let group = self.state.groups.get(name).ok_or(Error::GroupNotFound)?;
-        let members = u64::try_from(group.members.len()).expect("a length fits 64 bits");
-        let history = group.history;
         Ok(GroupReceipt {
             made,
-            history,
-            members,
+            history: group.history,
+            members: group.members,
             added,
             removed,
         })
     }
 
+    /// Adds those who are no members yet. How many these are.
     pub(super) fn join(&mut self, name: &GroupName, joining: &[UserName]) -> u64 {
+        let Some(group) = self.state.groups.get(name).map(|g| g.facts.number) else {
+            return 0;
+        };
         let mut added = 0;
         for user in joining {
-            let member = self
-                .state
-                .groups
-                .get(name)
-                .is_some_and(|g| g.members.contains_key(user));
-            if !member {
+            if !self.is_member(group, user) {
                 let number = self.number(user);
                 added += u64::from(self.join_one(name, user, number).is_some());
             }
         }
+        if added > 0 {
+            self.keep_group(name);
+        }
         added
     }
 
+    /// As of the next message. A user who rejoins before any new message keeps their previous read access, whatever the
+    /// group's current mode.
     fn join_one(&mut self, name: &GroupName, user: &UserName, number: u32) -> Option<()> {
         let group = self.state.groups.get_mut(name)?;
-        let member = group.join(user, number, self.at_ms);
-        let moved = Moved::joined(user, &group.facts, member);
-        let change = Change::Member {
-            group: group.facts.number,
-            user: number,
-            from: member.from,
-            membership: Some(member.membership(user, None)),
+        let (facts, from) = (Arc::clone(&group.facts), group.end.last);
+        group.members += 1;
+        let before = self.state.standings.get(facts.number, user);
+        let member = Member {
+            number,
+            from,
+            all: before == Standing::LeftAt(from) || group.history == HistoryMode::All,
+            joined_ms: self.at_ms,
         };
-        self.change(change);
-        self.plan.moved.push(moved);
+        self.state.standings.change(
+            facts.number,
+            user.clone(),
+            Standing::Member(member),
+            self.offset,
+        );
+        self.moved(user, &facts, member, None);
         Some(())
     }
 
+    /// Removes those who are members. How many these are.
     pub(super) fn leave(&mut self, name: &GroupName, leaving: &[UserName]) -> u64 {
-        leaving
-            .iter()
-            .map(|user| u64::from(self.leave_one(name, user).is_some()))
-            .sum()
+        let left = leaving.iter().filter_map(|user| self.leave_one(name, user));
+        let removed = count(left.count());
+        if removed > 0 {
+            self.keep_group(name);
+        }
+        removed
     }
 
     fn leave_one(&mut self, name: &GroupName, user: &UserName) -> Option<()> {
         let group = self.state.groups.get_mut(name)?;
-        let member = Arc::make_mut(&mut group.members).remove(user)?;
-        let until = group.end.last;
-        let moved = Moved::left(user, &group.facts, member, until);
-        // Who could read nothing leaves nothing behind.
-        let membership = (!moved.interval.is_empty()).then(|| member.membership(user, Some(until)));
-        if membership.is_some() && until == member.from {
-            group.left.insert(user.clone());
-        }
-        let change = Change::Member {
-            group: group.facts.number,
-            user: member.number,
-            from: member.from,
-            membership,
-        };
-        self.change(change);
-        self.plan.moved.push(moved);
+        let (facts, until) = (Arc::clone(&group.facts), group.end.last);
+        let member = self.state.standings.get(facts.number, user).member()?;
+        group.members -= 1;
+        let kept = self.moved(user, &facts, member, Some(until));
+        let standing = Standing::of(member.number, kept.map(|kept| (member.from, kept)));
+        self.state
+            .standings
+            .change(facts.number, user.clone(), standing, self.offset);
         Some(())
     }
+
+    /// Keeps that a user joined or left, and tells open feeds. Who could read nothing leaves nothing behind.
+    fn moved(
+        &mut self,
+        user: &UserName,
+        group: &Arc<GroupFacts>,
+        member: Member,
+        until: Option<u64>,
+    ) -> Option<Membership> {
+        let moved = Moved::new(user, group, member, until);
+        let kept = !moved.interval.is_empty();
+        let membership = kept.then(|| member.membership(until));
+        self.change(Change::Member {
+            group: group.number,
+            user: member.number,
+            name: user.clone(),
+            from: member.from,
+            membership,
+        });
+        self.plan.events.push(Event::Moved(moved));
+        membership
+    }
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).expect("a length fits 64 bits")
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Messages: the part of planning that gives them their ids, and refuses those that may not be sent.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::planner::{Delivery, Planner, Receivers, live};
+use super::planner::{Delivery, Event, Planner, Receivers, live};
 use crate::error::Error;
 use crate::hub::state::{content_hash, key_hash};
 use crate::model::{ChainEnd, Draft, GroupName, Message, Receipt, Receiver, Sequence, UserName};
@@ -62,13 +61,13 @@ impl Planner<'_> {
     fn group_message(&mut self, draft: &Draft, name: &GroupName) -> Result<Receipt, Error> {
         let group = live(self.state.groups.get(name))?;
         let backends = self.is_backends(name);
-        if draft.by_user && !group.members.contains_key(&draft.from) {
+        let facts = Arc::clone(&group.facts);
+        if draft.by_user && !self.is_member(facts.number, &draft.from) {
             return Err(Error::GroupNotFound);
         }
         if draft.by_user && backends {
             return Err(Error::BackendsOnly);
         }
-        let (facts, members) = (Arc::clone(&group.facts), Arc::clone(&group.members));
         let id = self.take(Sequence::Group);
         let group = self
             .state
@@ -76,13 +75,12 @@ impl Planner<'_> {
             .get_mut(name)
             .ok_or(Error::GroupNotFound)?;
         let message = new_message(draft, id, self.at_ms, &mut group.end);
-        group.left = HashSet::new();
         self.add(Addition::GroupMessage {
             message: Arc::clone(&message),
             group: facts.number,
             listener: self.listener(&draft.from),
         });
-        Ok(self.deliver(message, Receivers::Members(facts, members)))
+        Ok(self.deliver(message, Receivers::Group(facts)))
     }
 
     fn deliver(&mut self, message: Arc<Message>, receivers: Receivers) -> Receipt {
@@ -93,7 +91,8 @@ impl Planner<'_> {
             at_ms: message.at_ms,
             duplicate: false,
         };
-        self.plan.deliveries.push(Delivery { message, receivers });
+        let delivery = Delivery { message, receivers };
+        self.plan.events.push(Event::Message(delivery));
         receipt
     }
 }

@@ -8,7 +8,7 @@ mod group;
 mod message;
 mod planner;
 
-pub(super) use planner::{Delivery, Outcome, Plan, Receivers};
+pub(super) use planner::{Delivery, Event, Outcome, Plan, Receivers};
 
 pub use planner::GroupReceipt;
 
@@ -225,7 +225,7 @@ mod tests {
     fn open(path: &Path) -> (View, State) {
         let directory = Directory::open(path).unwrap();
         let (view, applied) = View::open(&directory, CACHE).unwrap();
-        let state = State::load(&view, applied).unwrap();
+        let state = State::load(&view, applied, usize::MAX).unwrap();
         (view, state)
     }
 
@@ -391,12 +391,53 @@ mod tests {
         }
     }
 
+    /// One that forgets whatever it may before each entry, and whose entries get into the view several at a time.
+    struct Forgetful {
+        view: View,
+        state: State,
+        entries: u64,
+        unsealed: Writes,
+        sealed: u64,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Forgetful {
+        fn new(entries: u64) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (view, state) = open(folder.path());
+            let mut state = State::load(&view, state.applied, 0).unwrap();
+            state.applied.log = LogId([1; 16]);
+            Self {
+                view,
+                state,
+                entries,
+                unsealed: Writes::default(),
+                sealed: 0,
+                _folder: folder,
+            }
+        }
+
+        fn check(&mut self, offset: u64, entry: &Entry, expected: &Plan) {
+            self.state.forget(self.sealed);
+            let (plan, applied) = planned(&mut self.state, &self.view, offset, entry);
+            assert_eq!(plan.outcomes, expected.outcomes, "entry {offset}");
+            assert_eq!(plan.writes, expected.writes, "entry {offset}");
+            self.unsealed.append(plan.writes);
+            if offset.is_multiple_of(self.entries) {
+                write(&self.view, &std::mem::take(&mut self.unsealed), &applied);
+                self.sealed = offset;
+                self.view.check().unwrap();
+            }
+        }
+    }
+
     /// The directory of the state that keeps nothing in memory.
     fn assert_same(entries: &[Entry]) -> tempfile::TempDir {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (kept_view, mut kept) = open(one.path());
         kept.applied.log = LogId([1; 16]);
         let mut bare = State::new(kept.applied);
+        let mut forgetful = [1, 2, 5].map(Forgetful::new);
         for (offset, entry) in (1..).zip(entries) {
             let (plan, applied) = planned(&mut kept, &kept_view, offset, entry);
             write(&kept_view, &plan.writes, &applied);
@@ -420,6 +461,9 @@ mod tests {
             let unread = super::plan(&mut bare, offset, entry);
             assert_eq!(unread.outcomes, plan.outcomes, "entry {offset}");
             assert_eq!(unread.writes.additions, plan.writes.additions);
+            for state in &mut forgetful {
+                state.check(offset, entry, &plan);
+            }
         }
         assert_eq!(kept.applied.heads, bare.applied.heads);
         other

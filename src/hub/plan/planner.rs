@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::hub::channel::ChannelChange;
 use crate::hub::membership::{Moved, Present};
-use crate::hub::state::{Group, GroupFacts, Members, State};
+use crate::hub::state::{Group, GroupFacts, State};
 use crate::model::{Message, Receipt, Sequence, UserName};
 use crate::store::{Addition, Change, HistoryMode, Writes};
 
@@ -47,7 +47,15 @@ pub(in crate::hub) struct Delivery {
 pub(in crate::hub) enum Receivers {
     /// Sender and receiver.
     Pair(UserName, UserName),
-    Members(Arc<GroupFacts>, Members),
+    /// Those who are members at its place among the events.
+    Group(Arc<GroupFacts>),
+}
+
+/// What open feeds are told of.
+#[derive(Debug)]
+pub(in crate::hub) enum Event {
+    Message(Delivery),
+    Moved(Moved),
 }
 
 /// What applying an entry comes to.
@@ -56,10 +64,10 @@ pub(in crate::hub) struct Plan {
     pub(in crate::hub) writes: Writes,
     /// One for each command.
     pub(in crate::hub) outcomes: Vec<Outcome>,
-    pub(in crate::hub) deliveries: Vec<Delivery>,
+    /// In the order in which they happened: who is a member may change between two messages.
+    pub(in crate::hub) events: Vec<Event>,
     /// Groups that were made, changed or deleted.
     pub(in crate::hub) changed: Vec<Present>,
-    pub(in crate::hub) moved: Vec<Moved>,
     /// Channels that were opened or closed.
     pub(in crate::hub) channels: Vec<ChannelChange>,
 }

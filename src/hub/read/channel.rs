@@ -32,7 +32,7 @@ impl Inner {
                 next: first,
             });
         };
-        let reader = Reader::of(self, view, (user, number), &channel);
+        let reader = Reader::of(self, view, (user, number), &channel)?;
         let first = channel.base + 1;
         let count = reader.count(reader.heads)?;
         let (from, next) = (from.max(first), first + count);
@@ -102,11 +102,11 @@ impl<'a> Reader<'a> {
         view: &'a View,
         (user, number): (&'a UserName, u32),
         channel: &Channel,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let opened = channel.opened;
         let (heads, intervals) = {
-            let tail = inner.tail.read();
-            (tail.heads(), inner.memberships.of(user))
+            let (tail, intervals) = inner.memberships.seen_with(&inner.tail, view, user)?;
+            (tail.heads(), intervals)
         };
         let spans = intervals.iter().map(|interval| Span {
             group: interval.group.number,
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
             until: interval.until.unwrap_or(heads.group).min(heads.group),
         });
         let spans = spans.filter(|span| span.from < span.until).collect();
-        Self {
+        Ok(Self {
             inner,
             view,
             user,
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
             opened,
             heads,
             spans,
-        }
+        })
     }
 
     /// How many messages it has up to a position.

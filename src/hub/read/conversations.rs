@@ -100,7 +100,7 @@ impl Inner {
         before: ConversationToken,
         limit: PageLimit,
     ) -> Result<Option<ConversationPage>, Failure> {
-        let tail = self.list_tail(user);
+        let tail = self.list_tail(view, user)?;
         let (base, heads) = (tail.base, tail.heads);
         let mut upto = Position::default();
         for sequence in Sequence::ALL {
@@ -568,8 +568,8 @@ mod tests {
             hub.seal_all();
         };
         all().await;
-        let tail = hub.0.list_tail(&user("bob"));
         let view = hub.0.view.read().unwrap().clone().unwrap();
+        let tail = hub.0.list_tail(&view, &user("bob")).unwrap();
         let read = || tail.last_direct(&view, &user("bob"), PEERS, 200).unwrap();
         assert_eq!(read().unwrap().len(), 100);
         all().await;

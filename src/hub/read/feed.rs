@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use super::inbox::Moment;
 use crate::error::Error;
 use crate::hub::live::Mailbox;
 use crate::hub::{Hub, Inner};
@@ -20,6 +21,17 @@ pub struct Feed {
     /// Whether all up to a moment was read, and the mailbox tells what came since.
     caught_up: bool,
     mailbox: Arc<Mailbox>,
+    groups: Groups,
+}
+
+/// Whether the mailbox is told of messages of the groups that the user is in.
+#[derive(Debug)]
+enum Groups {
+    NotYet,
+    /// Not yet, and at the last reading the user was in these.
+    At(Moment),
+    /// Yes, and joining and leaving is taken over.
+    Entered,
 }
 
 impl Hub {
@@ -50,6 +62,7 @@ impl Hub {
             position: Position::default(),
             caught_up: false,
             mailbox,
+            groups: Groups::NotYet,
         };
         feed.position = match after {
             // Behind this, every message has reached the mailbox or its waker was not yet asked for.
@@ -88,17 +101,24 @@ impl Feed {
         // Also if this reading is given up: then nobody knows what came before the mailbox's next.
         self.caught_up = false;
         let tail = self.hub.0.inbox(&self.user, self.position, limit);
-        let page = match tail.page(limit) {
-            Ok(page) => page,
-            Err(tail) => {
-                let user = self.user.clone();
-                let read = self
-                    .hub
-                    .blocking(move |_, view| Ok(tail.page_with(view, &user, limit)?));
+        let page = match tail.map(|tail| tail.page(limit)) {
+            Some(Ok(page)) => page,
+            unread => {
+                let (user, after) = (self.user.clone(), self.position);
+                let read = self.hub.blocking(move |inner, view| {
+                    let tail = match unread {
+                        Some(Err(tail)) => *tail,
+                        _ => inner.inbox_with(view, &user, after, limit)?,
+                    };
+                    Ok(tail.page_with(view, &user, limit)?)
+                });
                 read.await?
             }
         };
         self.caught_up = !page.more;
+        if !matches!(self.groups, Groups::Entered) {
+            self.groups = Groups::At(page.moment);
+        }
         self.position = page.next;
         Ok(Batch {
             messages: page.messages,
@@ -109,6 +129,7 @@ impl Feed {
 
     /// Resolves when [`Self::read`] may find something, or the hub closes. May be dropped and called again.
     pub async fn wait(&mut self) {
+        self.enter_groups();
         poll_fn(|context| {
             if self.caught_up {
                 self.mailbox.poll(self.position, context)
@@ -119,13 +140,32 @@ impl Feed {
         .await;
     }
 
+    /// Has the mailbox told of the messages of groups, too. Only who waits needs that; most polls find something first.
+    ///
+    /// The mailbox was found by its user when the groups were read, so it is told of joining since. Messages that came
+    /// since are read again.
+    fn enter_groups(&mut self) {
+        let Groups::At(moment) = &self.groups else {
+            return;
+        };
+        let present = moment.intervals.iter().filter(|one| one.until.is_none());
+        let mut present = present.map(|interval| interval.group.number).peekable();
+        if present.peek().is_some() {
+            self.hub.0.waiters.enter(&self.mailbox, present);
+            // Behind that: who has told others of a message has made it visible before.
+            self.caught_up &= self.hub.0.tail.heads().group == moment.group;
+        }
+        self.groups = Groups::Entered;
+    }
+
     /// Moves up to before the first that came since all was read: what is between is not for this user. So a feed that
     /// was idle for long reads the tail and not what was sealed meanwhile.
     fn pass_what_is_not_for_it(&mut self) {
         // Before the mailbox is asked: it was told of all up to here.
         let told = self.hub.0.told.get();
         let first = self.mailbox.first();
-        if !self.caught_up {
+        // A mailbox that is not told of groups knows nothing of what is between.
+        if !self.caught_up || !matches!(self.groups, Groups::Entered) {
             return;
         }
         for sequence in Sequence::ALL {
@@ -163,7 +203,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::hub::{Durability, GroupChange, Options};
+    use crate::hub::{Caches, Durability, GroupChange, Options};
     use crate::model::{Body, Draft, GroupName, Message, Receiver};
     use crate::store::Command;
 
@@ -342,6 +382,79 @@ mod tests {
         tokio::task::spawn_blocking(move || hub.close())
             .await
             .unwrap();
+    }
+
+    /// Of the groups that its user is in, a mailbox is told only once its feed waits.
+    #[tokio::test]
+    async fn a_feed_misses_nothing_of_groups_however_its_user_became_a_member() {
+        let group = |name: &str| GroupName::parse(name).unwrap();
+        let data = tempfile::tempdir().unwrap();
+        for memberships_bytes in [0, 1 << 20] {
+            let small = Options::small(data.path());
+            let hub = Hub::open(Options {
+                caches: Caches {
+                    memberships_bytes,
+                    ..small.caches
+                },
+                ..small
+            })
+            .unwrap();
+            let send = async |to: &str| {
+                let drafts = vec![draft(Receiver::Group(group(to)))];
+                let id = hub.push(drafts).await.unwrap().remove(0).unwrap().id;
+                // Once this is answered, the mailboxes were told of the one before.
+                push(&hub, "carol").await;
+                id
+            };
+            let members = async |of: &str, members: &[&str]| {
+                let members = members.iter().map(|name| user(name)).collect();
+                let change = GroupChange::Set {
+                    members: Some(members),
+                    history: None,
+                };
+                hub.change_group(group(of), change).await.unwrap();
+            };
+            members("one", &["bob", "cyd"]).await;
+            members("other", &[]).await;
+            hub.seal_all();
+            let mut feed = hub.feed(user("bob"), After::Now, Transport::Sse).unwrap();
+            let empty = async |feed: &mut Feed| {
+                let batch = feed.read(PageLimit::count(9)).await.unwrap();
+                assert!(batch.messages.is_empty() && !batch.more);
+            };
+            let given = async |feed: &mut Feed, expected: u64| {
+                timeout(PATIENCE, feed.wait()).await.unwrap();
+                let batch = feed.read(PageLimit::count(9)).await.unwrap();
+                assert_eq!(ids(&batch.messages, Sequence::Group), [expected]);
+            };
+            empty(&mut feed).await;
+            // Between reading and waiting, and while it waits.
+            for _ in 0..2 {
+                let id = send("one").await;
+                given(&mut feed, id).await;
+            }
+            members("other", &["bob"]).await;
+            let id = send("other").await;
+            given(&mut feed, id).await;
+            // What came while its user was none is not for it.
+            members("one", &["cyd"]).await;
+            send("one").await;
+            members("one", &["bob"]).await;
+            hub.seal_all();
+            let id = send("one").await;
+            given(&mut feed, id).await;
+            // A feed that has read and not waited, of a user who joins then.
+            members("other", &[]).await;
+            let mut feed = hub.feed(user("bob"), After::Now, Transport::Sse).unwrap();
+            empty(&mut feed).await;
+            members("other", &["bob"]).await;
+            let id = send("other").await;
+            given(&mut feed, id).await;
+            let id = send("one").await;
+            given(&mut feed, id).await;
+            drop(feed);
+            hub.close();
+        }
     }
 
     /// What joins and leaves around it in one entry must not tell whom a message is for.

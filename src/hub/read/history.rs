@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::hub::membership::Interval;
+use crate::hub::membership::{Interval, Intervals, in_group};
 use crate::hub::tail::Reading;
 use crate::hub::{Hub, Inner};
 use crate::model::{Bound, GroupName, HistoryPage, Message, PageLimit, Sequence, UserName};
@@ -138,28 +138,32 @@ impl Hub {
         bound: Bound,
         limit: PageLimit,
     ) -> Result<HistoryPage, Error> {
-        let (span, tail, seen, number) = {
-            let tail = self.0.tail.read();
-            let span = Span::of(&tail, Sequence::Group, bound)?;
-            let intervals = self.0.memberships.in_group(&user, &group);
-            let Some(number) = intervals.first().map(|interval| interval.group.number) else {
-                return Err(Error::GroupNotFound);
-            };
-            let seen = spans(&intervals, tail.heads().group);
-            let found = within(&seen, span.after.max(span.base), span.upto);
-            let found = found.flat_map(|(from, until)| tail.group(number, from, until));
-            let found = span.first(found, limit);
-            (span, found, seen, number)
-        };
-        if span.is_all(&tail, limit) {
-            let page = span.page(tail, std::iter::empty(), limit);
+        let seen = self.0.memberships.seen_by(&self.0.tail, &user);
+        let seen = seen.map(|seen| GroupTail::of(seen, &group, bound, limit));
+        let seen = seen.transpose()?;
+        if let Some(GroupTail { span, found, .. }) = &seen
+            && span.is_all(found, limit)
+        {
+            let page = span.page(found.clone(), std::iter::empty(), limit);
             return page.map_err(|e| self.0.read_failed(&e));
         }
-        self.blocking(move |_, view| {
-            let below = within(&seen, span.after, span.upto.min(span.base));
+        self.blocking(move |inner, view| {
+            let seen = if let Some(seen) = seen {
+                seen
+            } else {
+                let seen = inner.memberships.seen_with(&inner.tail, view, &user)?;
+                GroupTail::of(seen, &group, bound, limit)?
+            };
+            let GroupTail {
+                span,
+                found,
+                spans,
+                number,
+            } = seen;
+            let below = within(&spans, span.after, span.upto.min(span.base));
             let ids = below.flat_map(|(from, until)| view.group_ids(number, from, until));
             let below = ordered(ids, &span).map(|id| indexed(view, Sequence::Group, id));
-            Ok(span.page(tail, below, limit)?)
+            Ok(span.page(found, below, limit)?)
         })
         .await
     }
@@ -178,6 +182,39 @@ impl Hub {
         }
         self.blocking(move |_, view| Ok(indexed(view, sequence, Ok(id))?))
             .await
+    }
+}
+
+/// What the tail has of a page of a group's history.
+struct GroupTail {
+    span: Span,
+    found: Vec<Arc<Message>>,
+    /// What the user may page through.
+    spans: Vec<(u64, u64)>,
+    number: u32,
+}
+
+impl GroupTail {
+    /// As a user may see it, whose intervals these are.
+    fn of(
+        (tail, intervals): (Reading<'_>, Intervals),
+        group: &GroupName,
+        bound: Bound,
+        limit: PageLimit,
+    ) -> Result<Self, Error> {
+        let span = Span::of(&tail, Sequence::Group, bound)?;
+        let intervals = in_group(&intervals, group);
+        let number = intervals.first().ok_or(Error::GroupNotFound)?.group.number;
+        let spans = spans(&intervals, tail.heads().group);
+        let found = within(&spans, span.after.max(span.base), span.upto);
+        let found = found.flat_map(|(from, until)| tail.group(number, from, until));
+        let found = span.first(found, limit);
+        Ok(Self {
+            span,
+            found,
+            spans,
+            number,
+        })
     }
 }
 

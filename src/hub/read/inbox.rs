@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::history::{Ids, Read, indexed};
 use crate::hub::Inner;
-use crate::hub::membership::Interval;
+use crate::hub::membership::{Interval, Intervals, beyond};
+use crate::hub::tail::Reading;
 use crate::model::{Message, PageLimit, Position, Sequence, UserName};
 use crate::store::{self, View};
 
@@ -15,6 +16,16 @@ pub(super) struct InboxPage {
     pub(super) messages: Vec<Arc<Message>>,
     pub(super) next: Position,
     pub(super) more: bool,
+    pub(super) moment: Moment,
+}
+
+/// When a page was read.
+#[derive(Debug)]
+pub(super) struct Moment {
+    /// All intervals of the user then.
+    pub(super) intervals: Intervals,
+    /// The last id of the group sequence.
+    pub(super) group: u64,
 }
 
 /// What the tail has of an inbox, and what must be read below it.
@@ -28,6 +39,7 @@ pub(super) struct InboxTail {
     group: Vec<Arc<Message>>,
     /// Memberships of groups with messages beyond `after`.
     intervals: Vec<Interval>,
+    moment: Moment,
 }
 
 impl InboxTail {
@@ -38,20 +50,22 @@ impl InboxTail {
     }
 
     /// The page, if the view need not be read for it.
-    pub(super) fn page(self, limit: PageLimit) -> Result<InboxPage, Self> {
+    pub(super) fn page(self, limit: PageLimit) -> Result<InboxPage, Box<Self>> {
         if !self.is_all() {
-            return Err(self);
+            return Err(Box::new(self));
         }
         let Self {
             after,
             heads,
             direct,
             group,
+            moment,
             ..
         } = self;
         let (mut direct, mut group) = (direct.into_iter().map(Ok), group.into_iter().map(Ok));
         let page = merged(&mut direct, &mut group, (after, heads), limit);
-        Ok(page.expect("nothing of it is read from the view"))
+        let page = page.expect("nothing of it is read from the view");
+        Ok(page.at(moment))
     }
 
     /// The page, with what the view has below the tail.
@@ -72,23 +86,74 @@ impl InboxTail {
         let below = |sequence| move |id: Result<u64, store::Error>| indexed(view, sequence, id);
         let direct = direct.map(below(Sequence::Direct));
         let group = group.map(below(Sequence::Group));
-        merged(
+        let page = merged(
             &mut direct.chain(self.direct.into_iter().map(Ok)),
             &mut group.chain(self.group.into_iter().map(Ok)),
             (after, self.heads),
             limit,
-        )
+        )?;
+        Ok(page.at(self.moment))
+    }
+}
+
+/// What fits into a page, the position behind it, and whether there is more.
+struct Merge {
+    messages: Vec<Arc<Message>>,
+    next: Position,
+    more: bool,
+}
+
+impl Merge {
+    fn at(self, moment: Moment) -> InboxPage {
+        let Self {
+            messages,
+            next,
+            more,
+        } = self;
+        InboxPage {
+            messages,
+            next,
+            more,
+            moment,
+        }
     }
 }
 
 impl Inner {
-    /// What the tail has of what a user may see after a position.
-    pub(super) fn inbox(&self, user: &UserName, after: Position, limit: PageLimit) -> InboxTail {
+    /// What the tail has of what a user may see after a position. `None`: the view must be read to know who that is.
+    pub(super) fn inbox(
+        &self,
+        user: &UserName,
+        after: Position,
+        limit: PageLimit,
+    ) -> Option<InboxTail> {
+        let seen = self.memberships.seen_by(&self.tail, user)?;
+        Some(InboxTail::of(seen, user, after, limit))
+    }
+
+    /// The same, with the view.
+    pub(super) fn inbox_with(
+        &self,
+        view: &View,
+        user: &UserName,
+        after: Position,
+        limit: PageLimit,
+    ) -> Result<InboxTail, store::Error> {
+        let seen = self.memberships.seen_with(&self.tail, view, user)?;
+        Ok(InboxTail::of(seen, user, after, limit))
+    }
+}
+
+impl InboxTail {
+    fn of(
+        (tail, all): (Reading<'_>, Intervals),
+        user: &UserName,
+        after: Position,
+        limit: PageLimit,
+    ) -> Self {
         let most = limit.messages.saturating_add(1);
-        let tail = self.tail.read();
         let (base, heads) = (tail.base(), tail.heads());
-        // Behind the heads: who joined in what is seen has joined here, too.
-        let intervals = self.memberships.after(user, after.group);
+        let intervals = beyond(&all, after.group);
         let direct = tail.inbox(user, after.direct.max(base.direct), heads.direct);
         let direct = direct.take(most).cloned().collect();
         let mut group: Vec<Arc<Message>> = Vec::new();
@@ -103,13 +168,17 @@ impl Inner {
             group.sort_unstable_by_key(|message| message.id);
             group.truncate(most);
         }
-        InboxTail {
+        Self {
             after,
             base,
             heads,
             direct,
             group,
             intervals,
+            moment: Moment {
+                intervals: all,
+                group: heads.group,
+            },
         }
     }
 }
@@ -120,7 +189,7 @@ fn merged(
     group: &mut dyn Iterator<Item = Read>,
     (after, upto): (Position, Position),
     limit: PageLimit,
-) -> Result<InboxPage, store::Error> {
+) -> Result<Merge, store::Error> {
     let mut ahead = [direct.next().transpose()?, group.next().transpose()?];
     let (mut messages, mut room, mut next) = (Vec::new(), limit.page(), after);
     loop {
@@ -154,7 +223,7 @@ fn merged(
         }
     }
     let more = ahead.iter().any(Option::is_some);
-    Ok(InboxPage {
+    Ok(Merge {
         messages,
         next,
         more,

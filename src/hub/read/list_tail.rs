@@ -33,12 +33,12 @@ pub(super) struct GroupTail {
 }
 
 impl Inner {
-    pub(super) fn list_tail(&self, user: &UserName) -> ListTail {
-        let tail = self.tail.read();
+    pub(super) fn list_tail(&self, view: &View, user: &UserName) -> Result<ListTail, store::Error> {
+        let (tail, intervals) = self.memberships.seen_with(&self.tail, view, user)?;
         let (base, heads) = (tail.base(), tail.heads());
         let number = tail.user(user);
         let contacts = tail.contacts(user, base.direct, heads.direct).collect();
-        let mut intervals = self.memberships.of(user);
+        let mut intervals = intervals.to_vec();
         intervals.sort_by_key(|interval| (interval.group.number, interval.from));
         let groups = intervals.chunk_by(|one, other| one.group.number == other.group.number);
         let groups = groups.filter_map(|intervals| {
@@ -57,13 +57,13 @@ impl Inner {
                 spans,
             })
         });
-        ListTail {
+        Ok(ListTail {
             base,
             heads,
             number,
             contacts,
             groups: groups.collect(),
-        }
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::model::{Message, Position, Sequence, UserName};
-use crate::store::{Applied, Writes};
+use crate::store::{Applied, Error, Membership, Writes};
 pub(super) use seal::{Sealer, grant};
 pub(super) use window::Contact;
 use window::Window;
@@ -98,14 +98,22 @@ impl Tail {
         }
     }
 
-    /// Adds an entry: from here on it is seen. A window that is full with it ends.
-    pub(super) fn add(&self, writes: Writes, applied: Applied, weight: u64) {
+    /// Adds an entry: from here on it is seen. What else is to be seen with it is done before anybody reads. A window that
+    /// is full with it ends.
+    pub(super) fn add(
+        &self,
+        writes: Writes,
+        applied: Applied,
+        weight: u64,
+        with_it: impl FnOnce(),
+    ) {
         let mut inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
         let Inside { heads, open, .. } = &mut *inside;
         let before = open.bytes;
         open.add(writes, applied, weight);
         self.bytes.fetch_add(open.bytes - before, Ordering::Relaxed);
         *heads = applied.heads;
+        with_it();
         let Position { direct, group } = open.ids();
         let full = direct + group >= self.size.ids || open.bytes >= self.size.bytes;
         drop(inside);
@@ -197,12 +205,34 @@ impl Tail {
 
     /// The last entry that is in it.
     pub(super) fn applied_offset(&self) -> u64 {
-        self.read().0.open.applied.offset
+        self.read().applied_offset()
     }
 
     /// The last entry that is in the view.
     pub(super) fn sealed_offset(&self) -> u64 {
-        self.read().0.sealed.0
+        self.read().sealed_offset()
+    }
+
+    /// Something that changes as the view has it, and how it was changed since: behind all of this it is as at the moment
+    /// of the reading that is returned.
+    pub(super) fn with_below<T, C>(
+        &self,
+        below: impl Fn() -> Result<T, Error>,
+        changes: impl Fn(&Reading<'_>) -> Vec<C>,
+    ) -> Result<(Reading<'_>, T, Vec<C>), Error> {
+        loop {
+            let (applied, mut since) = {
+                let tail = self.read();
+                (tail.applied_offset(), changes(&tail))
+            };
+            let found = below()?;
+            let tail = self.read();
+            // Else there may be some that were sealed behind what was read, and are not in the tail any longer.
+            if tail.sealed_offset() <= applied {
+                since.extend(changes(&tail));
+                return Ok((tail, found, since));
+            }
+        }
     }
 
     /// What it takes in memory, roughly, in bytes.
@@ -234,6 +264,16 @@ impl Reading<'_> {
     /// The ids before the tail's first: the view has all up to here.
     pub(super) fn base(&self) -> Position {
         self.0.sealed.1
+    }
+
+    /// The last entry that is seen.
+    pub(super) fn applied_offset(&self) -> u64 {
+        self.0.open.applied.offset
+    }
+
+    /// The last entry that is in the view.
+    pub(super) fn sealed_offset(&self) -> u64 {
+        self.0.sealed.0
     }
 
     fn windows(&self) -> impl DoubleEndedIterator<Item = &Window> {
@@ -317,6 +357,19 @@ impl Reading<'_> {
         let windows = self.windows();
         let sent: usize = windows.map(|window| window.sent(group, user, upto)).sum();
         u64::try_from(sent).expect("a length fits 64 bits")
+    }
+
+    /// How the intervals of a user were changed in the tail, in order: group, the id after which each begins, and what it
+    /// is now, if there is one.
+    pub(super) fn moves_of(&self, user: &UserName) -> Vec<((u32, u64), Option<Membership>)> {
+        let moves = self.windows().flat_map(|window| window.moves_of(user));
+        moves.collect()
+    }
+
+    /// Who joined a group and left it in the tail, in order: their numbers, and the names of those who joined.
+    pub(super) fn moves_in(&self, group: u32) -> Vec<(u32, Option<UserName>)> {
+        let moves = self.windows().flat_map(|window| window.moves_in(group));
+        moves.collect()
     }
 
     /// The last number of a user's channel that was forgotten, if it was closed.
@@ -426,7 +479,7 @@ mod tests {
 
         fn write(&mut self, writes: Writes) {
             self.applied.offset += 1;
-            self.tail.add(writes, self.applied, 64);
+            self.tail.add(writes, self.applied, 64, || ());
         }
 
         /// Lets go of the oldest window, if one waits.
@@ -659,7 +712,7 @@ mod tests {
                 additions: vec![addition],
                 ..Writes::default()
             };
-            tail.add(writes, story.applied, 1);
+            tail.add(writes, story.applied, 1, || ());
             tail.close_window();
             let window = window.join().unwrap();
             assert!(matches!(window, ToSeal::Window(window) if window.ids().direct == 1));
@@ -676,7 +729,7 @@ mod tests {
             additions: vec![addition],
             ..Writes::default()
         };
-        tail.add(writes, story.applied, 1);
+        tail.add(writes, story.applied, 1, || ());
         tail.close_window();
         assert!(matches!(tail.next_to_seal(PATIENCE), ToSeal::End));
         assert!(tail.oldest().is_some(), "it is still read");
@@ -714,7 +767,7 @@ mod tests {
                             }],
                             ..Writes::default()
                         };
-                        tail.add(writes, applied, 1);
+                        tail.add(writes, applied, 1, || ());
                     }
                     done.store(true, Ordering::Release);
                 });

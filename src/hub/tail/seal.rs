@@ -396,7 +396,7 @@ mod tests {
         let tail = Arc::new(tail);
         for offset in 1..=2 {
             applied.offset = offset;
-            tail.add(Writes::default(), applied, 64);
+            tail.add(Writes::default(), applied, 64, || ());
             if offset == 1 {
                 tail.close_window();
             }

@@ -6,7 +6,7 @@ use std::iter::once;
 use std::sync::Arc;
 
 use crate::model::{Message, Position, Sequence, UserName};
-use crate::store::{Addition, Applied, Change, Writes};
+use crate::store::{Addition, Applied, Change, Membership, Writes};
 
 /// What a message, a name or a change takes in memory, roughly, besides what it says.
 const ADDED_BYTES: u64 = 400;
@@ -45,6 +45,9 @@ pub(in crate::hub) struct Window {
     sent: HashMap<(u32, u32), Vec<u64>>,
     /// The last numbers of channels that were closed.
     forgotten: HashMap<u32, u64>,
+    /// Where in `writes` it is kept that users joined groups and left them, by user and by group.
+    moves_of: HashMap<UserName, Vec<u32>>,
+    moves_in: HashMap<u32, Vec<u32>>,
     /// What is to be kept of it.
     pub(super) writes: Writes,
     /// The mark of its last entry.
@@ -129,6 +132,8 @@ impl Window {
             users: HashMap::new(),
             sent: HashMap::new(),
             forgotten: HashMap::new(),
+            moves_of: HashMap::new(),
+            moves_in: HashMap::new(),
             writes: Writes::default(),
             applied,
             bytes: 0,
@@ -181,9 +186,15 @@ impl Window {
                 Addition::Group { .. } => {}
             }
         }
-        for change in &writes.changes {
-            if let Change::ChannelClosed { user, last, .. } = change {
-                self.forgotten.insert(*user, *last);
+        for (place, change) in (self.writes.changes.len()..).zip(&writes.changes) {
+            match change {
+                Change::ChannelClosed { user, last } => drop(self.forgotten.insert(*user, *last)),
+                Change::Member { group, name, .. } => {
+                    let place = u32::try_from(place).expect("a window is smaller");
+                    self.moves_of.entry(name.clone()).or_default().push(place);
+                    self.moves_in.entry(*group).or_default().push(place);
+                }
+                _ => {}
             }
         }
         self.writes.append(writes);
@@ -293,6 +304,45 @@ impl Window {
     /// The number of a user who was named for the first time in it.
     pub(super) fn user(&self, name: &UserName) -> Option<u32> {
         self.users.get(name).copied()
+    }
+
+    /// How the intervals of a user were changed.
+    pub(super) fn moves_of(
+        &self,
+        user: &UserName,
+    ) -> impl Iterator<Item = ((u32, u64), Option<Membership>)> {
+        let moves = self.changes(self.moves_of.get(user));
+        moves.filter_map(|change| match change {
+            Change::Member {
+                group,
+                from,
+                membership,
+                ..
+            } => Some(((*group, *from), *membership)),
+            _ => None,
+        })
+    }
+
+    /// Who joined a group and left it.
+    pub(super) fn moves_in(&self, group: u32) -> impl Iterator<Item = (u32, Option<UserName>)> {
+        let moves = self.changes(self.moves_in.get(&group));
+        moves.filter_map(|change| match change {
+            Change::Member {
+                user,
+                name,
+                membership,
+                ..
+            } => {
+                let present = membership.is_some_and(|membership| membership.until.is_none());
+                Some((*user, present.then(|| name.clone())))
+            }
+            _ => None,
+        })
+    }
+
+    fn changes<'a>(&'a self, places: Option<&'a Vec<u32>>) -> impl Iterator<Item = &'a Change> {
+        let places = places.into_iter().flatten();
+        places.filter_map(|place| self.writes.changes.get(usize::try_from(*place).ok()?))
     }
 
     /// The last number of a user's channel that was forgotten, if it was closed.

@@ -12,8 +12,8 @@ use tracing::{error, info};
 use crate::error::Error;
 use crate::hub::Inner;
 use crate::hub::channel::Channels;
-use crate::hub::membership::Memberships;
-use crate::hub::plan::{Delivery, Outcome, Plan, Receivers, plan};
+use crate::hub::membership::{Memberships, Moved};
+use crate::hub::plan::{Delivery, Event, Outcome, Plan, Receivers, plan};
 use crate::hub::proposal::Pending;
 use crate::hub::state::State;
 use crate::hub::tail::{Sealer, Tail, grant};
@@ -37,12 +37,22 @@ fn plan_entry(
     // An id that was not granted is never given.
     grant(view, state.applied.heads, 0)?;
     // Before it is visible: who sees it looks here for whether the group has anything new.
-    for delivery in &plan.deliveries {
-        if let Receivers::Members(group, _) = &delivery.receivers {
-            group.last.store(delivery.message.id, Ordering::Release);
+    for event in &plan.events {
+        if let Event::Message(Delivery { message, receivers }) = event
+            && let Receivers::Group(group) = receivers
+        {
+            group.last.store(message.id, Ordering::Release);
         }
     }
     Ok(plan)
+}
+
+/// Who joined and left, in order.
+fn moved(events: &[Event]) -> impl Iterator<Item = &Moved> {
+    events.iter().filter_map(|event| match event {
+        Event::Moved(moved) => Some(moved),
+        Event::Message(_) => None,
+    })
 }
 
 fn weight(entry: &Entry) -> u64 {
@@ -66,9 +76,9 @@ pub(in crate::hub) fn catch_up(
             break;
         };
         let plan = plan_entry(state, (view, tail), offset, &entry)?;
-        memberships.moved(plan.changed, plan.moved);
         channels.changed(plan.channels);
-        tail.add(plan.writes, state.applied, weight(&entry));
+        let seen = || memberships.changed(plan.changed, moved(&plan.events));
+        tail.add(plan.writes, state.applied, weight(&entry), seen);
         // The rest is sealed behind the start.
         while !tail.has_room()
             && let Some(window) = tail.oldest()
@@ -213,22 +223,20 @@ impl ApplyStage {
         let Plan {
             writes,
             outcomes,
-            deliveries,
+            events,
             changed,
-            moved,
             channels,
         } = plan_entry(&mut self.state, (&self.view, tail), offset, entry)?;
-        // Before the entry is visible: who sees a message of it must find who may see it.
-        self.inner.memberships.moved(changed, moved);
         // Before the entry is answered: what a proposal holds of it is let go of then.
         self.inner.channels.changed(channels);
         let heads = self.state.applied.heads;
-        tail.add(writes, self.state.applied, weight(entry));
+        let seen = || self.inner.memberships.changed(changed, moved(&events));
+        tail.add(writes, self.state.applied, weight(entry), seen);
         self.inner.progress.applied(offset, heads);
         if entry.proposer == self.inner.proposer {
             answer(&self.inner.pending, entry.n, outcomes);
         }
-        let wakers = self.inner.tell(&deliveries);
+        let wakers = self.inner.tell(&events);
         // Behind the telling, before the waking: who wakes takes all up to here for told.
         self.inner.told.raise(heads);
         wakers.into_iter().for_each(Waker::wake);
@@ -237,13 +245,24 @@ impl ApplyStage {
 }
 
 impl Inner {
-    /// Tells the open feeds of messages. Who is to be woken.
-    fn tell(&self, deliveries: &[Delivery]) -> Vec<Waker> {
+    /// Tells the open feeds of messages, and of the groups that their users are in from here on. Who is to be woken.
+    fn tell(&self, events: &[Event]) -> Vec<Waker> {
         let mut wakers = Vec::new();
         if !self.waiters.any() {
             return wakers;
         }
-        for Delivery { message, receivers } in deliveries {
+        for event in events {
+            let Delivery { message, receivers } = match event {
+                Event::Message(delivery) => delivery,
+                Event::Moved(Moved { user, interval }) => {
+                    let group = interval.group.number;
+                    match interval.until {
+                        None => self.waiters.joined(user, group),
+                        Some(_) => self.waiters.left(user, group),
+                    }
+                    continue;
+                }
+            };
             match receivers {
                 Receivers::Pair(from, to) => {
                     self.waiters.tell(from, message, &mut wakers);
@@ -251,8 +270,8 @@ impl Inner {
                         self.waiters.tell(to, message, &mut wakers);
                     }
                 }
-                Receivers::Members(_, members) => {
-                    self.waiters.tell_all(members, message, &mut wakers);
+                Receivers::Group(group) => {
+                    self.waiters.tell_group(group.number, message, &mut wakers);
                 }
             }
         }

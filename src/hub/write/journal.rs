@@ -430,7 +430,7 @@ mod tests {
             }],
             ..Writes::default()
         };
-        hub.0.tail.add(writes, applied, 1);
+        hub.0.tail.add(writes, applied, 1, || ());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

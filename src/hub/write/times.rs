@@ -155,7 +155,7 @@ mod tests {
         let directory = Directory::open(folder.path()).unwrap();
         let (view, applied) = View::open(&directory, 8 << 20).unwrap();
         Server {
-            state: State::load(&view, applied).unwrap(),
+            state: State::load(&view, applied, usize::MAX).unwrap(),
             times: Times::new(applied.at_ms, view.last_key_ms().unwrap()),
             view,
             folder,

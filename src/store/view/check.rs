@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::key;
 use super::list::{Count, List, Part};
 use super::mark::Mark;
+use super::members::Members;
 use super::recent::{self, Recent};
-use super::record::{Channel, GroupState, KeyUse, Membership, decode, decode_marked};
+use super::record::{Channel, KeyUse, decode, decode_marked};
 use super::scan::part;
 use super::{Addition, View};
 use crate::model::{Message, Sequence};
@@ -55,6 +56,7 @@ struct Found {
     users: u32,
     groups: u32,
     listed: Listed,
+    members: Members,
 }
 
 /// Is told the bytes of each row; whether to read on.
@@ -286,7 +288,7 @@ impl Found {
                 self.listed.sent
             )));
         }
-        Ok(())
+        self.members.compare()
     }
 
     fn compare(&self, mark: &Mark) -> Result<(), Error> {
@@ -317,6 +319,7 @@ impl Found {
                 self.users += u32::from(number <= mark.applied.users);
             }
             ([b'n', ..], Some(number)) => self.groups += u32::from(number <= mark.applied.groups),
+            _ if self.members.count(key, value).is_some() => {}
             _ if is_readable(key, value) => {}
             _ => {
                 return Err(Error::View(format!(
@@ -334,13 +337,11 @@ fn name_number(key: &[u8], value: &[u8]) -> Option<u32> {
     matches!(key, [b'n', b'u' | b'g', ..]).then(|| u32::from_be_bytes(number))
 }
 
-/// Whether a row that is of no list and no name can be read.
+/// Whether a row that is of no list, no name and no group can be read.
 fn is_readable(key: &[u8], value: &[u8]) -> bool {
     match key.first() {
         Some(b'o') => decode::<Channel>("a channel", value).is_ok(),
         Some(b'p') => recent::decode(key, value).is_some(),
-        Some(b'G') => decode::<GroupState>("a group", value).is_ok(),
-        Some(b'm') => Membership::decode(value).is_ok(),
         Some(b'k') => KeyUse::decode(value).is_ok(),
         Some(b'x') => key::expiry_time(key).is_some() && value.len() == 16,
         Some(b'f') => value.len() == 8,
@@ -386,7 +387,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (view, _) = opened(folder.path());
         let messages: Vec<_> = (0..3000).map(|n| (n % 3 + 1, n % 7 + 1)).collect();
-        let story = Story::new(&messages, 3);
+        let story = Story::with_members(&messages, 3);
         let windows: Vec<_> = (0..story.len()).step_by(10).collect();
         let checked = |ended: bool| {
             let checked = view.check_while_written(&mut |_| true);
@@ -398,7 +399,10 @@ mod tests {
             // Keys that come and go.
             writes.keys_ms = KEYS_KEPT_MS / 60 * u64::try_from(from).unwrap();
             let numbers = (from..from + 60).map(|key| u32::try_from(key).unwrap());
-            writes.changes = numbers.map(|key| key_used(key, writes.keys_ms)).collect();
+            let keys_ms = writes.keys_ms;
+            writes
+                .changes
+                .extend(numbers.map(|key| key_used(key, keys_ms)));
             view.write(&writes, &applied, &mut |_| Ok(())).unwrap();
         };
         write(0);
@@ -413,7 +417,18 @@ mod tests {
         });
         assert!(matches!((stopped, rows), (Ok(false), 5)));
         view.check().unwrap();
-        for prefix in [&b"n"[..], b"p", b"c", b"g", b"u", b"k", b"x"] {
+        for prefix in [
+            &b"n"[..],
+            b"p",
+            b"c",
+            b"g",
+            b"u",
+            b"k",
+            b"x",
+            b"G",
+            b"M",
+            b"m",
+        ] {
             let (key, value) = view.index.scan_prefix(prefix).next().unwrap().unwrap();
             view.index.remove(&key).unwrap();
             let checked = view.check_while_written(&mut |_| true);
@@ -454,7 +469,7 @@ mod tests {
             (3, 5),
             (2, 3),
         ];
-        let story = Story::new(&messages, 3);
+        let story = Story::with_members(&messages, 3);
         for window in [story.window(0, 2), story.window(2, 3)] {
             view.write(&window.0, &window.1, &mut |_| Ok(())).unwrap();
         }

@@ -10,8 +10,9 @@
 //! | | `s` group 4, user 4, group id 8 | version 2, in the same way: part of what a user with a channel sent to the group |
 //! | | `u` user 4, direct id 8 | version 2, varints: part of what the user may see, in the same way: how many messages to them and how many conversations are before it; behind each id the peer's number, with two bits behind it: the conversation's first, and received |
 //! | | `p` user 4, direct id 8 | version 1, varints: some of the user's conversations, rising by their last messages in full rows of `u`: the id, or by how much it is higher than the one before, and the peer's number |
-//! | | `G` group 4 | version 1, what the group is |
-//! | | `m` group 4, user 4, from 8 | version 2, an interval of membership |
+//! | | `G` group 4 | version 2, what the group is |
+//! | | `M` user 4, group 4, from 8 | version 1, an interval of membership, present or past |
+//! | | `m` group 4, user 4 | version 3, a present member: name, and the interval again |
 //! | | `k` hash 16 | version 2, the receipt under an idempotency key |
 //! | | `x` at 8, hash 8 | hash 16: the key to forget when its time is over |
 //! | | `o` user 4 | version 1, the user's channel, which is open |
@@ -75,17 +76,28 @@ pub(super) fn group_row(group: u32) -> Key {
     [&b"G"[..], &group.to_be_bytes()].concat()
 }
 
-pub(super) fn intervals(group: u32) -> Key {
+/// The prefix of all intervals of a user.
+pub(super) fn memberships(user: u32) -> Key {
+    [&b"M"[..], &user.to_be_bytes()].concat()
+}
+
+/// The prefix of the intervals of a user in one group.
+pub(super) fn memberships_in(user: u32, group: u32) -> Key {
+    [memberships(user).as_slice(), &group.to_be_bytes()].concat()
+}
+
+/// An interval that begins after an id.
+pub(super) fn membership(user: u32, group: u32, from: u64) -> Key {
+    with_id(&memberships_in(user, group), from)
+}
+
+/// The prefix of the present members of a group.
+pub(super) fn members(group: u32) -> Key {
     [&b"m"[..], &group.to_be_bytes()].concat()
 }
 
-pub(super) fn interval(group: u32, user: u32, from: u64) -> Key {
-    [
-        intervals(group).as_slice(),
-        &user.to_be_bytes(),
-        &from.to_be_bytes(),
-    ]
-    .concat()
+pub(super) fn member(group: u32, user: u32) -> Key {
+    [members(group).as_slice(), &user.to_be_bytes()].concat()
 }
 
 pub(super) fn idempotency(hash: KeyHash) -> Key {
@@ -119,14 +131,14 @@ pub(super) fn last_id(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The number of a group (`G`, `m`) or user at the front of a key, behind its prefix byte.
+/// The number of a group (`G`, `m`) or user (`M` and others) at the front of a key, behind its prefix byte.
 pub(super) fn first_number(key: &[u8]) -> Option<u32> {
     key.get(1..5)?
         .first_chunk()
         .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
-/// The second number of an `m`, `c` or `s` key.
+/// The second number of an `m`, `M`, `c` or `s` key.
 pub(super) fn second_number(key: &[u8]) -> Option<u32> {
     key.get(5..9)?
         .first_chunk()
@@ -169,16 +181,17 @@ mod tests {
         let hash = KeyHash([9; 16]);
         for key in [
             with_id(&conversation(1, 2), 3),
-            interval(1, 2, 3),
+            membership(1, 2, 3),
+            member(1, 2),
             idempotency(hash),
             expiry(1, hash),
             with_id(&sent(1, 2), 3),
         ] {
             assert!(key.len() <= 22, "{} bytes", key.len());
         }
-        assert_eq!(last_id(&interval(1, 2, 3)), Some(3));
-        assert_eq!(first_number(&interval(1, 2, 3)), Some(1));
-        assert_eq!(second_number(&interval(1, 2, 3)), Some(2));
+        assert_eq!(last_id(&membership(1, 2, 3)), Some(3));
+        assert_eq!(first_number(&membership(1, 2, 3)), Some(1));
+        assert_eq!(second_number(&membership(1, 2, 3)), Some(2));
         assert_eq!(expiry_time(&expiry(77, hash)), Some(77));
         assert_eq!(first_number(b"m"), None);
     }

@@ -9,8 +9,8 @@ use crate::model::{LogId, Position, Sequence};
 use crate::store::error::Error;
 
 /// Of the layout of all rows: a view with an older one is rebuilt. In 1, messages had no number, and
-/// each id a row in its lists; in 2, lists a row for each write,
-/// and channels one for each number.
+/// each id a row in its lists; in 2, lists a row for each write, channels one for each number, and memberships could be
+/// found by group only.
 const LAYOUT: u8 = 3;
 
 /// Everything up to here has been applied.

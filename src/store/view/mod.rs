@@ -10,6 +10,7 @@ mod grow;
 mod key;
 mod list;
 mod mark;
+mod members;
 mod read;
 mod recent;
 mod record;
@@ -35,7 +36,7 @@ use sequence::Sequences;
 
 pub use key::KeyHash;
 pub use mark::Applied;
-pub use record::{Channel, GroupState, KEYS_KEPT_MS, KeyUse, Membership};
+pub use record::{Channel, GroupState, KEYS_KEPT_MS, KeyUse, ListedMember, Membership};
 pub use writes::{Addition, Change, Writes, Written};
 
 /// sled writes values of pages beyond about 100 KiB in files of their own, which it never syncs, unless

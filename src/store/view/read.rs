@@ -2,14 +2,14 @@
 
 use super::View;
 use super::key::{self, KeyHash};
-use super::record::{GroupState, KeyUse, Membership, decode, decode_message};
+use super::record::{GroupState, KeyUse, ListedMember, Membership, decode_message};
 use crate::model::{GroupName, Message, Position, Sequence, UserName};
 use crate::store::error::Error;
 
 /// A group or user number and the rest of a row of the index.
 pub(crate) type Loaded<T> = (u32, T);
-/// Group, user, the id after which the interval begins, and the rest.
-pub(crate) type Interval = (u32, u32, u64, Membership);
+/// Group, the id after which the interval begins, and the rest.
+pub(crate) type Interval = (u32, u64, Membership);
 
 impl View {
     /// A message by id.
@@ -65,20 +65,38 @@ impl View {
             let (key, value) = row?;
             let number = key::first_number(&key)
                 .ok_or_else(|| Error::View("a group's key is cut".into()))?;
-            Ok((number, decode("a group", &value)?))
+            Ok((number, GroupState::decode(&value)?))
         })
     }
 
-    /// All intervals of membership: group, user, the id after which they begin, and the rest.
-    pub fn intervals(&self) -> impl Iterator<Item = Result<Interval, Error>> + use<> {
-        self.index.scan_prefix(b"m").map(|row| {
+    /// All intervals of a user, in the order of groups and ids.
+    pub fn memberships(&self, user: u32) -> impl Iterator<Item = Result<Interval, Error>> + use<> {
+        let rows = self.index.scan_prefix(key::memberships(user));
+        rows.map(interval)
+    }
+
+    /// The newest interval of a user in a group: the id after which it begins, and the rest.
+    pub fn last_membership(
+        &self,
+        user: u32,
+        group: u32,
+    ) -> Result<Option<(u64, Membership)>, Error> {
+        let prefix = key::memberships_in(user, group);
+        let last = self.index.scan_prefix(prefix).next_back();
+        let last = last.map(interval).transpose()?;
+        Ok(last.map(|(_, from, membership)| (from, membership)))
+    }
+
+    /// The present members of a group, in the order of their numbers.
+    pub fn members(
+        &self,
+        group: u32,
+    ) -> impl Iterator<Item = Result<Loaded<ListedMember>, Error>> + use<> {
+        self.index.scan_prefix(key::members(group)).map(|row| {
             let (key, value) = row?;
-            let numbers = key::first_number(&key)
-                .zip(key::second_number(&key))
-                .zip(key::last_id(&key));
-            let ((group, user), from) =
-                numbers.ok_or_else(|| Error::View("an interval's key is cut".into()))?;
-            Ok((group, user, from, Membership::decode(&value)?))
+            let user = key::second_number(&key)
+                .ok_or_else(|| Error::View("a member's key is cut".into()))?;
+            Ok((user, ListedMember::decode(&value)?))
         })
     }
 
@@ -105,4 +123,11 @@ impl View {
             group: last(Sequence::Group)?,
         })
     }
+}
+
+fn interval(row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Interval, Error> {
+    let (key, value) = row?;
+    let numbers = key::second_number(&key).zip(key::last_id(&key));
+    let (group, from) = numbers.ok_or_else(|| Error::View("an interval's key is cut".into()))?;
+    Ok((group, from, Membership::decode(&value)?))
 }

@@ -112,13 +112,27 @@ pub struct GroupState {
     pub history: HistoryMode,
     /// Nothing more can be sent.
     pub deleted: bool,
+    /// How many members it has.
+    pub members: u64,
+}
+
+const GROUP_VERSION: u8 = 2;
+
+impl GroupState {
+    /// As it is stored.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        encode_as(GROUP_VERSION, self)
+    }
+
+    /// What is stored.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        decode_as(GROUP_VERSION, "a group", bytes)
+    }
 }
 
 /// When a user was a member of a group, in ids of the group sequence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Membership {
-    /// The user's name.
-    pub user: UserName,
     /// The last message before leaving; `None` while a member.
     pub until: Option<u64>,
     /// Whether history may be read from before joining.
@@ -127,17 +141,40 @@ pub struct Membership {
     pub joined_ms: u64,
 }
 
-const INTERVAL_VERSION: u8 = 2;
-
 impl Membership {
-    /// As it is stored.
+    /// As it is stored among those of its user.
     pub(super) fn encode(&self) -> Vec<u8> {
-        encode_as(INTERVAL_VERSION, self)
+        encode(self)
     }
 
     /// What is stored.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        decode_as(INTERVAL_VERSION, "an interval of membership", bytes)
+        decode("an interval of membership", bytes)
+    }
+}
+
+/// Someone who is a member now, as the list of a group has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedMember {
+    /// The user's name.
+    pub name: UserName,
+    /// The group's last id when the user joined.
+    pub from: u64,
+    /// The same as among those of the user.
+    pub membership: Membership,
+}
+
+const LISTED_VERSION: u8 = 3;
+
+impl ListedMember {
+    /// As it is stored.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        encode_as(LISTED_VERSION, self)
+    }
+
+    /// What is stored.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        decode_as(LISTED_VERSION, "a member of a group", bytes)
     }
 }
 
@@ -212,19 +249,16 @@ mod tests {
             name: GroupName::parse("team").unwrap(),
             history: HistoryMode::All,
             deleted: false,
+            members: 300,
         };
-        let good = encode(&row);
-        assert_eq!(decode::<GroupState>("a group", &good).unwrap(), row);
+        let good = row.encode();
+        assert_eq!(GroupState::decode(&good).unwrap(), row);
         for length in 0..good.len() {
-            assert!(decode::<GroupState>("a group", &good[..length]).is_err());
+            assert!(GroupState::decode(&good[..length]).is_err());
         }
-        assert!(decode::<GroupState>("a group", &[&good[..], &[0]].concat()).is_err());
-        let newer = [&[2], &good[1..]].concat();
-        assert!(
-            decode::<GroupState>("a group", &newer)
-                .unwrap_err()
-                .to_string()
-                .contains("version 2")
-        );
+        assert!(GroupState::decode(&[&good[..], &[0]].concat()).is_err());
+        let newer = [&[GROUP_VERSION + 1], &good[1..]].concat();
+        let error = GroupState::decode(&newer).unwrap_err().to_string();
+        assert!(error.contains("version 3"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::key::{self, Key};
-use super::record::{Membership, encode};
+use super::record::{ListedMember, Membership, encode};
 use super::writes::{Addition, Change, Writes};
 
 /// A row that never changes: key and value.
@@ -59,15 +59,26 @@ impl Change {
     /// Its rows, with their new values.
     fn rows(&self, put: &mut impl FnMut(Key, Option<Vec<u8>>)) {
         match self {
-            Self::Group { number, state } => put(key::group_row(*number), Some(encode(state))),
+            Self::Group { number, state } => put(key::group_row(*number), Some(state.encode())),
             Self::Member {
                 group,
                 user,
+                name,
                 from,
                 membership,
             } => {
                 let value = membership.as_ref().map(Membership::encode);
-                put(key::interval(*group, *user, *from), value);
+                put(key::membership(*user, *group, *from), value);
+                let present = membership.filter(|membership| membership.until.is_none());
+                let listed = present.map(|membership| ListedMember {
+                    name: name.clone(),
+                    from: *from,
+                    membership,
+                });
+                put(
+                    key::member(*group, *user),
+                    listed.map(|member| member.encode()),
+                );
             }
             Self::KeyUsed { hash, first } => {
                 put(key::idempotency(*hash), Some(first.encode()));

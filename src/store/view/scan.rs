@@ -184,12 +184,14 @@ pub(super) mod tests {
     use super::*;
     use crate::model::{Body, GroupName, LogId, Message, Receiver, UserName};
     use crate::store::view::tests::opened;
-    use crate::store::{Addition, Applied, Writes};
+    use crate::store::{Addition, Applied, Change, GroupState, HistoryMode, Membership, Writes};
 
     /// Entries, each with the mark behind it, and what the lists hold in the end.
     pub(in crate::store::view) struct Story {
         entries: Vec<(Writes, Applied)>,
         lists: BTreeMap<List, Vec<Place>>,
+        /// Since when who is in which group.
+        members: BTreeMap<(u32, u32), u64>,
         applied: Applied,
     }
 
@@ -208,15 +210,32 @@ pub(super) mod tests {
     impl Story {
         /// Of messages from users to users, or to groups where the receiver is above 3: some in each entry.
         pub(in crate::store::view) fn new(messages: &[(u32, u32)], entry: usize) -> Self {
+            Self::of(messages, entry, |_, _, _, _| ())
+        }
+
+        /// The same; whoever sends to a group leaves it behind that, or joins it.
+        pub(in crate::store::view) fn with_members(messages: &[(u32, u32)], entry: usize) -> Self {
+            Self::of(messages, entry, Self::move_member)
+        }
+
+        fn of(
+            messages: &[(u32, u32)],
+            entry: usize,
+            behind: impl Fn(&mut Self, u32, u32, &mut Writes),
+        ) -> Self {
             let mut story = Self {
                 entries: Vec::new(),
                 lists: BTreeMap::new(),
+                members: BTreeMap::new(),
                 applied: Applied::nothing(LogId([1; 16])),
             };
             for messages in messages.chunks(entry) {
                 let mut writes = Writes::default();
                 for (from, to) in messages {
                     story.message(*from, *to, &mut writes);
+                    if *to > 3 {
+                        behind(&mut story, *to, *from, &mut writes);
+                    }
                 }
                 story.applied.offset += 1;
                 story.entries.push((writes, story.applied));
@@ -278,6 +297,41 @@ pub(super) mod tests {
             };
             addition.places(|place| self.lists.entry(place.list).or_default().push(place));
             writes.additions.push(addition);
+        }
+
+        /// A user who is in a group leaves it, and another one joins it.
+        fn move_member(&mut self, group: u32, user: u32, writes: &mut Writes) {
+            let (last, id) = (self.applied.heads.group, (group, user));
+            let (from, until) = match self.members.remove(&id) {
+                Some(from) => (from, Some(last)),
+                None => (last, None),
+            };
+            if until.is_none() {
+                self.members.insert(id, from);
+            }
+            let membership = Membership {
+                until,
+                all: user == 1,
+                joined_ms: from,
+            };
+            writes.changes.push(Change::Member {
+                group,
+                user,
+                name: self::user(user),
+                from,
+                membership: Some(membership),
+            });
+            let members = self.members.range((group, 0)..(group + 1, 0)).count();
+            let state = GroupState {
+                name: self::group(group),
+                history: HistoryMode::Member,
+                deleted: false,
+                members: count(members),
+            };
+            writes.changes.push(Change::Group {
+                number: group,
+                state,
+            });
         }
 
         /// The entries behind one up to another, and the mark behind them.

@@ -73,6 +73,8 @@ pub enum Change {
         group: u32,
         /// The user.
         user: u32,
+        /// The user's name.
+        name: UserName,
         /// The group's last id when the user joined.
         from: u64,
         /// The membership; `None` if it is over and nothing could be read in it.

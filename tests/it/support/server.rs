@@ -1,12 +1,13 @@
 //! A server in this process: both listeners on ports of their own.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use halley::clock;
 use halley::config::Limits;
 use halley::http::{App, Face, Parts, Timeouts, listen, serve};
-use halley::hub::{Durability, Hub, Options, WindowSize};
+use halley::hub::{Caches, Durability, Hub, Options, WindowSize};
 use halley::secret::Secret;
 use halley::token::{Claims, Verifier, mint};
 use serde_json::Value;
@@ -49,21 +50,7 @@ impl TestServer {
         change: impl FnOnce(&mut Parts),
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut options = Options {
-            tail_bytes_max: 256 << 20,
-            // So that readings begin in the view and end in the tail.
-            window: WindowSize {
-                ids: 20,
-                bytes: 1 << 20,
-            },
-            data: folder.path().join("data"),
-            durability: Durability::Interval,
-            cache_bytes: 8 << 20,
-            disk_free_min_bytes: 0,
-            queue_bytes_max: 64 << 20,
-            waiters_per_user_max: 100,
-            channels_max: 0,
-        };
+        let mut options = small(folder.path().join("data"));
         change_hub(&mut options);
         let hub = Hub::open(options).unwrap();
         let mut parts = Parts {
@@ -226,4 +213,28 @@ pub(crate) fn poll_request(user: &str, query: &str) -> String {
         "GET /v1/inbox?{query} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
         TestServer::token(user)
     )
+}
+
+/// Of a small hub.
+fn small(data: PathBuf) -> Options {
+    Options {
+        tail_bytes_max: 256 << 20,
+        // So that readings begin in the view and end in the tail.
+        window: WindowSize {
+            ids: 20,
+            bytes: 1 << 20,
+        },
+        // So that some is known and some is read again.
+        caches: Caches {
+            memberships_bytes: 2000,
+            values: 20,
+        },
+        data,
+        durability: Durability::Interval,
+        cache_bytes: 8 << 20,
+        disk_free_min_bytes: 0,
+        queue_bytes_max: 64 << 20,
+        waiters_per_user_max: 100,
+        channels_max: 0,
+    }
 }
