@@ -223,8 +223,7 @@ fn start(
         inner: Arc::clone(&inner),
         view,
         state,
-        follower,
-        failed: false,
+        follower: Some(follower),
     });
     let stage = JournalStage::new(&inner, journal, queue, times, &applier);
     let path = directory.path().to_owned();

@@ -2,7 +2,7 @@
 //! pushers, wakes the readers. In this order. sled is only read here, for what is not in memory.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -125,22 +125,25 @@ pub(in crate::hub) struct ApplyStage {
     pub(in crate::hub) inner: Arc<Inner>,
     pub(in crate::hub) view: Arc<View>,
     pub(in crate::hub) state: State,
-    pub(in crate::hub) follower: Follower,
-    /// An entry could not be applied: none behind it can.
-    pub(in crate::hub) failed: bool,
+    /// `None`: an entry could not be applied, and none behind it can. The journal must not wait for its follower then.
+    pub(in crate::hub) follower: Option<Follower>,
 }
 
 /// Ends the stage's promises when its thread ends, also by a panic: nobody may wait for ever.
-struct Ending<'a>(&'a Inner);
+struct Ending<'a>(&'a Applier);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        // First, so that the cause is the panic, and not what becomes of it elsewhere.
+        let inner = &self.0.inner;
         if std::thread::panicking() {
-            self.0.refuse_after_panic();
+            // First, so that the cause is the panic, and not what becomes of it elsewhere.
+            inner.refuse_after_panic();
+            // Nobody follows any longer, and the journal must not wait until somebody does.
+            let stage = self.0.stage.lock();
+            stage.unwrap_or_else(PoisonError::into_inner).follower = None;
         }
-        self.0.progress.end();
-        self.0.pending.give_up();
+        inner.progress.end();
+        inner.pending.give_up();
     }
 }
 
@@ -160,7 +163,7 @@ impl Applier {
 
     /// The work of its own thread. The last applied entry; `None`: it panicked in another thread.
     pub(in crate::hub) fn run(&self) -> Option<u64> {
-        let _ending = Ending(&self.inner);
+        let _ending = Ending(self);
         loop {
             // Poisoned: the other thread panicked within an entry, and half of one must not be gone on with.
             let mut stage = self.stage.lock().ok()?;
@@ -193,8 +196,8 @@ impl Applier {
 impl ApplyStage {
     /// Applies what is there. Whether there may be more.
     fn apply_all(&mut self) -> bool {
-        while !self.failed {
-            let next = match self.follower.try_next_entry() {
+        while let Some(follower) = &mut self.follower {
+            let next = match follower.try_next_entry() {
                 Ok(TryNext::Entry(offset, entry)) => self.step(offset, &entry),
                 Ok(TryNext::NotYet) => return true,
                 Ok(TryNext::End) => return false,
@@ -205,7 +208,7 @@ impl ApplyStage {
                     error = e.cause(),
                     "the readable view failed: writes are refused until a restart"
                 );
-                self.failed = true;
+                self.follower = None;
                 self.inner.refuse_writes(&e);
                 // In this order: those that the journal stage adds too late to be given up here, it gives up itself, for it
                 // sees then that applying has ended.
@@ -227,11 +230,13 @@ impl ApplyStage {
             changed,
             channels,
         } = plan_entry(&mut self.state, (&self.view, tail), offset, entry)?;
-        // Before the entry is answered: what a proposal holds of it is let go of then.
-        self.inner.channels.changed(channels);
         let heads = self.state.applied.heads;
-        let seen = || self.inner.memberships.changed(changed, moved(&events));
-        tail.add(writes, self.state.applied, weight(entry), seen);
+        // Before the entry is answered: what a proposal holds of channels is let go of then.
+        let with_it = || {
+            self.inner.channels.changed(channels);
+            self.inner.memberships.changed(changed, moved(&events));
+        };
+        tail.add(writes, self.state.applied, weight(entry), with_it);
         self.inner.progress.applied(offset, heads);
         if entry.proposer == self.inner.proposer {
             answer(&self.inner.pending, entry.n, outcomes);

@@ -85,7 +85,7 @@ impl JournalStage {
         self.times.check_clock();
         let mut synced = Instant::now();
         loop {
-            match self.next_proposal() {
+            match self.next_proposal(synced.elapsed()) {
                 Next::Proposal(first) => {
                     let proposals = self.proposals_of_entry(first);
                     self.commit(proposals);
@@ -107,15 +107,16 @@ impl JournalStage {
         self.close();
     }
 
-    /// Waits for a proposal; while something is unsynced, no longer than until it is time to sync.
-    fn next_proposal(&mut self) -> Next {
+    /// Waits for a proposal; while something is unsynced, no longer than until it is time to sync, so long after the last
+    /// time.
+    fn next_proposal(&mut self, since: Duration) -> Next {
         if let Some(next) = self.next.take() {
             return Next::Proposal(next);
         }
         if self.journal.is_synced() {
             return self.queue.recv().map_or(Next::End, Next::Proposal);
         }
-        match self.queue.recv_timeout(SYNC_INTERVAL) {
+        match self.queue.recv_timeout(SYNC_INTERVAL.saturating_sub(since)) {
             Ok(next) => Next::Proposal(next),
             Err(RecvTimeoutError::Timeout) => Next::NotYet,
             Err(RecvTimeoutError::Disconnected) => Next::End,

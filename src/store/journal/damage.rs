@@ -1,6 +1,6 @@
 //! What is done with a damaged journal where its loss is accepted.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -47,7 +47,10 @@ impl Journal {
                     .map_err(Error::io("set aside", behind))?;
             }
             if position > 0 {
-                fs::copy(&path, aside(&path, now_ms)).map_err(Error::io("copy", &path))?;
+                let kept = aside(&path, now_ms);
+                // On disk before the original is cut.
+                let copied = fs::copy(&path, &kept).and_then(|_| File::open(&kept)?.sync_all());
+                copied.map_err(Error::io("copy", &path))?;
                 let file = OpenOptions::new().write(true).open(&path);
                 let cut =
                     file.and_then(|file| file.set_len(position).and_then(|()| file.sync_all()));

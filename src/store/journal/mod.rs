@@ -191,7 +191,7 @@ impl Journal {
         self.next += 1;
         self.note_size();
         if let Some(follower) = &self.follower {
-            // Who follows is gone only when it failed; then nobody waits for this entry.
+            // Who follows has let go of this only when it failed; then nobody waits for the entry.
             drop(follower.send((offset, Arc::new(entry))));
         }
         Ok(offset)
