@@ -145,7 +145,7 @@ impl Waiters {
         }
         waiting.push(Arc::clone(&mailbox));
         self.counter(transport).fetch_add(1, Ordering::Relaxed);
-        // Pairs with the one in `any`: this feed reads the watermark only now.
+        // Pairs with the one in `any`: this feed reads the tail only now.
         fence(Ordering::SeqCst);
         Ok(mailbox)
     }
@@ -284,8 +284,8 @@ impl Waiters {
         }
     }
 
-    /// Whether any feed is open. The watermark must have been raised before: a feed that is not counted here
-    /// then sees it raised. Without the fences both sides could miss each other.
+    /// Whether any feed is open. What is new must be in the tail before: a feed that is not counted here then reads
+    /// it. Without the fences both sides could miss each other.
     pub(in crate::hub) fn any(&self) -> bool {
         fence(Ordering::SeqCst);
         self.count() > 0

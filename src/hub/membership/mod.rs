@@ -96,7 +96,7 @@ impl Memberships {
         inside.users.get(user)
     }
 
-    /// Keeps the intervals of a user. Nothing is added to the tail meanwhile.
+    /// Keeps the intervals of a user. The caller holds the tail's lock, so that no entry changes them in between.
     fn keep(
         &self,
         user: &UserName,

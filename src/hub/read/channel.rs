@@ -24,15 +24,21 @@ impl Inner {
         from: u64,
         limit: usize,
     ) -> Result<ChannelPage, Error> {
-        let Some((number, channel)) = self.channels.get(user) else {
-            let first = self.forgotten_of_channel(view, user)? + 1;
-            return Ok(ChannelPage {
-                messages: Vec::new(),
-                first,
-                next: first,
-            });
+        let (reader, channel) = match Reader::of(self, view, user)? {
+            Ok(open) => open,
+            Err(Closed { number, forgotten }) => {
+                let forgotten = match (forgotten, number) {
+                    (Some(forgotten), _) => forgotten,
+                    (None, Some(number)) => view.forgotten(number)?.unwrap_or(0),
+                    (None, None) => 0,
+                };
+                return Ok(ChannelPage {
+                    messages: Vec::new(),
+                    first: forgotten + 1,
+                    next: forgotten + 1,
+                });
+            }
         };
-        let reader = Reader::of(self, view, (user, number), &channel)?;
         let first = channel.base + 1;
         let count = reader.count(reader.heads)?;
         let (from, next) = (from.max(first), first + count);
@@ -58,19 +64,6 @@ impl Inner {
             next,
         })
     }
-
-    /// The last number that was forgotten of a channel that is not open; 0 without one.
-    fn forgotten_of_channel(&self, view: &View, user: &UserName) -> Result<u64, Error> {
-        let number = self.tail.read().user(user);
-        // What was let go of since is in the view.
-        let number = number.map_or_else(|| view.user(user), |number| Ok(Some(number)))?;
-        let Some(number) = number else {
-            return Ok(0);
-        };
-        let forgotten = self.tail.read().forgotten(number);
-        Ok(forgotten.map_or_else(|| view.forgotten(number), |number| Ok(Some(number)))?)
-            .map(|forgotten| forgotten.unwrap_or(0))
-    }
 }
 
 /// The place of a message in the order of both sequences: behind a group message, a direct one.
@@ -83,6 +76,14 @@ struct Span {
     group: u32,
     from: u64,
     until: u64,
+}
+
+/// A channel that is not open.
+struct Closed {
+    /// The user's, if there is one.
+    number: Option<u32>,
+    /// The last number that was forgotten, if the tail knows of one.
+    forgotten: Option<u64>,
 }
 
 /// Reads one channel as it is at a moment.
@@ -100,21 +101,31 @@ impl<'a> Reader<'a> {
     fn of(
         inner: &'a Inner,
         view: &'a View,
-        (user, number): (&'a UserName, u32),
-        channel: &Channel,
-    ) -> Result<Self, Error> {
-        let opened = channel.opened;
-        let (heads, intervals) = {
-            let (tail, intervals) = inner.memberships.seen_with(&inner.tail, view, user)?;
-            (tail.heads(), intervals)
+        user: &'a UserName,
+    ) -> Result<Result<(Self, Channel), Closed>, Error> {
+        // At one moment: an entry changes all of this together.
+        let (tail, intervals) = inner.memberships.seen_with(&inner.tail, view, user)?;
+        let heads = tail.heads();
+        let Some((number, channel)) = inner.channels.get(user) else {
+            let above = tail.user(user);
+            drop(tail);
+            let number = above.map_or_else(|| view.user(user), |number| Ok(Some(number)))?;
+            let forgotten = number.and_then(|number| inner.tail.read().forgotten(number));
+            return Ok(Err(Closed { number, forgotten }));
         };
-        let spans = intervals.iter().map(|interval| Span {
+        drop(tail);
+        let opened = channel.opened;
+        // A group that was silent since has nothing to count.
+        let intervals = intervals
+            .iter()
+            .filter(|one| one.group.last() > opened.group);
+        let spans = intervals.map(|interval| Span {
             group: interval.group.number,
             from: interval.from.max(opened.group),
             until: interval.until.unwrap_or(heads.group).min(heads.group),
         });
         let spans = spans.filter(|span| span.from < span.until).collect();
-        Ok(Self {
+        let reader = Self {
             inner,
             view,
             user,
@@ -122,13 +133,13 @@ impl<'a> Reader<'a> {
             opened,
             heads,
             spans,
-        })
+        };
+        Ok(Ok((reader, channel)))
     }
 
     /// How many messages it has up to a position.
     fn count(&self, upto: Position) -> Result<u64, Error> {
-        let mut count = self.received(upto.direct)?;
-        count = count.saturating_sub(self.received(self.opened.direct)?);
+        let mut count = self.received(upto.direct)? - self.received(self.opened.direct)?;
         for span in &self.spans {
             let until = upto.group.min(span.until);
             if span.from < until {
@@ -250,7 +261,8 @@ impl<'a> Reader<'a> {
         let above = tail.received(self.user, after.max(base), self.heads.direct);
         let above: Vec<_> = above.take(most).map(|one| Ok(direct(one))).collect();
         drop(tail);
-        let below = self.view.received_ids(self.number, after, base);
+        let below = self.below_heads(base);
+        let below = self.view.received_ids(self.number, after, below);
         Box::new(below.map(self.placed()).chain(above))
     }
 
@@ -260,8 +272,14 @@ impl<'a> Reader<'a> {
         let above = tail.received(self.user, after.max(base), self.heads.direct);
         let above: Vec<_> = above.rev().take(most).map(|one| Ok(direct(one))).collect();
         drop(tail);
-        let below = self.view.received_ids(self.number, after, base).rev();
+        let below = self.below_heads(base);
+        let below = self.view.received_ids(self.number, after, below).rev();
         Box::new(above.into_iter().chain(below.map(self.placed())))
+    }
+
+    /// Up to where direct messages are read in the view: more than there was at this moment may have been sealed.
+    fn below_heads(&self, base: u64) -> u64 {
+        base.min(self.heads.direct)
     }
 
     fn placed(&self) -> impl Fn(Result<u64, Error>) -> Result<Placed, Error> + use<'a> {
@@ -353,4 +371,81 @@ fn merged(
         found.extend(placed.map(|(_, message)| message));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{GroupChange, Hub, Options};
+    use crate::model::{Body, Draft, GroupName, Receiver};
+
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
+    async fn push(hub: &Hub, to: Receiver) {
+        let draft = Draft {
+            from: user("ann"),
+            to,
+            body: Body::from(b"1".to_vec()),
+            key: None,
+            by_user: false,
+        };
+        hub.push(vec![draft]).await.unwrap().remove(0).unwrap();
+    }
+
+    /// What comes and is sealed while a part is read must not take the numbers of what was there.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_part_is_of_one_moment_whatever_is_sealed_meanwhile() {
+        let data = tempfile::tempdir().unwrap();
+        let options = Options {
+            channels_max: 9,
+            ..Options::small(data.path())
+        };
+        let hub = Hub::open(options).unwrap();
+        hub.open_channel(&user("bob")).await.unwrap();
+        let group = GroupName::parse("team").unwrap();
+        let change = GroupChange::Set {
+            members: Some(vec![user("bob")]),
+            history: None,
+        };
+        hub.change_group(group.clone(), change).await.unwrap();
+        let some = || async {
+            for to in [Receiver::User(user("bob")), Receiver::Group(group.clone())] {
+                push(&hub, to.clone()).await;
+                push(&hub, to).await;
+            }
+        };
+        some().await;
+        let view = hub.0.view.read().unwrap().clone().unwrap();
+        let bob = user("bob");
+        let Ok((reader, _)) = Reader::of(&hub.0, &view, &bob).unwrap() else {
+            panic!("the channel is open");
+        };
+        let check = || {
+            let expected = [(1, 0), (2, 0), (0, 1), (0, 2)];
+            let ids = |messages: Vec<Arc<Message>>| -> Vec<_> {
+                let id = |message: &Arc<Message>| match message.sequence() {
+                    Sequence::Direct => (message.id, 0),
+                    Sequence::Group => (0, message.id),
+                };
+                messages.iter().map(id).collect()
+            };
+            assert_eq!(reader.count(reader.heads).unwrap(), 4);
+            assert_eq!(ids(reader.last(4).unwrap()), expected);
+            assert_eq!(ids(reader.last(1).unwrap()), expected[3..]);
+            for behind in 0..4 {
+                let position = reader.behind(behind).unwrap();
+                let from = usize::try_from(behind).unwrap();
+                assert_eq!(ids(reader.after(position, 9).unwrap()), expected[from..]);
+            }
+        };
+        check();
+        some().await;
+        check();
+        hub.seal_all();
+        check();
+        drop(view);
+        hub.close();
+    }
 }

@@ -65,7 +65,7 @@ impl Hub {
             groups: Groups::NotYet,
         };
         feed.position = match after {
-            // Behind this, every message has reached the mailbox or its waker was not yet asked for.
+            // Of every message behind this the mailbox is told, for it is registered.
             After::Now => self.0.tail.heads(),
             After::Cursor(cursor) => self.0.resolve(cursor)?,
         };

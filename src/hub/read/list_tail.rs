@@ -68,44 +68,54 @@ impl Inner {
 }
 
 impl ListTail {
-    /// The last ids of a user's conversations up to one, the newest first, and at most so many. `None`: the view has
-    /// been written over since.
+    /// The last ids of a user's conversations up to one, the newest first, and at most so many.
     pub(super) fn last_direct(
         &self,
         view: &View,
         user: &UserName,
         upto: u64,
         most: usize,
-    ) -> Result<Option<Vec<u64>>, store::Error> {
+    ) -> Result<Vec<u64>, store::Error> {
         let base = self.base.direct;
         let number = self
             .number
             .map_or_else(|| view.user(user), |number| Ok(Some(number)))?;
-        let (sealed, peers) = number
-            .map(|number| view.peers(number, base))
-            .transpose()?
-            .unzip();
+        let Some(number) = number else {
+            return Ok(Vec::new());
+        };
         let begun = self.contacts.iter().filter(|contact| contact.first).count();
-        let all = usize::try_from(sealed.unwrap_or(0))
-            .unwrap_or(usize::MAX)
-            .saturating_add(begun);
-        let (mut above, mut below) = (self.contacts.iter().rev(), peers.into_iter().flatten());
+        let below = usize::try_from(view.conversations(number, base)?).unwrap_or(usize::MAX);
+        let all = below.saturating_add(begun);
+        let found = self.first_of_each(view.peers(number, base)?, all, (upto, most))?;
+        // Behind the reading: a window that is being written, or was since, may have changed what was read.
+        if view.is_written_to(base) {
+            return Ok(found);
+        }
+        self.first_of_each(view.peers_of_all(number, base), all, (upto, most))
+    }
+
+    /// Of the tail and what is below it, the last ids up to one: of each peer the first that comes.
+    fn first_of_each(
+        &self,
+        mut below: impl Iterator<Item = Result<(u64, u32), store::Error>>,
+        all: usize,
+        (upto, most): (u64, usize),
+    ) -> Result<Vec<u64>, store::Error> {
+        let mut above = self.contacts.iter().rev();
         let (mut seen, mut found) = (HashSet::new(), Vec::new());
         while seen.len() < all && found.len() < most {
-            let (id, peer) = if let Some(contact) = above.next() {
-                (contact.id, contact.peer)
-            } else {
-                match below.next().transpose()? {
-                    Some((id, _)) if id > base => return Ok(None),
-                    Some(last) => last,
-                    None => break,
-                }
+            let last = match above.next() {
+                Some(contact) => Some((contact.id, contact.peer)),
+                None => below.next().transpose()?,
+            };
+            let Some((id, peer)) = last else {
+                break;
             };
             if seen.insert(peer) && id <= upto {
                 found.push(id);
             }
         }
-        Ok(Some(found))
+        Ok(found)
     }
 }
 

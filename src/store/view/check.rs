@@ -9,7 +9,6 @@ use super::mark::Mark;
 use super::members::Members;
 use super::recent::{self, Recent};
 use super::record::{Channel, KeyUse, decode, decode_marked};
-use super::scan::part;
 use super::{Addition, View};
 use crate::model::{Message, Sequence};
 use crate::store::error::Error;
@@ -181,7 +180,7 @@ impl View {
                 found.check_other(&key, &value, mark)?;
                 continue;
             };
-            let mut part = part(list, &key, &value)?;
+            let mut part = list.read(&key, &value)?;
             // What is written since the mark was read does not count.
             let all = part.ids.len();
             part.cut(mark.applied.heads.of(list.sequence()));

@@ -1,5 +1,6 @@
-//! What the view forgets by itself while it is written, some rows each time: idempotency keys whose time is over. It follows from what is kept and what is written alone, so that a write
-//! that was cut short forgets the same when it is done again.
+//! What the view forgets by itself while it is written, some rows each time: idempotency keys whose time is over. It
+//! follows from what is kept and what is written alone, so that a write that was cut short forgets the same when it is
+//! done again.
 
 use super::View;
 use super::key::{self, KeyHash};

@@ -14,12 +14,12 @@ pub(super) struct Growth {
     pub(super) new: Vec<Row>,
     /// Rows that grow.
     pub(super) grown: Vec<RowChange>,
-    /// Those of whom a user had conversations with.
+    /// Rows of recent peers, changed or new.
     pub(super) recent: RowChanges,
 }
 
 impl View {
-    /// What a write that begins behind these ids and numbers does to lists.
+    /// What a write does to lists, as they are up to the mark.
     pub(super) fn growth(&self, writes: &Writes) -> Result<Growth, Error> {
         let mut growth = Growth::default();
         let users = self.mark()?.applied.users;

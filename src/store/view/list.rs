@@ -5,6 +5,7 @@ use super::key::{self, Key};
 use super::varint::{put_varint, take_varint};
 use super::writes::{Addition, Writes};
 use crate::model::Sequence;
+use crate::store::error::Error;
 
 /// Ids of a full row: few enough to be read and written again while it grows, and so many that a list takes few rows.
 pub(super) const ROW_IDS: usize = 64;
@@ -99,6 +100,12 @@ impl List {
             (b'u', 13) => Some(Self::Inbox(first)),
             _ => None,
         }
+    }
+
+    /// What a row of it holds, or that this is damaged.
+    pub(super) fn read(self, key: &[u8], value: &[u8]) -> Result<Part, Error> {
+        let part = self.decode(key, value);
+        part.ok_or_else(|| Error::View(format!("a row of its index is not readable: {key:02x?}")))
     }
 
     /// What a row of it holds.

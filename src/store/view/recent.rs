@@ -9,6 +9,7 @@ use super::key::{self, Key};
 use super::list::{List, Part};
 use super::rows::RowChanges;
 use super::varint::{put_varint, take_varint};
+use crate::model::Sequence;
 use crate::store::error::Error;
 
 /// Peers of a row that changes no more; the last one has up to twice as many.
@@ -107,22 +108,28 @@ impl View {
         Ok(recent)
     }
 
-    /// How many conversations a user has up to a head, and with whom, by number: the newest first, each with the id of
-    /// its last message. Behind its first place a peer may come again, with an earlier id. Where an id is above the
-    /// head, what is written since has taken the place of others: the list must be begun again.
+    /// How many conversations a user has up to a head.
+    pub fn conversations(&self, user: u32, head: u64) -> Result<u64, Error> {
+        let part = self.part_at(List::Inbox(user), head)?;
+        Ok(part.map_or(0, |mut part| {
+            part.cut(head);
+            part.count().conversations
+        }))
+    }
+
+    /// With whom a user has conversations up to a head, by number: the newest first, each with the id of its last
+    /// message. Behind its first place a peer may come again, with an earlier id. It holds if [`Self::is_written_to`]
+    /// says so behind it: what is written beyond the head takes the places of others.
     pub fn peers(
         &self,
         user: u32,
         head: u64,
-    ) -> Result<(u64, impl Iterator<Item = Result<Last, Error>> + use<>), Error> {
-        let list = List::Inbox(user);
-        // First: what leaves this row is in the others before.
-        let mut part = self.part_at(list, head)?;
-        if let Some(part) = &mut part {
+    ) -> Result<impl Iterator<Item = Result<Last, Error>> + use<>, Error> {
+        // Before the other rows: when this one is full its peers are put into those, and read the other way round they
+        // could be in neither.
+        let part = self.part_at(List::Inbox(user), head)?;
+        let newest = part.into_iter().flat_map(move |mut part| {
             part.cut(head);
-        }
-        let conversations = part.as_ref().map_or(0, |part| part.count().conversations);
-        let newest = part.into_iter().flat_map(|part| {
             let places = part.ids.into_iter().zip(part.exchanges);
             places.map(|(id, exchange)| Ok((id, exchange.peer))).rev()
         });
@@ -131,13 +138,36 @@ impl View {
             let peers = row
                 .map_err(Error::from)
                 .and_then(|(key, value)| read(&key, &value));
-            let (peers, error) = match peers {
-                Ok(peers) => (peers, None),
-                Err(error) => (Vec::new(), Some(Err(error))),
-            };
-            error.into_iter().chain(peers.into_iter().rev().map(Ok))
+            each(peers)
         });
-        Ok((conversations, newest.chain(rest)))
+        Ok(newest.chain(rest))
+    }
+
+    /// Whether nothing is written beyond a head of the direct sequence.
+    pub fn is_written_to(&self, head: u64) -> bool {
+        self.heads.of(Sequence::Direct) <= head
+    }
+
+    /// The same as [`Self::peers`], of all messages of the inbox up to a head. It takes longer, and holds whatever is
+    /// written beyond.
+    pub fn peers_of_all(
+        &self,
+        user: u32,
+        head: u64,
+    ) -> impl Iterator<Item = Result<Last, Error>> + use<> {
+        let list = List::Inbox(user);
+        let prefix = list.prefix();
+        let rows = key::with_id(&prefix, 0)..=key::with_id(&prefix, head);
+        self.index.range(rows).rev().flat_map(move |row| {
+            let part = row
+                .map_err(Error::from)
+                .and_then(|(key, value)| list.read(&key, &value));
+            each(part.map(|mut part| {
+                part.cut(head);
+                let peers = part.exchanges.iter().map(|exchange| exchange.peer);
+                part.ids.iter().copied().zip(peers).collect()
+            }))
+        })
     }
 
     /// Whether the rows of a user are these, and no others.
@@ -153,6 +183,15 @@ impl View {
             .into_iter()
             .eq(expected.filter_map(|(key, value)| Some((key, value?)))))
     }
+}
+
+/// Those of a row, the last first.
+fn each(peers: Result<Vec<Last>, Error>) -> impl Iterator<Item = Result<Last, Error>> {
+    let (peers, error) = match peers {
+        Ok(peers) => (peers, None),
+        Err(error) => (Vec::new(), Some(Err(error))),
+    };
+    error.into_iter().chain(peers.into_iter().rev().map(Ok))
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<Vec<Last>, Error> {

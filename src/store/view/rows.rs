@@ -22,14 +22,14 @@ pub(super) struct RowChange {
 pub(super) type RowChanges = BTreeMap<Key, Option<Vec<u8>>>;
 
 impl Writes {
-    /// The new rows in the order of their keys, but for messages and lists: those of names, and all others.
-    pub(super) fn rows(&self) -> (Vec<Row>, Vec<Row>) {
+    /// The new rows of names, in the order of their keys. All others are messages and lists.
+    pub(super) fn names(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for addition in &self.additions {
             addition.rows(&mut rows);
         }
         rows.sort_unstable();
-        rows.into_iter().partition(|(key, _)| key.starts_with(b"n"))
+        rows
     }
 
     /// Puts in the rows that change.

@@ -79,8 +79,7 @@ impl View {
         let prefix = list.prefix();
         let range = key::with_id(&prefix, 0)..=key::with_id(&prefix, id);
         let last = self.index.range(range).next_back().transpose()?;
-        last.map(|(key, value)| part(list, &key, &value))
-            .transpose()
+        last.map(|(key, value)| list.read(&key, &value)).transpose()
     }
 
     fn ids(
@@ -120,7 +119,7 @@ impl View {
         failed.into_iter().chain(rows.flat_map(move |row| {
             let part = row
                 .map_err(Error::from)
-                .and_then(|(key, value)| part(list, &key, &value));
+                .and_then(|(key, value)| list.read(&key, &value));
             match part {
                 Ok(mut part) => {
                     part.cut(upto);
@@ -140,12 +139,6 @@ impl View {
     pub(super) fn written(&self, list: List, upto: u64) -> u64 {
         upto.min(self.heads.of(list.sequence()))
     }
-}
-
-/// What a row of a list holds.
-pub(super) fn part(list: List, key: &[u8], value: &[u8]) -> Result<Part, Error> {
-    list.decode(key, value)
-        .ok_or_else(|| Error::View(format!("a row of its index is not readable: {key:02x?}")))
 }
 
 /// The ids of one row.
@@ -360,21 +353,25 @@ pub(super) mod tests {
         }
     }
 
-    /// With whom a user has had conversations up to an id of which nothing is written since, the newest first.
-    fn peers(view: &View, user: u32, upto: u64) -> Option<Vec<(u64, u32)>> {
-        let (count, all) = view.peers(user, upto).unwrap();
-        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
-        for last in all {
-            let (id, peer) = last.unwrap();
-            if id > upto {
-                return None;
+    /// With whom a user has had conversations up to an id, the newest first.
+    fn peers(view: &View, user: u32, upto: u64) -> Vec<(u64, u32)> {
+        let first = |all: &mut dyn Iterator<Item = Result<(u64, u32), Error>>| {
+            let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+            for last in all {
+                let (id, peer) = last.unwrap();
+                if seen.insert(peer) {
+                    found.push((id, peer));
+                }
             }
-            if seen.insert(peer) {
-                found.push((id, peer));
-            }
+            found
+        };
+        let found = first(&mut view.peers_of_all(user, upto));
+        if view.is_written_to(upto) {
+            assert_eq!(first(&mut view.peers(user, upto).unwrap()), found);
         }
-        assert_eq!(self::count(found.len()), count);
-        Some(found)
+        let conversations = view.conversations(user, upto).unwrap();
+        assert_eq!(count(found.len()), conversations);
+        found
     }
 
     fn write(view: &View, (writes, applied): (Writes, Applied)) {
@@ -431,12 +428,7 @@ pub(super) mod tests {
             let found: Result<Vec<_>, _> = view.received_ids(user, after, upto).collect();
             assert_eq!(found.unwrap(), within.copied().collect::<Vec<_>>());
             let upto = view.written(list, upto);
-            let (found, all) = (
-                peers(view, user, upto),
-                upto == view.written(list, u64::MAX),
-            );
-            assert!(found.is_some() || !all, "nothing is written over");
-            assert!(found.is_none_or(|found| found == story.peers(user, upto)));
+            assert_eq!(peers(view, user, upto), story.peers(user, upto));
         }
         let listed = self::expected(story, view, list, 0, upto);
         if !matches!(list, List::Inbox(_)) {
@@ -536,8 +528,8 @@ pub(super) mod tests {
         assert!(view.part_at(list, 100).is_err());
         let first = key::with_id(&key::recent(1), 1);
         view.index.insert(first, vec![9]).unwrap();
-        let (_, mut peers) = view.peers(1, 600).unwrap();
-        assert!(peers.any(|peer| peer.is_err()));
+        assert!(view.peers(1, 600).unwrap().any(|peer| peer.is_err()));
+        assert!(view.peers_of_all(1, 600).any(|peer| peer.is_err()));
         assert!(view.check().is_err());
     }
 }

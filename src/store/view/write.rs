@@ -53,7 +53,7 @@ impl View {
             written: Written::default(),
         };
         self.begin(applied.offset)?;
-        let (names, others) = writes.rows();
+        let names = writes.names();
         let Growth { new, grown, recent } = self.growth(writes)?;
         // Names, messages, lists: what is cut short is found by them in this order.
         self.insert(&names, &mut steps)?;
@@ -63,9 +63,9 @@ impl View {
             insert(tree, &message.id.to_be_bytes(), &row)?;
             steps.wrote(message.body.as_bytes().len())?;
         }
-        self.insert(&others, &mut steps)?;
         self.insert(&new, &mut steps)?;
-        let new = names.len() + others.len() + new.len();
+        let new = names.len() + new.len();
+        // A row that grows is one that changes: until the mark is set, a reader and a restart must find it as it was.
         let mut changes = self.forget(writes)?;
         changes.extend(recent);
         writes.change(&mut changes);
