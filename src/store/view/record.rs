@@ -62,7 +62,7 @@ struct MessageRow {
     mark: u64,
 }
 
-/// A message as it is stored under its id, with its [mark](Addition::marked).
+/// A message as it is stored under its id, with its mark, see `Addition::marked`.
 pub(super) fn encode_message(message: &Message, mark: u64) -> Vec<u8> {
     encode(&MessageRow {
         prev: message.prev,
@@ -80,7 +80,7 @@ pub(super) fn decode_message(id: u64, bytes: &[u8]) -> Result<Message, Error> {
     decode_marked(id, bytes).map(|(message, _)| message)
 }
 
-/// The same, with its [mark](Addition::marked).
+/// The same, with its mark, see `Addition::marked`.
 pub(super) fn decode_marked(id: u64, bytes: &[u8]) -> Result<(Message, u64), Error> {
     let MessageRow {
         prev,
