@@ -42,8 +42,6 @@ pub use writes::{Addition, Change, Writes, Written};
 /// sled writes values of pages beyond about 100 KiB in files of their own, which it never syncs, unless
 /// its segments are this large. Fixed when the database is made.
 const SLED_SEGMENT_BYTES: usize = 1 << 23;
-/// sled counts what pages take on disk; in memory those of small rows take this many times as much, as measured.
-const CACHE_OVERHEAD: u64 = 3;
 /// sled collects garbage only while its flusher runs.
 const SLED_FLUSH_MS: u64 = 100;
 /// How long sled's own threads may take to let its file go after a close.
@@ -179,7 +177,9 @@ fn open_sled(path: &Path, cache_bytes: u64) -> Result<Opened, Error> {
     await_lock(&path.join("db"))?;
     let db = sled::Config::new()
         .path(path)
-        .cache_capacity(cache_bytes / CACHE_OVERHEAD)
+        // sled counts what pages take in its log; in memory those of small rows take some three times as much. With less it
+        // also forgets pages that it could not write, and reads of them fail once a disk is full.
+        .cache_capacity(cache_bytes)
         .flush_every_ms(Some(SLED_FLUSH_MS))
         .segment_size(SLED_SEGMENT_BYTES)
         .open()?;
