@@ -24,7 +24,7 @@
 //!
 //! # One message's path
 //!
-//! 1. `http::push` checks the key, reads the bounded body, and makes a [`model::Draft`] of it.
+//! 1. `http::api::push` checks the key, reads the bounded body, and makes a [`model::Draft`] of it.
 //! 2. [`hub::Hub::push`] puts it into the bounded queue and waits. From here on the pusher may leave: nothing
 //!    depends on it any longer.
 //! 3. The journal stage, one thread, takes all that is queued as one [`store::Entry`], appends it and syncs once.
@@ -33,7 +33,7 @@
 //!    gives the ids; adds it to the tail, in memory, which makes it visible; answers the pushers; tells the mailboxes
 //!    of the receivers; wakes them.
 //! 5. [`hub::Feed`] reads the tail and, below it, the view.
-//! 6. `http::hold` writes the reply to the socket, which waits outside of hyper.
+//! 6. `http::parked` writes the reply to the socket, which waits outside of hyper.
 //! 7. Behind all this the seal thread writes a full window of the tail into sled: a row a message, a packed row a list.
 //!
 //! # What always holds

@@ -2,8 +2,8 @@
 
 use std::pin::Pin;
 
-use super::call::Call;
-use super::reply::{Code, Outcome, Refusal};
+use crate::http::request::call::Call;
+use crate::http::response::reply::{Code, Outcome, Refusal};
 
 /// A method that some endpoint takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

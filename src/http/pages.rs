@@ -9,12 +9,12 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::app::{App, Face};
-use super::call::Call;
-use super::demo;
-use super::endpoint::{Endpoint, Handling, Verb};
-use super::endpoints::{later, now};
-use super::reply::Reply;
+use crate::http::api::demo;
+use crate::http::context::{App, Face};
+use crate::http::endpoint::{Endpoint, Handling, Verb};
+use crate::http::request::call::Call;
+use crate::http::response::reply::Reply;
+use crate::http::routing::table::{later, now};
 
 /// What a page may do: run and show what this listener serves, and talk to it.
 const POLICY: HeaderValue = HeaderValue::from_static(

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::rate::Rate;
-use crate::http::app::App;
+use crate::http::context::App;
 use crate::model::UserName;
 
 /// The longest time a channel stays in use without a request.

@@ -23,14 +23,14 @@ pub(super) use self::live::Live;
 use self::presence::Watcher;
 use self::subscriber::Subscriber;
 use self::text::Form;
-use super::app::Face;
-use super::call::Call;
-use super::endpoint::{Endpoint, Handling, Verb};
-use super::head::Asked;
-use super::hold::Holding;
-use super::io::Line;
-use super::reply::{Outcome, Refusal, Reply};
-use super::service::Listener;
+use crate::http::context::Face;
+use crate::http::endpoint::{Endpoint, Handling, Verb};
+use crate::http::listener::service::Listener;
+use crate::http::parked::Holding;
+use crate::http::request::call::Call;
+use crate::http::response::head::Asked;
+use crate::http::response::reply::{Outcome, Refusal, Reply};
+use crate::http::socket::Line;
 
 /// Headers of their own.
 type Extra = &'static [(&'static str, &'static str)];

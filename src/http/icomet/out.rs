@@ -5,12 +5,12 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::http::app::App;
-use crate::http::head::Asked;
-use crate::http::hold::{End, cut};
-use crate::http::io::Line;
-use crate::http::reply::Reply;
-use crate::http::wire::write;
+use crate::http::context::App;
+use crate::http::parked::{End, cut};
+use crate::http::response::head::Asked;
+use crate::http::response::reply::Reply;
+use crate::http::socket::Line;
+use crate::http::socket::write;
 
 /// What is to be written next.
 pub(super) struct Out {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use crate::http::reply::Refusal;
+use crate::http::response::reply::Refusal;
 use crate::model::UserName;
 
 /// The longest name of a callback.

@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep};
 use super::live::Live;
 use super::out::Out;
 use super::{ADMIN, admin, headers, not_allowed};
-use crate::http::accept::stopped;
-use crate::http::call::Call;
-use crate::http::head::Asked;
-use crate::http::hold::{self, End, cut};
-use crate::http::io::Line;
-use crate::http::reply::{Outcome, Refusal, Reply};
-use crate::http::service::Listener;
-use crate::http::wire::left;
+use crate::http::listener::service::Listener;
+use crate::http::parked::stopped;
+use crate::http::parked::{self, End, cut};
+use crate::http::request::call::Call;
+use crate::http::response::head::Asked;
+use crate::http::response::reply::{Outcome, Refusal, Reply};
+use crate::http::socket::Line;
+use crate::http::socket::left;
 use crate::model::UserName;
 
 /// How long changes are gathered, so that many of them are one look.
@@ -47,7 +47,7 @@ pub(super) async fn open(mut call: Call) -> Result<Outcome, Refusal> {
     match admin::asked(&mut call).await {
         Ok(_) => {
             let ticket = super::Ticket::Watcher(Watcher::default());
-            Ok(Outcome::Held(hold::Ticket::Icomet(ticket)))
+            Ok(Outcome::Held(parked::Ticket::Icomet(ticket)))
         }
         Err(refusal) => refused(Reply::refusal(&refusal, log)),
     }

@@ -8,12 +8,12 @@ use super::text::{self, Form, Kind};
 use super::{Extra, FRONT, FRONT_EVENTS, headers, said};
 use crate::config::IcometRules;
 use crate::error::Error;
-use crate::http::auth;
-use crate::http::call::{Call, Caller};
-use crate::http::hold;
-use crate::http::query::{digits, wrong};
-use crate::http::reply::{HELD, Outcome, Refusal, Reply};
-use crate::http::work::Work;
+use crate::http::context::in_progress::Work;
+use crate::http::parked;
+use crate::http::request::auth;
+use crate::http::request::call::{Call, Caller};
+use crate::http::request::query::{digits, wrong};
+use crate::http::response::reply::{HELD, Outcome, Refusal, Reply};
 use crate::model::{After, Transport, UserName};
 
 /// Checks who asks for what. Refusals that icomet knows have its shape and status 200.
@@ -68,7 +68,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         user,
     };
     let ticket = super::Ticket::Subscriber(Box::new(subscriber));
-    Ok(Outcome::Held(hold::Ticket::Icomet(ticket)))
+    Ok(Outcome::Held(parked::Ticket::Icomet(ticket)))
 }
 
 /// Whose token it is that the request shows.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::params::Callback;
-use crate::http::json::one_line;
+use crate::http::response::json::one_line;
 use crate::hub;
 use crate::model::{Message, Receiver, UserName};
 

@@ -1,0 +1,64 @@
+//! Pages of one conversation or group, before or after an id; and one message by its id.
+
+use warp::http::StatusCode;
+
+use crate::error::Error;
+use crate::http::context::App;
+use crate::http::request::call::Call;
+use crate::http::request::query::{self, PageForm};
+use crate::http::response::json::Writer;
+use crate::http::response::reply::{Refusal, Reply};
+use crate::model::{HistoryPage, Sequence};
+
+/// The history of two users.
+pub(in crate::http) async fn direct(call: Call) -> Result<Reply, Refusal> {
+    let (user, peer) = (call.reader()?, call.user("peer")?);
+    let bound = call.query.bound()?;
+    let limit = call.page(PageForm::Reply)?;
+    let history = call
+        .app
+        .hub
+        .direct_history(user, peer, bound, limit)
+        .await?;
+    Ok(page(&call.app, &history))
+}
+
+/// The history of a group, as one who is or was its member sees it.
+pub(in crate::http) async fn group(call: Call) -> Result<Reply, Refusal> {
+    let (user, group) = (call.reader()?, call.group()?);
+    let bound = call.query.bound()?;
+    let limit = call.page(PageForm::Reply)?;
+    let history = call
+        .app
+        .hub
+        .group_history(user, group, bound, limit)
+        .await?;
+    Ok(page(&call.app, &history))
+}
+
+/// One message, whoever may read it.
+pub(in crate::http) async fn message(call: Call) -> Result<Reply, Refusal> {
+    let sequence = call.text("sequence")?;
+    let sequence = Sequence::ALL
+        .into_iter()
+        .find(|known| known.name() == sequence)
+        .ok_or(Refusal::NoRoute)?;
+    let id = query::digits(&call.text("id")?).ok_or(Error::MessageNotFound)?;
+    let message = call.app.hub.message(sequence, id).await?;
+    let mut out = Writer::default();
+    out.message(&message);
+    Ok(Reply::parts(StatusCode::OK, out.finish()))
+}
+
+fn page(app: &App, history: &HistoryPage) -> Reply {
+    let mut out = Writer::default();
+    out.page_of(app.hub.log());
+    out.raw("\"messages\":");
+    out.messages(history.messages.iter().map(|message| &**message));
+    out.raw(if history.more {
+        ",\"more\":true}"
+    } else {
+        ",\"more\":false}"
+    });
+    Reply::parts(StatusCode::OK, out.finish())
+}

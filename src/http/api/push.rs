@@ -1,0 +1,313 @@
+//! Pushing: one message, or many at once.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use warp::http::StatusCode;
+
+use crate::http::api::shapes::{self, AnyJson, Name, Problem};
+use crate::http::context::App;
+use crate::http::request::call::{Call, Caller};
+use crate::http::request::query::beginning;
+use crate::http::response::reply::{Refusal, Reply};
+use crate::model::{Body, Draft, GroupName, IdempotencyKey, Receipt, Receiver, Sequence, UserName};
+
+/// What a request may hold around one message's body.
+pub(in crate::http) const AROUND_BODY_BYTES: usize = 16 * 1024;
+/// What is repeated of a parser's complaint.
+const ERROR_BYTES_MAX: usize = 200;
+/// Most messages of one request.
+pub(in crate::http) const BATCH_MAX: usize = 1000;
+
+/// One message, whose receiver is in the path.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct OneIn<'a> {
+    #[serde(borrow)]
+    #[schemars(with = "AnyJson")]
+    body: &'a RawValue,
+    #[schemars(with = "Name")]
+    from: Option<String>,
+    #[schemars(with = "Option<shapes::IdempotencyKey>")]
+    idempotency_key: Option<String>,
+}
+
+/// One of many messages, or what a user sends on a socket.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ItemIn<'a> {
+    #[schemars(with = "Name")]
+    to: Option<String>,
+    #[schemars(with = "Name")]
+    group: Option<String>,
+    #[schemars(with = "Name")]
+    from: Option<String>,
+    #[serde(borrow)]
+    #[schemars(with = "AnyJson")]
+    body: &'a RawValue,
+    #[schemars(with = "Option<shapes::IdempotencyKey>")]
+    idempotency_key: Option<String>,
+}
+
+/// What became of a push.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Receipt")]
+pub(in crate::http) struct ReceiptOut {
+    sequence: Sequence,
+    #[schemars(range(min = 1))]
+    id: u64,
+    /// The id before it in the same conversation or group; 0 for the first.
+    prev: u64,
+    /// Commit time, Unix milliseconds.
+    at: u64,
+    /// Whether it was stored before, under the same idempotency key.
+    duplicate: bool,
+}
+
+impl From<Receipt> for ReceiptOut {
+    fn from(receipt: Receipt) -> Self {
+        let Receipt {
+            sequence,
+            id,
+            prev,
+            at_ms,
+            duplicate,
+        } = receipt;
+        Self {
+            sequence,
+            id,
+            prev,
+            at: at_ms,
+            duplicate,
+        }
+    }
+}
+
+/// What became of one of many messages.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "PushResult")]
+enum ResultOut {
+    Stored(ReceiptOut),
+    Refused(RefusedOut),
+}
+
+/// Why it was refused.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PushRefusal")]
+struct RefusedOut {
+    #[schemars(with = "Problem")]
+    error: serde_json::Value,
+}
+
+/// What became of each of many messages, in their order.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PushResults")]
+pub(in crate::http) struct ResultsOut {
+    results: Vec<ResultOut>,
+}
+
+/// To one user.
+pub(in crate::http) async fn direct(call: Call) -> Result<Reply, Refusal> {
+    let parameter = if call.caller.is_some() { "peer" } else { "to" };
+    let to = Receiver::User(call.user(parameter)?);
+    one(call, to).await
+}
+
+/// To a group.
+pub(in crate::http) async fn group(call: Call) -> Result<Reply, Refusal> {
+    let to = Receiver::Group(call.group()?);
+    one(call, to).await
+}
+
+async fn one(mut call: Call, to: Receiver) -> Result<Reply, Refusal> {
+    call.caller.as_ref().map_or(Ok(()), may_send)?;
+    let key = header_key(&call)?;
+    let limits = &call.app.limits;
+    let bytes_max = limits
+        .request_bytes_max
+        .min(limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES));
+    let text = call.read_body(bytes_max).await?;
+    let given: OneIn<'_> = parse(&text)?;
+    let key = match (key, own_key(given.idempotency_key)?) {
+        (Some(header), Some(own)) if header != own => {
+            return Err(Refusal::BadJson(
+                "`idempotency_key` and the header `Idempotency-Key` differ: give one of them"
+                    .to_owned(),
+            ));
+        }
+        (header, own) => own.or(header),
+    };
+    let by_user = call.caller.is_some();
+    let from = sender(call.caller.as_ref(), given.from)?;
+    let body = body(&call.app, given.body)?;
+    let draft = Draft {
+        from,
+        to,
+        body,
+        key,
+        by_user,
+    };
+    let receipt = one_draft(&call.app, draft).await?;
+    let status = if receipt.duplicate {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    Ok(Reply::json(status, &ReceiptOut::from(receipt)))
+}
+
+/// Pushes one message.
+pub(in crate::http) async fn one_draft(app: &App, draft: Draft) -> Result<Receipt, Refusal> {
+    let receipts = app.hub.push(vec![draft]).await?;
+    Ok(receipts.into_iter().next().ok_or(Refusal::Internal)??)
+}
+
+fn may_send(caller: &Caller) -> Result<(), Refusal> {
+    if caller.may_send {
+        Ok(())
+    } else {
+        Err(Refusal::Forbidden(
+            "the token does not allow to send: it needs the claim `send`",
+        ))
+    }
+}
+
+/// Many, each with its own outcome.
+pub(in crate::http) async fn batch(mut call: Call) -> Result<Reply, Refusal> {
+    let key = header_key(&call)?;
+    let text = call.read_body(call.app.limits.request_bytes_max).await?;
+    let items: Vec<&RawValue> = parse(&text)?;
+    if items.len() > BATCH_MAX {
+        return Err(Refusal::TooLarge {
+            what: "the array",
+            limit: BATCH_MAX,
+            unit: " messages",
+        });
+    }
+    let mut drafts = Vec::with_capacity(items.len());
+    let mut refusals = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
+        match draft(&call.app, item, key.as_ref().map(|key| key.item(index))) {
+            Ok(draft) => drafts.push(draft),
+            Err(refusal) => refusals.push((index, refusal)),
+        }
+    }
+    drop(text);
+    let receipts = if drafts.is_empty() {
+        Vec::new()
+    } else {
+        call.app.hub.push(drafts).await?
+    };
+    let mut outcomes: Vec<Result<Receipt, Refusal>> =
+        receipts.into_iter().map(|outcome| Ok(outcome?)).collect();
+    for (index, refusal) in refusals {
+        // In rising order, so each lands at its own place among the outcomes.
+        outcomes.insert(index.min(outcomes.len()), Err(refusal));
+    }
+    let log = call.app.hub.log();
+    let results = outcomes
+        .into_iter()
+        .map(|outcome| match outcome {
+            Ok(receipt) => ResultOut::Stored(receipt.into()),
+            Err(refusal) => ResultOut::Refused(RefusedOut {
+                error: refusal.problem(log),
+            }),
+        })
+        .collect();
+    Ok(Reply::ok(&ResultsOut { results }))
+}
+
+fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draft, Refusal> {
+    let item: ItemIn<'_> = parse(item.get().as_bytes())?;
+    let to = receiver(item.to, item.group)?;
+    let key = own_key(item.idempotency_key)?.or(key);
+    Ok(Draft {
+        from: sender(None, item.from)?,
+        to,
+        body: body(app, item.body)?,
+        key,
+        by_user: false,
+    })
+}
+
+/// What a user sends, checked.
+pub(in crate::http) fn draft_of_user(
+    app: &App,
+    caller: &Caller,
+    send: ItemIn<'_>,
+) -> Result<Draft, Refusal> {
+    may_send(caller)?;
+    Ok(Draft {
+        from: sender(Some(caller), send.from)?,
+        to: receiver(send.to, send.group)?,
+        body: body(app, send.body)?,
+        key: own_key(send.idempotency_key)?,
+        by_user: true,
+    })
+}
+
+/// A user sends as the token's user, the backend as whom it names.
+fn sender(caller: Option<&Caller>, named: Option<String>) -> Result<UserName, Refusal> {
+    match (caller, named) {
+        (Some(caller), None) => Ok(caller.user.clone()),
+        (None, Some(from)) => Ok(UserName::parse(&from)?),
+        (Some(_), Some(_)) => Err(Refusal::BadJson(
+            "`from` is the token's user: leave it out, or send by the admin listener".to_owned(),
+        )),
+        (None, None) => Err(Refusal::BadJson("`from` is missing".to_owned())),
+    }
+}
+
+fn receiver(user: Option<String>, group: Option<String>) -> Result<Receiver, Refusal> {
+    match (user, group) {
+        (Some(user), None) => Ok(Receiver::User(UserName::parse(&user)?)),
+        (None, Some(group)) => Ok(Receiver::Group(GroupName::parse(&group)?)),
+        _ => Err(Refusal::BadJson(
+            "exactly one of `to` and `group` is needed".to_owned(),
+        )),
+    }
+}
+
+fn own_key(key: Option<String>) -> Result<Option<IdempotencyKey>, Refusal> {
+    key.map(|key| IdempotencyKey::parse(&key))
+        .transpose()
+        .map_err(|rule| Refusal::BadJson(format!("`idempotency_key`: {rule}")))
+}
+
+fn body(app: &App, raw: &RawValue) -> Result<Body, Refusal> {
+    let limit = app.limits.body_bytes_max;
+    if raw.get().len() > limit {
+        return Err(Refusal::TooLarge {
+            what: "the message's body",
+            limit,
+            unit: " bytes",
+        });
+    }
+    Ok(Body::from_json(raw)?)
+}
+
+fn header_key(call: &Call) -> Result<Option<IdempotencyKey>, Refusal> {
+    let Some(value) = call.headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    IdempotencyKey::parse(value.to_str().unwrap_or_default())
+        .map(Some)
+        .map_err(|rule| Refusal::BadRequest(format!("`Idempotency-Key`: {rule}")))
+}
+
+/// Reads JSON; the error names the field that is wrong, and says where.
+pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(text).map_err(|error| {
+        // Read once more, as following the fields takes time that right bodies need not spend.
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let named = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
+        let field = named.map(|error| error.path().to_string());
+        let said = match field.filter(|field| field != ".") {
+            Some(field) => format!("`{field}`: {error}"),
+            None => error.to_string(),
+        };
+        // serde repeats what it found, which may be long.
+        Refusal::BadJson(beginning(&said, ERROR_BYTES_MAX).to_owned())
+    })
+}

@@ -1,0 +1,155 @@
+//! Listens, accepts the connections of one listener and owns their tasks.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::http::context::{App, Face};
+use crate::http::listener::connection;
+use crate::http::listener::service::Listener;
+use crate::http::parked::stopped;
+use crate::http::response::head::Asked;
+use crate::http::response::reply::{Refusal, Reply};
+use crate::http::routing::routes;
+
+/// After an error of `accept` that may last, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections beyond the limit that are told so at once, by each listener; those beyond these are just closed. All
+/// fit into the open files that are not counted as connections.
+const REFUSALS_MAX: usize = 32;
+
+/// Connections that may wait to be accepted, as far as the system allows (`net.core.somaxconn`). When all clients
+/// come back at once, those beyond it are not answered, and try again only after a second.
+const BACKLOG: u32 = 4096;
+
+/// What the system keeps of replies for each client that does not read; it counts twice as much, with its own
+/// overhead. By itself it keeps up to 4 MiB. It reports room only when a third of that is free, so this also decides how
+/// slowly a client may read: a third within the 30 s that a reply may rest is 1.4 KiB a second.
+const SEND_BUFFER_BYTES: u32 = 64 * 1024;
+
+/// Listens on an address.
+pub fn listen(address: SocketAddr, face: Face) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Or the address is not free for a minute after a stop.
+    socket.set_reuseaddr(true)?;
+    if face == Face::Client {
+        // Connections inherit it.
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves a listener until `shutdown` is true and every connection has ended. Dropping the future cuts
+/// those that are left.
+pub async fn serve(
+    listener: TcpListener,
+    face: Face,
+    app: App,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let routes = routes::routes(&app, face);
+    let shared = Arc::new(Listener { app, face, routes });
+    let stop = shutdown.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut shutdown) => break,
+            Some(ended) = connections.join_next() => note(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => admit((stream, peer.ip()), &shared, &stop, &mut connections),
+                Err(error) => pause(&error).await,
+            },
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        note(ended);
+    }
+}
+
+fn admit(
+    (stream, address): (TcpStream, IpAddr),
+    listener: &Arc<Listener>,
+    stop: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let listener = listener.clone();
+    // The rest are being told that there is no room.
+    let admitted_before = listener.app.connections(listener.face);
+    match listener.app.admit(listener.face, address) {
+        Ok(admitted) => {
+            let stop = stop.clone();
+            connections.spawn(async move {
+                let _admitted = admitted;
+                connection::run(stream, listener, stop).await;
+            });
+        }
+        Err(refusal) if connections.len() < admitted_before.saturating_add(REFUSALS_MAX) => {
+            connections.spawn(refuse(stream, listener, refusal));
+        }
+        Err(_) => {}
+    }
+}
+
+/// Says that there is no room.
+async fn refuse(stream: TcpStream, listener: Arc<Listener>, refusal: Refusal) {
+    let app = &listener.app;
+    let reply = Reply::refusal(&refusal, app.hub.log());
+    let text = [
+        &Asked::unknown().raw(&reply, false)[..],
+        &reply.body.concat(),
+    ]
+    .concat();
+    if stream.try_write(&text).is_ok() {
+        connection::linger(stream, app.timeouts.linger).await;
+    }
+}
+
+async fn pause(error: &io::Error) {
+    let of_one_peer = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    );
+    if !of_one_peer {
+        tracing::warn!(%error, "cannot accept connections for now");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn many_clients_may_come_at_once() {
+        const CLIENTS: usize = 400;
+        let listener = listen("127.0.0.1:0".parse().unwrap(), Face::Client).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients = Vec::new();
+        // None is accepted. Those that are not let in wait for ever.
+        for n in 0..CLIENTS {
+            let connected = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5));
+            clients.push(connected.unwrap_or_else(|error| panic!("client {n}: {error}")));
+        }
+    }
+}

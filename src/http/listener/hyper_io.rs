@@ -1,0 +1,133 @@
+//! A connection's socket, as hyper gets it: bytes that were read already come first, and a peer that takes a reply
+//! too slowly is cut.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
+
+use crate::http::listener::service::Exchange;
+use crate::http::socket::Line;
+use crate::http::socket::pace::{Pace, Patience};
+
+/// A [`Line`] that hyper reads and writes.
+pub(in crate::http) struct Io {
+    socket: TokioIo<TcpStream>,
+    front: Bytes,
+    patience: Patience,
+    /// Of a reply that the peer has not taken at once.
+    pace: Option<Pace>,
+    /// Runs while the peer takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Tells the connection loop, which cannot reach in here, whether the last write waits.
+    exchange: Arc<Exchange>,
+}
+
+impl Io {
+    pub(in crate::http) fn new(line: Line, patience: Patience, exchange: Arc<Exchange>) -> Self {
+        let Line { stream, front } = line;
+        Self {
+            socket: TokioIo::new(stream),
+            front,
+            patience,
+            pace: None,
+            stalled: None,
+            exchange,
+        }
+    }
+
+    /// Gives the socket back, with what hyper had read and not used.
+    pub(in crate::http) fn into_line(self, read: &Bytes) -> Line {
+        // Copied, as even an empty slice keeps hyper's whole read buffer.
+        let front = if self.front.is_empty() {
+            Bytes::copy_from_slice(read)
+        } else {
+            [&read[..], &self.front[..]].concat().into()
+        };
+        Line {
+            stream: self.socket.into_inner(),
+            front,
+        }
+    }
+
+    fn watch(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.exchange.set_blocked(written.is_pending());
+        if self.exchange.take_begun() {
+            self.pace = None;
+        }
+        if let Poll::Ready(done) = &written {
+            self.stalled = None;
+            if let (Some(pace), Ok(length)) = (&mut self.pace, done) {
+                pace.add(*length);
+            }
+            return written;
+        }
+        let patience = self.patience;
+        let due = self.pace.get_or_insert_with(|| patience.begin()).due();
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep_until(due)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.front.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        let length = self.front.len().min(buf.remaining());
+        buf.put_slice(&self.front.split_to(length));
+        if !self.front.has_remaining() {
+            self.front = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.watch(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.watch(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

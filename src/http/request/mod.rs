@@ -1,0 +1,7 @@
+//! Requests as they come: who asks, for what, and whether they may.
+
+pub(super) mod auth;
+pub(super) mod body;
+pub(super) mod call;
+pub(super) mod host;
+pub(super) mod query;

@@ -1,0 +1,5 @@
+//! Replies: their status, headers and JSON.
+
+pub(super) mod head;
+pub(super) mod json;
+pub(super) mod reply;

@@ -1,0 +1,86 @@
+//! Every endpoint in one table: the router, `Allow` and the `OpenAPI` document are made from it, so none
+//! of them can know more or less than the others.
+
+mod backend;
+mod shared;
+mod users;
+
+use crate::http::api::operations;
+use crate::http::context::{App, Face};
+use crate::http::endpoint::{Endpoint, Handling, Verb};
+use crate::http::icomet;
+use crate::http::pages;
+use crate::http::response::reply::{Code, Outcome, Refusal, Reply};
+use crate::http::routing::openapi;
+
+/// The endpoints of one listener of this app: it has pages, and may speak icomet's protocol.
+pub(in crate::http) fn of_app(app: &App, face: Face) -> impl Iterator<Item = &'static Endpoint> {
+    let more: &[Endpoint] = match app.live() {
+        Some(_) => icomet::endpoints(face),
+        None => &[],
+    };
+    of(face).chain(more).chain(pages::of(app, face))
+}
+
+/// The endpoints of one listener: Halley's own.
+pub(in crate::http) fn of(face: Face) -> impl Iterator<Item = &'static Endpoint> {
+    let own: &[Endpoint] = match face {
+        Face::Client => users::CLIENT,
+        Face::Admin => backend::ADMIN,
+    };
+    own.iter().chain(BOTH)
+}
+
+/// The name in `{name}`.
+pub(in crate::http) fn parameter(part: &'static str) -> Option<&'static str> {
+    part.strip_prefix('{')?.strip_suffix('}')
+}
+
+pub(in crate::http) fn later(
+    reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
+) -> Handling {
+    Box::pin(async move { reply.await.map(Outcome::Reply) })
+}
+
+fn held(outcome: Result<Outcome, Refusal>) -> Handling {
+    Box::pin(std::future::ready(outcome))
+}
+
+pub(in crate::http) fn now(reply: Result<Reply, Refusal>) -> Handling {
+    Box::pin(std::future::ready(reply.map(Outcome::Reply)))
+}
+
+/// For anyone, on both listeners.
+const BOTH: &[Endpoint] = &[
+    Endpoint::new(
+        Verb::Get,
+        "/healthz",
+        |_| now(Ok(operations::health())),
+        "The process answers",
+    )
+    .named("getHealth")
+    .gives(&[(200, "Health")]),
+    Endpoint::new(
+        Verb::Get,
+        "/readyz",
+        |call| now(operations::ready(&call)),
+        "The server can do all its work",
+    )
+    .named("getReadiness")
+    .gives(&[(200, "Health")])
+    .refuses(&[
+        Code::WritesRefused,
+        Code::DiskFull,
+        Code::DiskStalled,
+        Code::Closing,
+        Code::StoreDamaged,
+    ]),
+    Endpoint::new(
+        Verb::Get,
+        "/openapi.json",
+        |call| now(Ok(openapi::reply(&call.app, call.face))),
+        "This document",
+    )
+    .named("getOpenApi")
+    .gives(&[(200, "OpenApiDocument")]),
+];

@@ -1,0 +1,244 @@
+//! Frames over a socket that never blocks: tungstenite reads, and answers pings and closes; what it wants to
+//! write and cannot, is written here, with a limit to the peer's patience.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
+
+use super::{Over, text_head};
+use crate::http::session::close_reason::Ending;
+use crate::http::socket::Line;
+use crate::http::socket::pace::Patience;
+use crate::http::socket::write;
+
+/// Read at once; kept by every open socket.
+const READ_BYTES: usize = 512;
+
+/// Readings of the socket in one turn; then others have theirs.
+const READINGS_MAX: usize = 64;
+/// What heads of frames may add to a message that comes in parts, beyond its own length.
+const HEADS_BYTES_MAX: usize = 4096;
+/// The head of a control frame from a client, with its mask.
+const CONTROL_HEAD_BYTES: usize = 6;
+
+/// What the client has sent.
+pub(super) enum Heard {
+    /// A whole message.
+    Text(Utf8Bytes),
+    /// A ping, or the answer to one.
+    Life,
+    /// It wants no more; what is to be said must be said before the next flush, which says good-bye.
+    Close,
+}
+
+/// Why reading ends.
+pub(super) enum Fault {
+    /// The client is to be told why.
+    Ending(Ending),
+    /// The client knows.
+    Over(Over),
+}
+
+/// An upgraded connection.
+pub(super) struct Frames {
+    socket: WebSocket<Wire>,
+    patience: Patience,
+    /// Most bytes of a message.
+    longest: usize,
+}
+
+struct Wire {
+    stream: TcpStream,
+    /// Nothing was left at the last reading. What tungstenite has read ahead, the kernel does not tell of.
+    dry: bool,
+    /// Readings that are left of this turn: tungstenite reads on until it has a whole message.
+    readings: usize,
+    /// Read since the last whole text, but for control frames.
+    bytes: usize,
+}
+
+impl Read for Wire {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let Some(readings) = self.readings.checked_sub(1) else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        self.readings = readings;
+        let read = self.stream.try_read(room);
+        self.dry = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        self.bytes += read.as_ref().copied().unwrap_or_default();
+        read
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Frames {
+    /// `longest` is the most bytes of a message from the client.
+    pub(super) fn new(line: Line, longest: usize, patience: Patience) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(longest))
+            .max_frame_size(Some(longest));
+        let wire = Wire {
+            stream: line.stream,
+            dry: false,
+            readings: READINGS_MAX,
+            bytes: 0,
+        };
+        let front = line.front.to_vec();
+        let socket = WebSocket::from_partially_read(wire, front, Role::Server, Some(config));
+        Self {
+            socket,
+            patience,
+            longest,
+        }
+    }
+
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.socket.into_inner().stream
+    }
+
+    /// Resolves when there may be something to read.
+    pub(super) async fn readable(&self) {
+        if !self.socket.get_ref().dry {
+            return;
+        }
+        // An error will be met by the reading. As a poll: a small future in a place where many wait.
+        drop(poll_fn(|cx| self.stream().poll_read_ready(cx)).await);
+    }
+
+    /// Lets others run, unless all that there was has been read.
+    pub(super) async fn end_turn(&mut self) {
+        self.socket.get_mut().readings = READINGS_MAX;
+        if !self.socket.get_ref().dry {
+            yield_now().await;
+        }
+    }
+
+    /// What has come; none if nothing has, or the turn is over.
+    pub(super) fn next(&mut self) -> Result<Option<Heard>, Fault> {
+        let read = self.socket.read();
+        self.count(&read)?;
+        match read {
+            Ok(Message::Text(text)) => Ok(Some(Heard::Text(text))),
+            Ok(Message::Binary(_)) => Err(Fault::Ending(Ending::NotText)),
+            Ok(Message::Close(_)) => Ok(Some(Heard::Close)),
+            Ok(_) => Ok(Some(Heard::Life)),
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(Error::ConnectionClosed | Error::AlreadyClosed) => Err(Fault::Over(Over::Closed)),
+            Err(Error::Capacity(_)) => Err(Fault::Ending(Ending::TooLarge)),
+            Err(Error::Utf8(_)) => Err(Fault::Ending(Ending::NotUtf8)),
+            Err(Error::Protocol(
+                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+            )) => Err(Fault::Over(Over::Gone)),
+            Err(Error::Protocol(_)) => Err(Fault::Ending(Ending::Protocol)),
+            Err(_) => Err(Fault::Over(Over::Gone)),
+        }
+    }
+
+    /// Parts of a message may be empty, so that they never become too long.
+    fn count(&mut self, read: &Result<Message, Error>) -> Result<(), Fault> {
+        let bytes = &mut self.socket.get_mut().bytes;
+        match read {
+            Ok(Message::Ping(payload) | Message::Pong(payload)) => {
+                *bytes = bytes.saturating_sub(payload.len() + CONTROL_HEAD_BYTES);
+            }
+            Ok(_) => *bytes = 0,
+            Err(_) if *bytes > 2 * self.longest + HEADS_BYTES_MAX => {
+                return Err(Fault::Ending(Ending::TooManyFrames));
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what reading has left to write.
+    pub(super) async fn flush(&mut self) -> Result<(), Over> {
+        loop {
+            match self.socket.flush() {
+                Ok(()) => return Ok(()),
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Err(Over::Closed),
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    let writable = Box::pin(timeout(self.patience.pause, self.stream().writable()));
+                    writable.await.map_err(|_| Over::Gone)??;
+                }
+                Err(_) => return Err(Over::Gone),
+            }
+        }
+    }
+
+    /// Writes one text frame. What reading has left must be written before.
+    pub(super) async fn text(&self, parts: Vec<Bytes>) -> Result<(), Over> {
+        let length = parts.iter().map(Bytes::len).sum();
+        Box::pin(write(
+            self.stream(),
+            text_head(length),
+            parts,
+            self.patience,
+        ))
+        .await?;
+        Ok(())
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), Over> {
+        self.put(Message::Ping(Bytes::new())).await
+    }
+
+    /// Says why it ends and waits a little for the client's own close. Not behind a fault of the client's.
+    pub(super) async fn close(&mut self, ending: &Ending, limit: Duration) -> Result<(), Over> {
+        let frame = CloseFrame {
+            code: ending.close_code(),
+            reason: Utf8Bytes::from_static(ending.code()),
+        };
+        self.put(Message::Close(Some(frame))).await?;
+        if !ending.reconnect() {
+            // Where the next frame begins is no longer known.
+            return Ok(());
+        }
+        let farewell = async {
+            loop {
+                match self.next() {
+                    Ok(Some(_)) | Err(Fault::Ending(Ending::NotText)) => {}
+                    Ok(None) => {
+                        self.end_turn().await;
+                        self.readable().await;
+                    }
+                    Err(_) => return,
+                }
+            }
+        };
+        if timeout(limit, farewell).await.is_err() {
+            tracing::trace!("the client did not close its side");
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, message: Message) -> Result<(), Over> {
+        match self.socket.write(message) {
+            Ok(()) => {}
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Over::Gone),
+        }
+        self.flush().await
+    }
+
+    fn stream(&self) -> &TcpStream {
+        &self.socket.get_ref().stream
+    }
+}
