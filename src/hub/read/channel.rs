@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::history::indexed;
+use super::history::{indexed, ordered, taken};
 use crate::hub::Inner;
 use crate::hub::channel::ChannelPage;
 use crate::model::{Message, Position, Sequence, UserName};
@@ -12,8 +12,6 @@ use crate::store::{Channel, Error, View};
 
 /// Bytes of bodies in one part of a channel.
 const PAGE_BYTES_MAX: usize = 1 << 20;
-/// Who is so many pages behind or less is served from the end back; for others, the place is searched.
-const PAGES_BACK: u64 = 4;
 
 impl Inner {
     /// What a user's channel holds from a number on, at most `limit` messages and 1 MiB of bodies.
@@ -24,32 +22,26 @@ impl Inner {
         from: u64,
         limit: usize,
     ) -> Result<ChannelPage, Error> {
-        let (reader, channel) = match Reader::of(self, view, user)? {
-            Ok(open) => open,
-            Err(Closed { number, forgotten }) => {
-                let forgotten = match (forgotten, number) {
-                    (Some(forgotten), _) => forgotten,
-                    (None, Some(number)) => view.forgotten(number)?.unwrap_or(0),
-                    (None, None) => 0,
-                };
-                return Ok(ChannelPage {
-                    messages: Vec::new(),
-                    first: forgotten + 1,
-                    next: forgotten + 1,
-                });
-            }
+        let Some(reader) = Reader::of(self, view, user)? else {
+            let first = self.forgotten_of_channel(view, user)? + 1;
+            return Ok(ChannelPage {
+                messages: Vec::new(),
+                first,
+                next: first,
+            });
         };
-        let first = channel.base + 1;
+        let first = reader.channel.base + 1;
         let count = reader.count(reader.heads)?;
         let (from, next) = (from.max(first), first + count);
         let left = next.saturating_sub(from);
         let most = u64::try_from(limit).expect("a length fits 64 bits");
         let messages = if left == 0 || limit == 0 {
             Vec::new()
-        } else if left <= PAGES_BACK * most {
+        } else if left <= most {
+            // Most are, and it takes no search.
             reader.last(left)?
         } else {
-            reader.after(reader.behind(count - left)?, limit)?
+            reader.after(reader.position_behind(count - left)?, limit)?
         };
         let mut bytes = 0;
         let mut fits = |message: &Arc<Message>| {
@@ -57,12 +49,25 @@ impl Inner {
             bytes += message.body.as_bytes().len();
             fits
         };
-        let messages = messages.into_iter().take(limit).take_while(&mut fits);
+        let messages = messages.into_iter().take_while(&mut fits);
         Ok(ChannelPage {
             messages: (from..).zip(messages).collect(),
             first,
             next,
         })
+    }
+
+    /// The last number that was forgotten of a channel that is not open; 0 without one.
+    fn forgotten_of_channel(&self, view: &View, user: &UserName) -> Result<u64, Error> {
+        let number = self.tail.read().user(user);
+        // What was let go of since is in the view.
+        let number = number.map_or_else(|| view.user(user), |number| Ok(Some(number)))?;
+        let Some(number) = number else {
+            return Ok(0);
+        };
+        let forgotten = self.tail.read().forgotten(number);
+        let forgotten = forgotten.map_or_else(|| view.forgotten(number), |last| Ok(Some(last)))?;
+        Ok(forgotten.unwrap_or(0))
     }
 }
 
@@ -78,80 +83,63 @@ struct Span {
     until: u64,
 }
 
-/// A channel that is not open.
-struct Closed {
-    /// The user's, if there is one.
-    number: Option<u32>,
-    /// The last number that was forgotten, if the tail knows of one.
-    forgotten: Option<u64>,
-}
-
 /// Reads one channel as it is at a moment.
 struct Reader<'a> {
     inner: &'a Inner,
     view: &'a View,
     user: &'a UserName,
     number: u32,
-    opened: Position,
+    channel: Channel,
     heads: Position,
     spans: Vec<Span>,
 }
 
 impl<'a> Reader<'a> {
-    fn of(
-        inner: &'a Inner,
-        view: &'a View,
-        user: &'a UserName,
-    ) -> Result<Result<(Self, Channel), Closed>, Error> {
+    /// `None`: it is not open.
+    fn of(inner: &'a Inner, view: &'a View, user: &'a UserName) -> Result<Option<Self>, Error> {
         // At one moment: an entry changes all of this together.
         let (tail, intervals) = inner.memberships.seen_with(&inner.tail, view, user)?;
         let heads = tail.heads();
         let Some((number, channel)) = inner.channels.get(user) else {
-            let above = tail.user(user);
-            drop(tail);
-            let number = above.map_or_else(|| view.user(user), |number| Ok(Some(number)))?;
-            let forgotten = number.and_then(|number| inner.tail.read().forgotten(number));
-            return Ok(Err(Closed { number, forgotten }));
+            return Ok(None);
         };
         drop(tail);
-        let opened = channel.opened;
+        let opened = channel.opened.group;
         // A group that was silent since has nothing to count.
-        let intervals = intervals
-            .iter()
-            .filter(|one| one.group.last() > opened.group);
+        let intervals = intervals.iter().filter(|one| one.group.last() > opened);
         let spans = intervals.map(|interval| Span {
             group: interval.group.number,
-            from: interval.from.max(opened.group),
+            from: interval.from.max(opened),
             until: interval.until.unwrap_or(heads.group).min(heads.group),
         });
         let spans = spans.filter(|span| span.from < span.until).collect();
-        let reader = Self {
+        Ok(Some(Self {
             inner,
             view,
             user,
             number,
-            opened,
+            channel,
             heads,
             spans,
-        };
-        Ok(Ok((reader, channel)))
+        }))
     }
 
     /// How many messages it has up to a position.
     fn count(&self, upto: Position) -> Result<u64, Error> {
-        let mut count = self.received(upto.direct)? - self.received(self.opened.direct)?;
+        let mut count = self.count_of_received(upto.direct)?
+            - self.count_of_received(self.channel.opened.direct)?;
         for span in &self.spans {
             let until = upto.group.min(span.until);
             if span.from < until {
-                count += self.of_others(span.group, until)?;
-                count -= self.of_others(span.group, span.from)?;
+                count += self.count_of_others(span.group, until)?;
+                count -= self.count_of_others(span.group, span.from)?;
             }
         }
         Ok(count)
     }
 
     /// How many direct messages up to an id the user got.
-    fn received(&self, upto: u64) -> Result<u64, Error> {
+    fn count_of_received(&self, upto: u64) -> Result<u64, Error> {
         let (base, above) = {
             let tail = self.inner.tail.read();
             let base = tail.base().direct;
@@ -162,7 +150,7 @@ impl<'a> Reader<'a> {
     }
 
     /// How many messages up to an id a group got, but for those of the user since the channel was opened.
-    fn of_others(&self, group: u32, upto: u64) -> Result<u64, Error> {
+    fn count_of_others(&self, group: u32, upto: u64) -> Result<u64, Error> {
         let (base, last, sent) = {
             let tail = self.inner.tail.read();
             let last = tail.group(group, 0, upto).next_back();
@@ -178,17 +166,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The position behind the first so many of its messages, of which there are more.
-    fn behind(&self, count: u64) -> Result<Position, Error> {
+    fn position_behind(&self, count: u64) -> Result<Position, Error> {
         // The last group message up to which there are no more.
         let at = |group| -> Result<Position, Error> {
-            let direct = if group == self.opened.group {
-                self.opened.direct
+            let direct = if group == self.channel.opened.group {
+                self.channel.opened.direct
             } else {
                 self.directs_before(group)?
             };
             Ok(Position { direct, group })
         };
-        let (mut low, mut high) = (self.opened.group, self.heads.group);
+        let (mut low, mut high) = (self.channel.opened.group, self.heads.group);
         while low < high {
             let middle = high - (high - low) / 2;
             if self.count(at(middle)?)? <= count {
@@ -199,11 +187,11 @@ impl<'a> Reader<'a> {
         }
         let mut position = at(low)?;
         // The rest are direct messages behind it.
-        let wanted = self.received(position.direct)? + (count - self.count(position)?);
+        let wanted = self.count_of_received(position.direct)? + (count - self.count(position)?);
         let (mut low, mut high) = (position.direct, self.heads.direct);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.received(middle)? >= wanted {
+            if self.count_of_received(middle)? >= wanted {
                 high = middle;
             } else {
                 low = middle + 1;
@@ -215,7 +203,7 @@ impl<'a> Reader<'a> {
 
     /// The last direct message before one of a group.
     fn directs_before(&self, group: u64) -> Result<u64, Error> {
-        let (mut low, mut high) = (self.opened.direct, self.heads.direct);
+        let (mut low, mut high) = (self.channel.opened.direct, self.heads.direct);
         while low < high {
             let middle = high - (high - low) / 2;
             if self.group_head(middle)? < group {
@@ -235,96 +223,61 @@ impl<'a> Reader<'a> {
 
     /// The messages behind a position, at most so many.
     fn after(&self, position: Position, most: usize) -> Result<Vec<Arc<Message>>, Error> {
-        let mut lines = vec![self.direct_after(position.direct, most)];
+        let mut lines = vec![self.directs(position.direct, most, true)];
         for span in &self.spans {
             let from = span.from.max(position.group);
-            lines.push(self.group_after(span.group, from, span.until, most));
+            lines.push(self.of_group((from, span), most, true));
         }
         merged(lines, most, |one, other| one < other)
     }
 
     /// The last messages, so many.
     fn last(&self, count: u64) -> Result<Vec<Arc<Message>>, Error> {
-        let most = usize::try_from(count).expect("some pages fit");
-        let mut lines = vec![self.direct_back(most)];
+        let most = usize::try_from(count).expect("a page fits");
+        let mut lines = vec![self.directs(self.channel.opened.direct, most, false)];
         for span in &self.spans {
-            lines.push(self.group_back(span, most));
+            lines.push(self.of_group((span.from, span), most, false));
         }
         let mut last = merged(lines, most, |one, other| one > other)?;
         last.reverse();
         Ok(last)
     }
 
-    fn direct_after(&self, after: u64, most: usize) -> Line<'a> {
+    /// Direct messages behind an id, rising or falling; of the tail at most so many.
+    fn directs(&self, after: u64, most: usize, forward: bool) -> Line<'a> {
         let tail = self.inner.tail.read();
         let base = tail.base().direct;
         let above = tail.received(self.user, after.max(base), self.heads.direct);
-        let above: Vec<_> = above.take(most).map(|one| Ok(direct(one))).collect();
+        let above = taken(above, most, forward).into_iter().map(direct);
+        let above: Vec<_> = above.map(Ok).collect();
         drop(tail);
-        let below = self.below_heads(base);
-        let below = self.view.received_ids(self.number, after, below);
-        Box::new(below.map(self.placed()).chain(above))
-    }
-
-    fn direct_back(&self, most: usize) -> Line<'a> {
-        let tail = self.inner.tail.read();
-        let (base, after) = (tail.base().direct, self.opened.direct);
-        let above = tail.received(self.user, after.max(base), self.heads.direct);
-        let above: Vec<_> = above.rev().take(most).map(|one| Ok(direct(one))).collect();
-        drop(tail);
-        let below = self.below_heads(base);
-        let below = self.view.received_ids(self.number, after, below).rev();
-        Box::new(above.into_iter().chain(below.map(self.placed())))
-    }
-
-    /// Up to where direct messages are read in the view: more than there was at this moment may have been sealed.
-    fn below_heads(&self, base: u64) -> u64 {
-        base.min(self.heads.direct)
-    }
-
-    fn placed(&self) -> impl Fn(Result<u64, Error>) -> Result<Placed, Error> + use<'a> {
+        // More than there was at this moment may have been sealed.
+        let upto = base.min(self.heads.direct);
+        let ids = ordered(self.view.received_ids(self.number, after, upto), forward);
         let view = self.view;
-        move |id| {
+        let below = ids.map(move |id| {
             let (message, group_head) = view.placed(id?)?;
             Ok(direct((&Arc::new(message), group_head)))
-        }
+        });
+        line(above, below, forward)
     }
 
-    fn group_after(&self, group: u32, from: u64, until: u64, most: usize) -> Line<'a> {
+    /// Messages of others to a group behind an id, in the same way.
+    fn of_group(&self, (from, span): (u64, &Span), most: usize, forward: bool) -> Line<'a> {
         let tail = self.inner.tail.read();
         let base = tail.base().group;
-        let above = tail.group(group, from.max(base), until);
+        let above = tail.group(span.group, from.max(base), span.until);
         let above = above.filter(|message| message.from != *self.user);
-        let above: Vec<_> = above
-            .take(most)
-            .cloned()
-            .map(|one| Ok(of_group(one)))
-            .collect();
+        let above = taken(above, most, forward).into_iter().cloned();
+        let above: Vec<_> = above.map(|message| Ok(of_group(message))).collect();
         drop(tail);
-        let below = self.view.group_ids(group, from, until.min(base));
-        Box::new(below.filter_map(self.of_others_by_id()).chain(above))
-    }
-
-    fn group_back(&self, span: &Span, most: usize) -> Line<'a> {
-        let tail = self.inner.tail.read();
-        let base = tail.base().group;
-        let above = tail.group(span.group, span.from.max(base), span.until);
-        let above = above.filter(|message| message.from != *self.user).rev();
-        let above: Vec<_> = above
-            .take(most)
-            .cloned()
-            .map(|one| Ok(of_group(one)))
-            .collect();
-        drop(tail);
-        let below = self
-            .view
-            .group_ids(span.group, span.from, span.until.min(base));
-        let below = below.rev().filter_map(self.of_others_by_id());
-        Box::new(above.into_iter().chain(below))
+        let ids = self.view.group_ids(span.group, from, span.until.min(base));
+        let below = ordered(ids, forward).filter_map(self.others_by_id());
+        line(above, below, forward)
     }
 
     /// Reads a group's message; none if it is the user's own.
-    fn of_others_by_id(
+    fn others_by_id(
         &self,
     ) -> impl Fn(Result<u64, Error>) -> Option<Result<Placed, Error>> + use<'a> {
         let (view, user) = (self.view, self.user);
@@ -332,6 +285,19 @@ impl<'a> Reader<'a> {
             Ok(message) if message.from == *user => None,
             read => Some(read.map(of_group)),
         }
+    }
+}
+
+/// What the tail has, and what is below it.
+fn line<'a>(
+    above: Vec<Result<Placed, Error>>,
+    below: impl Iterator<Item = Result<Placed, Error>> + 'a,
+    forward: bool,
+) -> Line<'a> {
+    if forward {
+        Box::new(below.chain(above))
+    } else {
+        Box::new(above.into_iter().chain(below))
     }
 }
 
@@ -419,9 +385,7 @@ mod tests {
         some().await;
         let view = hub.0.view.read().unwrap().clone().unwrap();
         let bob = user("bob");
-        let Ok((reader, _)) = Reader::of(&hub.0, &view, &bob).unwrap() else {
-            panic!("the channel is open");
-        };
+        let reader = Reader::of(&hub.0, &view, &bob).unwrap().unwrap();
         let check = || {
             let expected = [(1, 0), (2, 0), (0, 1), (0, 2)];
             let ids = |messages: Vec<Arc<Message>>| -> Vec<_> {
@@ -435,7 +399,7 @@ mod tests {
             assert_eq!(ids(reader.last(4).unwrap()), expected);
             assert_eq!(ids(reader.last(1).unwrap()), expected[3..]);
             for behind in 0..4 {
-                let position = reader.behind(behind).unwrap();
+                let position = reader.position_behind(behind).unwrap();
                 let from = usize::try_from(behind).unwrap();
                 assert_eq!(ids(reader.after(position, 9).unwrap()), expected[from..]);
             }

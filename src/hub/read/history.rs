@@ -61,11 +61,7 @@ impl Span {
         limit: PageLimit,
     ) -> Vec<Arc<Message>> {
         let most = limit.messages.saturating_add(1);
-        if self.forward {
-            messages.take(most).cloned().collect()
-        } else {
-            messages.rev().take(most).cloned().collect()
-        }
+        taken(messages.cloned(), most, self.forward)
     }
 
     /// Whether a page is full without the view.
@@ -120,7 +116,7 @@ impl Hub {
             let users = view.user(&user)?.zip(view.user(&peer)?);
             let ids = users.map(|users| {
                 let upto = span.upto.min(span.base);
-                ordered(view.conversation_ids(users, span.after, upto), &span)
+                ordered(view.conversation_ids(users, span.after, upto), span.forward)
             });
             let below = ids.into_iter().flatten();
             let below = below.map(|id| indexed(view, Sequence::Direct, id));
@@ -162,7 +158,7 @@ impl Hub {
             } = seen;
             let below = within(&spans, span.after, span.upto.min(span.base));
             let ids = below.flat_map(|(from, until)| view.group_ids(number, from, until));
-            let below = ordered(ids, &span).map(|id| indexed(view, Sequence::Group, id));
+            let below = ordered(ids, span.forward).map(|id| indexed(view, Sequence::Group, id));
             Ok(span.page(found, below, limit)?)
         })
         .await
@@ -218,12 +214,25 @@ impl GroupTail {
     }
 }
 
+/// At most so many: the first, or from the last back.
+pub(super) fn taken<T>(
+    items: impl DoubleEndedIterator<Item = T>,
+    most: usize,
+    forward: bool,
+) -> Vec<T> {
+    if forward {
+        items.take(most).collect()
+    } else {
+        items.rev().take(most).collect()
+    }
+}
+
 /// Ids in the order of a page.
-fn ordered<'a>(
+pub(super) fn ordered<'a>(
     ids: impl DoubleEndedIterator<Item = Result<u64, store::Error>> + 'a,
-    span: &Span,
+    forward: bool,
 ) -> Ids<'a> {
-    if span.forward {
+    if forward {
         Box::new(ids)
     } else {
         Box::new(ids.rev())
