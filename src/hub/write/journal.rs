@@ -270,6 +270,11 @@ mod tests {
 
     /// A push, which is queued when this returns, or refused.
     fn queue(hub: &Hub) -> impl Future<Output = Result<(), Error>> + use<> {
+        queue_many(hub, 1)
+    }
+
+    /// The same with so many messages.
+    fn queue_many(hub: &Hub, messages: usize) -> impl Future<Output = Result<(), Error>> + use<> {
         let user = |name| UserName::parse(name).unwrap();
         let message = Command::Message(Draft {
             from: user("ann"),
@@ -279,7 +284,7 @@ mod tests {
             by_user: false,
         });
         let opening = hub.0.channels.to_open(&[]);
-        let answer = hub.0.new_proposal(opening, vec![message], None);
+        let answer = hub.0.new_proposal(opening, vec![message; messages], None);
         let answer = answer.and_then(|(proposal, answer)| {
             hub.0.enqueue(proposal)?;
             Ok(answer)
@@ -474,5 +479,44 @@ mod tests {
             queue(&hub).await.unwrap();
             hub.close();
         }
+    }
+
+    /// The journal hands on no more entries than so many that are not applied. When applying ends, nobody takes them.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_journal_does_not_wait_for_who_failed_to_apply() {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        const ENTRIES: usize = 80;
+        /// The first one, one that is being applied, 64 that are handed on, and one that waits to be.
+        const FULL: u64 = 1 + 1 + 64 + 1;
+        let data = tempfile::tempdir().unwrap();
+        let hub = open(data.path());
+        queue(&hub).await.unwrap();
+        let (answers, applying) = {
+            let held = hub.0.pending.entries.lock().unwrap();
+            break_applying(&hub);
+            // Each is an entry: a proposal is never divided.
+            let answers = (0..ENTRIES).map(|_| queue_many(&hub, ENTRY_COMMANDS));
+            let answers: Vec<_> = answers.collect();
+            // Whoever applies stops here.
+            let applying = hub.0.tail.read();
+            drop(held);
+            let begun = Instant::now();
+            while hub.0.journal_size.lock().unwrap().offset < FULL {
+                assert!(begun.elapsed() < PATIENCE, "the journal does not go on");
+                std::thread::yield_now();
+            }
+            (answers, applying)
+        };
+        drop(applying);
+        for answer in answers {
+            let answer = tokio::time::timeout(PATIENCE, answer).await;
+            assert!(answer.expect("it is answered").is_err());
+        }
+        let closed = tokio::task::spawn_blocking(move || hub.close());
+        let closed = tokio::time::timeout(PATIENCE, closed).await;
+        assert!(matches!(
+            closed.expect("it ends").unwrap(),
+            Closed::Unmarked(_)
+        ));
     }
 }
