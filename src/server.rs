@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{Config, Durability, IcometRules, KeyError};
-use crate::http::{self, App, Face, Parts, Timeouts};
+use crate::http::{self, App, ListenerKind, Parts, Timeouts};
 use crate::hub::{self, Closed, Hub};
 use crate::logging;
 use crate::secret::{self, KeySource};
@@ -31,13 +31,13 @@ const READS_MAX: usize = 32;
 pub enum ServeError {
     /// An address cannot be listened on.
     #[error(
-        "cannot listen on {address}, the {face} address: if Halley or another program already uses it, set another with {option}"
+        "cannot listen on {address}, the {kind} address: if Halley or another program already uses it, set another with {option}"
     )]
     Bind {
         /// The address.
         address: SocketAddr,
         /// `client` or `admin`.
-        face: &'static str,
+        kind: &'static str,
         /// The option that sets it.
         option: &'static str,
         /// The system's answer.
@@ -81,8 +81,8 @@ pub struct Server {
 impl Server {
     /// Binds both addresses, then opens the data directory, which may take long after a damage. Blocks.
     pub fn open(config: &Config, timeouts: Timeouts) -> Result<Self, ServeError> {
-        let client = bind(config.listen, Face::Client)?;
-        let admin = bind(config.admin_listen, Face::Admin)?;
+        let client = bind(config.listen, ListenerKind::Client)?;
+        let admin = bind(config.admin_listen, ListenerKind::Admin)?;
         if config.icomet == Some(IcometRules::Open) {
             warn!(
                 "icomet-open: who reaches {} may read every channel, who reaches {} may publish",
@@ -145,11 +145,11 @@ impl Server {
         let mut serving = tokio::task::JoinSet::new();
         serving.spawn(http::serve(
             client,
-            Face::Client,
+            ListenerKind::Client,
             app.clone(),
             stopped.clone(),
         ));
-        serving.spawn(http::serve(admin, Face::Admin, app, stopped));
+        serving.spawn(http::serve(admin, ListenerKind::Admin, app, stopped));
         stop.await;
         // One deadline for all; half of it for those who read slowly.
         let began = tokio::time::Instant::now();
@@ -267,18 +267,18 @@ async fn stop_asked(signals: &mut Signals, reload: impl Fn()) {
     notify(&[NotifyState::Stopping]);
 }
 
-fn bind(address: SocketAddr, face: Face) -> Result<TcpListener, ServeError> {
-    let option = match face {
-        Face::Client => "--listen",
-        Face::Admin => "--admin-listen",
+fn bind(address: SocketAddr, kind: ListenerKind) -> Result<TcpListener, ServeError> {
+    let option = match kind {
+        ListenerKind::Client => "--listen",
+        ListenerKind::Admin => "--admin-listen",
     };
     let failed = |source| ServeError::Bind {
         address,
-        face: face.name(),
+        kind: kind.name(),
         option,
         source,
     };
-    http::listen(address, face).map_err(failed)
+    http::listen(address, kind).map_err(failed)
 }
 
 /// What a hub needs to know of the configuration.

@@ -23,7 +23,10 @@ mod response;
 mod socket;
 
 mod address;
+mod authority;
+mod listener_kind;
 
 pub use api::demo::EVERYONE;
-pub use context::{App, Face, Parts, Timeouts};
+pub use context::{App, Parts, Timeouts};
 pub use listener::{listen, serve};
+pub use listener_kind::ListenerKind;

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::http::api::demo;
-use crate::http::context::{App, Face};
+use crate::http::context::App;
 use crate::http::endpoint::{Endpoint, Handling, Verb};
+use crate::http::listener_kind::ListenerKind;
 use crate::http::request::call::Call;
 use crate::http::response::reply::Reply;
 use crate::http::routing::table::{later, now};
@@ -66,11 +67,11 @@ files! {
 }
 
 /// What one listener has beside its interface.
-pub(super) fn of(app: &App, face: Face) -> impl Iterator<Item = &'static Endpoint> {
-    let own: &[Endpoint] = match face {
-        Face::Admin => ADMIN,
-        Face::Client if app.demo => DEMO,
-        Face::Client => &[],
+pub(super) fn of(app: &App, kind: ListenerKind) -> impl Iterator<Item = &'static Endpoint> {
+    let own: &[Endpoint] = match kind {
+        ListenerKind::Admin => ADMIN,
+        ListenerKind::Client if app.demo => DEMO,
+        ListenerKind::Client => &[],
     };
     own.iter().chain(BOTH)
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use halley::http::Face;
+use halley::http::ListenerKind;
 
 use crate::support::{Http, KEY, PATIENCE, TestServer, eventually};
 
@@ -35,7 +35,7 @@ async fn silent_idle_and_slow_connections_are_cut() {
     assert!(healthy(&mut idle).await);
     assert!(idle.ends().await);
     eventually("all are gone", || async {
-        server.app.connections(Face::Client) == 0
+        server.app.connections(ListenerKind::Client) == 0
     })
     .await;
 }
@@ -150,7 +150,7 @@ async fn a_peer_that_leaves_frees_its_waiter_at_once() {
         assert!(begin.elapsed() < PATIENCE / 4, "{leave}");
     }
     eventually("all are gone", || async {
-        server.app.connections(Face::Client) == 0
+        server.app.connections(ListenerKind::Client) == 0
     })
     .await;
 }
@@ -354,7 +354,7 @@ async fn the_end_answers_held_polls_and_closes_idle_connections() {
     busy.send(&(push_head(&format!("content-length: {}", body.len())) + "{\"from\""))
         .await;
     eventually("the push is under way", || async {
-        server.app.connections(Face::Admin) == 1
+        server.app.connections(ListenerKind::Admin) == 1
     })
     .await;
 

@@ -234,7 +234,7 @@ async fn who_does_not_read_is_cut_and_goes_on_from_his_cursor() {
         server.wait_held(way.name(), left).await;
     }
     eventually("all that was given up is closed", || async {
-        server.app.connections(halley::http::Face::Client) == 1
+        server.app.connections(halley::http::ListenerKind::Client) == 1
     })
     .await;
     drop(alive);

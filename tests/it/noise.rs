@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use halley::clock;
 use halley::config::IcometRules;
-use halley::http::Face;
+use halley::http::ListenerKind;
 use halley::token::Claims;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -16,10 +16,16 @@ const ERRORS: &str = include_str!("../../docs/errors.md");
 const DRAFTS: &str = r#"[{"to":"bob","from":"ann","body":1},{"group":"team","from":"ann","body":"x","idempotency_key":"k"}]"#;
 
 /// Who is asked, the method, the path with `*` for any name, the beginning of the query, a body that is right.
-type Endpoint = (Face, &'static str, &'static str, &'static str, &'static str);
+type Endpoint = (
+    ListenerKind,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+);
 
 const ENDPOINTS: [Endpoint; 25] = {
-    use Face::{Admin, Client};
+    use ListenerKind::{Admin, Client};
     let one = r#"{"from":"ann","body":{"a":[1,2.5,null,"x"]}}"#;
     let names = r#"{"add":["ann","cid"],"remove":["dan"]}"#;
     [
@@ -213,7 +219,7 @@ fn token(random: &mut Random) -> String {
 
 /// A request as it goes over the wire.
 fn request(random: &mut Random, endpoint: &Endpoint) -> Vec<u8> {
-    let (face, method, path, fixed, right) = endpoint;
+    let (kind, method, path, fixed, right) = endpoint;
     let mut path = (*path).to_owned();
     if path.contains('*') {
         let name = match random.below(3) {
@@ -223,10 +229,10 @@ fn request(random: &mut Random, endpoint: &Endpoint) -> Vec<u8> {
         path = path.replace('*', &name);
     }
     let query = fixed.to_string() + &query(random);
-    let bearer = match (random.below(8), face) {
+    let bearer = match (random.below(8), kind) {
         (0, _) => token(random),
-        (_, Face::Client) => TestServer::token("ann"),
-        (_, Face::Admin) => KEY.to_owned(),
+        (_, ListenerKind::Client) => TestServer::token("ann"),
+        (_, ListenerKind::Admin) => KEY.to_owned(),
     };
     let mut head = format!(
         "{method} {path}?{query} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {bearer}\r\n"
@@ -317,11 +323,11 @@ async fn noise_at_every_endpoint_is_answered_by_the_rules() {
     for round in 0..rounds(3000) {
         let mut random = seed.fork(round);
         let endpoint = random.of(&ENDPOINTS);
-        let (face, method, ..) = endpoint;
+        let (kind, method, ..) = endpoint;
         let bytes = request(&mut random, &endpoint);
         let shown = String::from_utf8_lossy(&bytes);
         let applied = server.hub.status().applied;
-        let line = &mut lines[usize::from(face == Face::Admin)];
+        let line = &mut lines[usize::from(kind == ListenerKind::Admin)];
         line.send_bytes(&bytes).await;
         let head = line.head_if_any().await;
         let mut reply = head.unwrap_or_else(|| panic!("round {round}: no answer to {shown}"));
@@ -340,9 +346,9 @@ async fn noise_at_every_endpoint_is_answered_by_the_rules() {
             assert_eq!(after, applied, "round {round}: {shown}: {reply:?}");
         }
         if reply.header("connection") == Some("close") {
-            *line = match face {
-                Face::Client => server.connect().await,
-                Face::Admin => server.connect_admin().await,
+            *line = match kind {
+                ListenerKind::Client => server.connect().await,
+                ListenerKind::Admin => server.connect_admin().await,
             };
         }
     }
@@ -385,22 +391,22 @@ async fn noise_on_a_socket_is_answered_text_by_text() {
 
 #[tokio::test]
 async fn noise_at_icomets_endpoints_is_answered() {
-    const PATHS: [(Face, &str); 15] = [
-        (Face::Client, "/sub"),
-        (Face::Client, "/poll"),
-        (Face::Client, "/stream"),
-        (Face::Client, "/sse"),
-        (Face::Client, "/iframe"),
-        (Face::Client, "/ping"),
-        (Face::Admin, "/push"),
-        (Face::Admin, "/pub"),
-        (Face::Admin, "/broadcast"),
-        (Face::Admin, "/sign"),
-        (Face::Admin, "/close"),
-        (Face::Admin, "/clear"),
-        (Face::Admin, "/info"),
-        (Face::Admin, "/check"),
-        (Face::Admin, "/psub"),
+    const PATHS: [(ListenerKind, &str); 15] = [
+        (ListenerKind::Client, "/sub"),
+        (ListenerKind::Client, "/poll"),
+        (ListenerKind::Client, "/stream"),
+        (ListenerKind::Client, "/sse"),
+        (ListenerKind::Client, "/iframe"),
+        (ListenerKind::Client, "/ping"),
+        (ListenerKind::Admin, "/push"),
+        (ListenerKind::Admin, "/pub"),
+        (ListenerKind::Admin, "/broadcast"),
+        (ListenerKind::Admin, "/sign"),
+        (ListenerKind::Admin, "/close"),
+        (ListenerKind::Admin, "/clear"),
+        (ListenerKind::Admin, "/info"),
+        (ListenerKind::Admin, "/check"),
+        (ListenerKind::Admin, "/psub"),
     ];
     const NAMES: [&str; 9] = [
         "cname", "CNAME", "cname", "seq", "noop", "cb", "content", "expires", "token",
@@ -425,7 +431,7 @@ async fn noise_at_icomets_endpoints_is_answered() {
     .await;
     for round in 0..rounds(1000) {
         let mut random = seed.fork(round);
-        let (face, path) = random.of(&PATHS);
+        let (kind, path) = random.of(&PATHS);
         let mut pairs = String::new();
         for _ in 0..random.below(5) {
             let value = match random.below(2) {
@@ -434,16 +440,16 @@ async fn noise_at_icomets_endpoints_is_answered() {
             };
             write!(pairs, "{}={value}&", random.of(&NAMES)).unwrap();
         }
-        let posted = face == Face::Admin && random.below(2) == 0;
+        let posted = kind == ListenerKind::Admin && random.below(2) == 0;
         let text = if posted {
             let length = pairs.len();
             format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{pairs}")
         } else {
             format!("GET {path}?{pairs} HTTP/1.1\r\nhost: x\r\n\r\n")
         };
-        let mut http: Http = match face {
-            Face::Client => server.connect().await,
-            Face::Admin => server.connect_admin().await,
+        let mut http: Http = match kind {
+            ListenerKind::Client => server.connect().await,
+            ListenerKind::Admin => server.connect_admin().await,
         };
         http.send(&text).await;
         let head = http.head_if_any().await;

@@ -11,7 +11,7 @@ mod watch;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use halley::http::Face;
+use halley::http::ListenerKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::device::{Device, admin, inbox, push_group, push_many, set_group};
@@ -91,7 +91,7 @@ async fn a_pusher_that_leaves_at_any_moment_has_pushed_all_or_nothing() {
     let connections = async |count| {
         let what = format!("{count} connections of backends");
         eventually(&what, || async {
-            server.app.connections(Face::Admin) == count
+            server.app.connections(ListenerKind::Admin) == count
         })
         .await;
     };

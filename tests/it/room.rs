@@ -1,6 +1,6 @@
 //! More connections than there may be.
 
-use halley::http::Face;
+use halley::http::ListenerKind;
 
 use crate::support::{Http, PATIENCE, TestServer, eventually};
 
@@ -63,7 +63,7 @@ async fn only_few_are_told_at_once_however_many_the_other_listener_has() {
         }
     }
     assert_eq!((told.len(), closed), (32, 2 * MOST - 32));
-    assert_eq!(server.app.connections(Face::Client), 0);
+    assert_eq!(server.app.connections(ListenerKind::Client), 0);
     drop(told);
     eventually("others are told again", || async {
         server.connect().await.head_if_any().await.is_some()

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use halley::http::Face;
+use halley::http::ListenerKind;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
@@ -31,7 +31,7 @@ async fn a_peer_that_does_not_read_is_cut() {
     server.wait_held("bob", 1).await;
     server.push("alice", "bob", &long).await;
     eventually("both are cut", || async {
-        server.app.connections(Face::Client) == 0
+        server.app.connections(ListenerKind::Client) == 0
     })
     .await;
     assert_eq!(server.held("bob").await, 0);
@@ -58,7 +58,7 @@ async fn who_is_being_answered_does_not_wait_any_more() {
     let long = format!("\"{}\"", "x".repeat(7 << 20));
     server.push("alice", "bob", &long).await;
     server.wait_held("bob", 0).await;
-    assert_eq!(server.app.connections(Face::Client), 1);
+    assert_eq!(server.app.connections(ListenerKind::Client), 1);
     assert_eq!(http.head().await.status, 200);
 }
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::api::shapes::Name;
-use crate::http::context::Face;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::request::call::Call;
 use crate::http::response::reply::{Refusal, Reply};
 use crate::hub::Status;
@@ -71,8 +71,8 @@ pub(in crate::http) fn status(call: &Call) -> Reply {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: call.app.started.elapsed().as_secs(),
         connections: ConnectionsOut {
-            client: call.app.connections(Face::Client),
-            admin: call.app.connections(Face::Admin),
+            client: call.app.connections(ListenerKind::Client),
+            admin: call.app.connections(ListenerKind::Admin),
         },
         held: Transport::ALL
             .map(|transport| (transport.name(), call.app.hub.held(transport)))

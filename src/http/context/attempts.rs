@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::http::address::network;
-use crate::http::context::Face;
+use crate::http::listener_kind::ListenerKind;
 
 /// The first ones are answered at once: a backend that starts with an old key, a typing error.
 const FREE: u32 = 3;
@@ -54,7 +54,7 @@ struct Seen {
 }
 
 /// An address, and the listener: keys and tokens are told apart.
-type Source = (IpAddr, Face);
+type Source = (IpAddr, ListenerKind);
 
 /// What one wrong key or token leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Attempts {
     }
 
     /// Logs a wrong key or token, and waits before it is refused.
-    pub(in crate::http) async fn refused(&self, peer: Option<IpAddr>, face: Face) {
+    pub(in crate::http) async fn refused(&self, peer: Option<IpAddr>, kind: ListenerKind) {
         let Some(peer) = peer.map(network) else {
             return;
         };
@@ -84,13 +84,13 @@ impl Attempts {
             .book
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .note((peer, face), now);
+            .note((peer, kind), now);
         if let Some(count) = verdict.line {
-            let what = match face {
-                Face::Client => "invalid token refused",
-                Face::Admin => "wrong admin key refused",
+            let what = match kind {
+                ListenerKind::Client => "invalid token refused",
+                ListenerKind::Admin => "wrong admin key refused",
             };
-            tracing::warn!(address = %peer, listener = face.name(), count, "{what}");
+            tracing::warn!(address = %peer, listener = kind.name(), count, "{what}");
         }
         let delay = verdict.delay.min(self.delay_max);
         if delay.is_zero() {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn client(text: &str) -> Source {
-        (ip(text), Face::Client)
+        (ip(text), ListenerKind::Client)
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         let ms: Vec<u128> = delays.iter().map(Duration::as_millis).collect();
         assert_eq!(ms, [0, 0, 0, 50, 100, 200, 400]);
         assert_eq!(book.note(client("10.0.0.2"), begin).delay, Duration::ZERO);
-        let admin = (ip("10.0.0.1"), Face::Admin);
+        let admin = (ip("10.0.0.1"), ListenerKind::Admin);
         assert_eq!(book.note(admin, begin).delay, Duration::ZERO);
         let later = begin + FORGOTTEN + Duration::from_secs(1);
         assert_eq!(book.note(client("10.0.0.1"), later).delay, Duration::ZERO);
@@ -206,7 +206,7 @@ mod tests {
         let begin = Instant::now();
         let mut lines = 0;
         for n in 0..5000_u32 {
-            let peer = (IpAddr::V4((0x0a00_0000 + n).into()), Face::Client);
+            let peer = (IpAddr::V4((0x0a00_0000 + n).into()), ListenerKind::Client);
             lines += u32::from(
                 book.note(peer, begin + Duration::from_micros(n.into()))
                     .line
@@ -217,7 +217,10 @@ mod tests {
             (book.addresses.len(), lines),
             (ADDRESSES_MAX, LOG_LINES_MAX)
         );
-        let last = (IpAddr::V4((0x0a00_0000_u32 + 4999).into()), Face::Client);
+        let last = (
+            IpAddr::V4((0x0a00_0000_u32 + 4999).into()),
+            ListenerKind::Client,
+        );
         assert!(book.addresses.contains_key(&last), "the newest are known");
     }
 }

@@ -1,14 +1,13 @@
-//! How many requests of each user are in work: being read, done or answered. Those that are held are not; they have
+//! How many requests of each user are in progress: being read, done or answered. Those that are held are not; they have
 //! a limit of their own. Without a limit here, a user who asks for much and reads nothing could fill the memory.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::http::context::App;
 use crate::http::response::reply::Refusal;
 use crate::model::UserName;
 
@@ -16,31 +15,38 @@ use crate::model::UserName;
 const LOOK_FIRST: Duration = Duration::from_millis(1);
 const LOOK_LAST: Duration = Duration::from_millis(100);
 
-/// Requests in work by user; only users who have some.
-#[derive(Debug, Default)]
-pub(in crate::http) struct InWork(Mutex<HashMap<UserName, usize>>);
+/// Requests in progress by user; only users who have some.
+#[derive(Debug)]
+pub(in crate::http) struct RequestsInProgress {
+    counts: Mutex<HashMap<UserName, usize>>,
+    limit: usize,
+    /// How long a request waits for others of its user to be over.
+    crowd: Duration,
+}
 
-impl InWork {
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl RequestsInProgress {
+    pub(super) fn new(limit: usize, crowd: Duration) -> Self {
+        Self {
+            counts: Mutex::default(),
+            limit,
+            crowd,
+        }
     }
-}
 
-/// One request of a user, counted while it is in work.
-pub(in crate::http) struct Work {
-    app: App,
-    user: UserName,
-    counted: bool,
-}
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl Work {
-    /// Begins, if the user has fewer in work than may be, or soon has: a burst is over in a moment, and only those
-    /// that last are too many.
-    pub(in crate::http) async fn begin(app: &App, user: &UserName) -> Result<Self, Refusal> {
-        let due = Instant::now() + app.timeouts.crowd;
+    /// Begins a request, if the user has fewer in progress than may be, or soon has: a burst is over in a moment, and
+    /// only those that last are too many.
+    pub(in crate::http) async fn begin(
+        self: &Arc<Self>,
+        user: &UserName,
+    ) -> Result<InProgress, Refusal> {
+        let due = Instant::now() + self.crowd;
         let mut pause = LOOK_FIRST;
         loop {
-            let begun = Self::begin_now(app, user);
+            let begun = self.begin_now(user);
             if begun.is_ok() || Instant::now() >= due {
                 return begun;
             }
@@ -49,28 +55,37 @@ impl Work {
         }
     }
 
-    fn begin_now(app: &App, user: &UserName) -> Result<Self, Refusal> {
-        let limit = app.limits.requests_per_user_max;
-        let mut all = app.shared().in_work.lock();
+    fn begin_now(self: &Arc<Self>, user: &UserName) -> Result<InProgress, Refusal> {
+        let limit = self.limit;
+        let mut all = self.lock();
         let count = all.entry(user.clone()).or_default();
         if *count >= limit {
             return Err(Refusal::TooManyRequests { limit });
         }
         *count += 1;
         drop(all);
-        Ok(Self {
-            app: app.clone(),
+        Ok(InProgress {
+            all: self.clone(),
             user: user.clone(),
             counted: true,
         })
     }
+}
 
+/// One request of a user, counted while it is in progress.
+pub(in crate::http) struct InProgress {
+    all: Arc<RequestsInProgress>,
+    user: UserName,
+    counted: bool,
+}
+
+impl InProgress {
     /// From here on it waits.
     pub(in crate::http) fn pause(&mut self) {
         if !std::mem::take(&mut self.counted) {
             return;
         }
-        let mut all = self.app.shared().in_work.lock();
+        let mut all = self.all.lock();
         if let Some(count) = all.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
@@ -87,20 +102,20 @@ impl Work {
         if std::mem::replace(&mut self.counted, true) {
             return;
         }
-        let mut all = self.app.shared().in_work.lock();
+        let mut all = self.all.lock();
         *all.entry(self.user.clone()).or_default() += 1;
     }
 }
 
-impl Drop for Work {
+impl Drop for InProgress {
     fn drop(&mut self) {
         self.pause();
     }
 }
 
-impl fmt::Debug for Work {
+impl fmt::Debug for InProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Work")
+        f.debug_struct("InProgress")
             .field("user", &self.user)
             .field("counted", &self.counted)
             .finish_non_exhaustive()

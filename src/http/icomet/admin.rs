@@ -4,13 +4,13 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use warp::http::StatusCode;
 
-use super::live::Live;
 use super::params::Params;
 use super::said;
 use super::text::{call as called, page, quoted};
 use crate::clock;
 use crate::config::IcometRules;
 use crate::http::context::App;
+use crate::http::context::channels::ChannelsInUse;
 use crate::http::request::auth;
 use crate::http::request::call::Call;
 use crate::http::response::reply::{Refusal, Reply};
@@ -94,7 +94,7 @@ async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Refusal> 
     if app.hub.push_to_channel(draft).await?.is_none() {
         return Ok(too_many_channels());
     }
-    if let Some(live) = app.live() {
+    if let Some(live) = app.channels() {
         live.published(&user);
     }
     Ok(said(SCRIPT, called(callback.as_ref(), "{\"type\":\"ok\"}")))
@@ -106,7 +106,7 @@ pub(super) async fn broadcast(mut call: Call) -> Result<Reply, Refusal> {
     let body = Body::from(quoted(params.get("content")).into_bytes());
     check_length(&call.app, &body)?;
     call.app.hub.broadcast(body).await?;
-    if let Some(live) = call.app.live() {
+    if let Some(live) = call.app.channels() {
         live.published_to_all();
     }
     Ok(said(HTML_LATIN, "ok\n".to_owned()))
@@ -138,7 +138,7 @@ pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
     let (user, callback) = (params.channel()?, params.callback()?);
     let app = &call.app;
     let token = token_for(app, &user)?;
-    let live = app.live().ok_or(Refusal::NoRoute)?;
+    let live = app.channels().ok_or(Refusal::NoRoute)?;
     if !app.hub.open_channel(&user).await? {
         return Ok(too_many_channels());
     }
@@ -188,7 +188,7 @@ async fn next(app: &App, user: &UserName) -> Result<u64, Refusal> {
 pub(super) async fn close(mut call: Call) -> Result<Reply, Refusal> {
     let params = asked(&mut call).await?;
     let (user, forget) = (params.channel()?, params.flag("forget")?);
-    let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    let live = call.app.channels().ok_or(Refusal::NoRoute)?;
     if forget {
         // Before the requests end: who waits for what is closed finds that out, whoever of two is first.
         let next = call.app.hub.close_channel(user.clone()).await?;
@@ -203,7 +203,7 @@ pub(super) async fn close(mut call: Call) -> Result<Reply, Refusal> {
 pub(super) async fn clear(mut call: Call) -> Result<Reply, Refusal> {
     let user = asked(&mut call).await?.channel()?;
     let next = next(&call.app, &user).await?;
-    let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    let live = call.app.channels().ok_or(Refusal::NoRoute)?;
     Ok(numbered(live.clear(&user, next), &user, next))
 }
 
@@ -222,7 +222,7 @@ fn numbered(used: bool, user: &UserName, next: u64) -> Reply {
 /// How many channels are in use, or how many requests wait for one; with `idle=1` which are open and not in use.
 pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
     let params = asked(&mut call).await?;
-    let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    let live = call.app.channels().ok_or(Refusal::NoRoute)?;
     if params.flag("idle")? {
         return Ok(said(HTML, idle(&call.app, live, params.after()?.as_ref())));
     }
@@ -243,7 +243,7 @@ pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
 }
 
 /// Part of the open channels that are not in use, and after which of them to go on.
-fn idle(app: &App, live: &Live, after: Option<&UserName>) -> String {
+fn idle(app: &App, live: &ChannelsInUse, after: Option<&UserName>) -> String {
     let open = app.hub.open_channels(after, IDLE_LOOKED_AT);
     let more = open.last().filter(|_| open.len() == IDLE_LOOKED_AT);
     let next = more.map_or("null".to_owned(), |last| quoted(last.as_str()));
@@ -256,7 +256,7 @@ fn idle(app: &App, live: &Live, after: Option<&UserName>) -> String {
 /// Whether a channel is in use.
 pub(super) async fn check(mut call: Call) -> Result<Reply, Refusal> {
     let user = asked(&mut call).await?.channel()?;
-    let live = call.app.live().ok_or(Refusal::NoRoute)?;
+    let live = call.app.channels().ok_or(Refusal::NoRoute)?;
     let json = if live.contains(&user) {
         format!("{{{}: 1}}\n", page(&quoted(user.as_str())))
     } else {

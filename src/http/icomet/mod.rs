@@ -5,11 +5,9 @@
 //! backends are told has icomet's shapes; what icomet does not protect is protected here.
 
 mod admin;
-mod live;
 mod out;
 mod params;
 mod presence;
-mod rate;
 mod subscribe;
 mod subscriber;
 mod text;
@@ -19,13 +17,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use warp::http::{HeaderName, HeaderValue, StatusCode};
 
-pub(super) use self::live::Live;
 use self::presence::Watcher;
 use self::subscriber::Subscriber;
 use self::text::Form;
-use crate::http::context::Face;
 use crate::http::endpoint::{Endpoint, Handling, Verb};
 use crate::http::listener::service::Listener;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::Holding;
 use crate::http::request::call::Call;
 use crate::http::response::head::Asked;
@@ -78,10 +75,10 @@ impl Ticket {
 }
 
 /// The endpoints of one listener.
-pub(super) fn endpoints(face: Face) -> &'static [Endpoint] {
-    match face {
-        Face::Client => CLIENTS,
-        Face::Admin => BACKENDS,
+pub(super) fn endpoints(kind: ListenerKind) -> &'static [Endpoint] {
+    match kind {
+        ListenerKind::Client => CLIENTS,
+        ListenerKind::Admin => BACKENDS,
     }
 }
 

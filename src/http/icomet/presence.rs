@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::live::Live;
 use super::out::Out;
 use super::{ADMIN, admin, headers, not_allowed};
+use crate::http::context::channels::ChannelsInUse;
 use crate::http::listener::service::Listener;
 use crate::http::parked::stopped;
 use crate::http::parked::{self, End, cut};
@@ -62,7 +62,7 @@ impl Watcher {
         shutdown: &mut watch::Receiver<bool>,
     ) -> End {
         let app = &listener.app;
-        let Some(live) = app.live() else {
+        let Some(live) = app.channels() else {
             return End::Gone;
         };
         let mut changes = live.changes();
@@ -90,7 +90,7 @@ impl Watcher {
     }
 
     /// What is not known yet, and again what was told long ago: that is how others build their tables.
-    fn news(&mut self, live: &Live, out: &mut Out) {
+    fn news(&mut self, live: &ChannelsInUse, out: &mut Out) {
         let (now, again) = (Instant::now(), live.idle());
         let lives = live.lives();
         let mut tell =

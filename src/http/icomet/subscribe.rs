@@ -8,7 +8,6 @@ use super::text::{self, Form, Kind};
 use super::{Extra, FRONT, FRONT_EVENTS, headers, said};
 use crate::config::IcometRules;
 use crate::error::Error;
-use crate::http::context::in_progress::Work;
 use crate::http::parked;
 use crate::http::request::auth;
 use crate::http::request::call::{Call, Caller};
@@ -27,7 +26,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
     let wanted = wanted(&call, &params, &form)?;
     let app = &call.app;
     let refused = |kind| Ok(Outcome::Reply(refusal(&form, &user, kind)));
-    let live = app.live().ok_or(Refusal::NoRoute)?;
+    let live = app.channels().ok_or(Refusal::NoRoute)?;
     let expires = match app.icomet {
         // Anyone may ask for any name here.
         Some(IcometRules::Open)
@@ -38,7 +37,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         Some(IcometRules::Open) => None,
         Some(IcometRules::Strict) => {
             let caller = shown(&call, &params);
-            match auth::late(app, call.peer, call.face, caller).await {
+            match auth::late(app, call.peer, call.kind, caller).await {
                 Ok(caller) if caller.user == user => Some(caller.ends),
                 _ => return refused(Kind::Token),
             }
@@ -46,7 +45,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         None => return Err(Refusal::NoRoute),
     };
     // Here a user is known only by the channel.
-    let Ok(work) = Work::begin(app, &user).await else {
+    let Ok(work) = app.shared().in_progress.begin(&user).await else {
         return refused(Kind::Subscribers);
     };
     let feed = match app.hub.feed(user.clone(), After::Now, Transport::Icomet) {
@@ -58,7 +57,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
     }
     let subscriber = Subscriber {
         feed,
-        subscribed: live.subscribe(app, &user),
+        subscribed: live.subscribe(&user),
         form,
         wanted,
         next: 0,

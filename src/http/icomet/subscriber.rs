@@ -9,13 +9,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::headers;
-use super::live::Subscribed;
 use super::out::Out;
 use super::subscribe::{extra, whole};
 use super::text::{self, Form, Kind, Object};
 use crate::error::Error;
 use crate::http::context::App;
-use crate::http::context::in_progress::Work;
+use crate::http::context::channels::Subscribed;
+use crate::http::context::in_progress::InProgress;
 use crate::http::listener::service::Listener;
 use crate::http::parked::stopped;
 use crate::http::parked::{End, answer, cut, jittered};
@@ -49,7 +49,7 @@ pub(in crate::http) struct Subscriber {
     /// When the token ends.
     pub(super) expires: Option<Instant>,
     /// Counts the request, but while it waits.
-    pub(super) work: Work,
+    pub(super) work: InProgress,
 }
 
 /// What became of waiting.
@@ -167,7 +167,7 @@ impl Subscriber {
     async fn begin(&mut self, app: &App, limit: usize) -> Result<(Vec<Object>, usize), Error> {
         self.look().await?;
         let wanted = u64::try_from(self.wanted).unwrap_or(1);
-        let first = app.live().map_or(1, |live| live.first(&self.user));
+        let first = app.channels().map_or(1, |live| live.first(&self.user));
         self.next = wanted.max(first);
         let limit = if wanted == 0 { 0 } else { limit };
         let page = app.hub.channel_page(self.user.clone(), self.next, limit);

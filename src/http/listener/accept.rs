@@ -9,9 +9,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::http::context::{App, Face};
+use crate::http::context::App;
 use crate::http::listener::connection;
 use crate::http::listener::service::Listener;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::stopped;
 use crate::http::response::head::Asked;
 use crate::http::response::reply::{Refusal, Reply};
@@ -33,14 +34,14 @@ const BACKLOG: u32 = 4096;
 const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// Listens on an address.
-pub fn listen(address: SocketAddr, face: Face) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, kind: ListenerKind) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     // Or the address is not free for a minute after a stop.
     socket.set_reuseaddr(true)?;
-    if face == Face::Client {
+    if kind == ListenerKind::Client {
         // Connections inherit it.
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     }
@@ -52,12 +53,12 @@ pub fn listen(address: SocketAddr, face: Face) -> io::Result<TcpListener> {
 /// those that are left.
 pub async fn serve(
     listener: TcpListener,
-    face: Face,
+    kind: ListenerKind,
     app: App,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let routes = routes::routes(&app, face);
-    let shared = Arc::new(Listener { app, face, routes });
+    let routes = routes::routes(&app, kind);
+    let shared = Arc::new(Listener { app, kind, routes });
     let stop = shutdown.clone();
     let mut connections = JoinSet::new();
     loop {
@@ -87,8 +88,9 @@ fn admit(
     }
     let listener = listener.clone();
     // The rest are being told that there is no room.
-    let admitted_before = listener.app.connections(listener.face);
-    match listener.app.admit(listener.face, address) {
+    let admitted_before = listener.app.connections(listener.kind);
+    let open = &listener.app.shared().connections;
+    match open.admit(listener.kind, address) {
         Ok(admitted) => {
             let stop = stop.clone();
             connections.spawn(async move {
@@ -143,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn many_clients_may_come_at_once() {
         const CLIENTS: usize = 400;
-        let listener = listen("127.0.0.1:0".parse().unwrap(), Face::Client).unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap(), ListenerKind::Client).unwrap();
         let address = listener.local_addr().unwrap();
         let mut clients = Vec::new();
         // None is accepted. Those that are not let in wait for ever.

@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
-use crate::http::context::Face;
 use crate::http::listener::hyper_io::Io;
 use crate::http::listener::service::{Exchange, Front, Listener};
+use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::stopped;
 use crate::http::parked::{self, Held};
 use crate::http::socket::Line;
@@ -153,7 +153,7 @@ async fn drive(
 }
 
 fn head_bytes_max(listener: &Listener) -> usize {
-    if listener.face == Face::Admin && listener.app.live().is_some() {
+    if listener.kind == ListenerKind::Admin && listener.app.channels().is_some() {
         HEAD_BYTES_MAX + LINE_BYTES_MORE
     } else {
         HEAD_BYTES_MAX

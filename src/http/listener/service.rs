@@ -18,8 +18,9 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use warp::http::{HeaderValue, Method, Request, Response, Version, header};
 
-use crate::http::context::in_progress::Work;
-use crate::http::context::{App, Face};
+use crate::http::context::App;
+use crate::http::context::in_progress::InProgress;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::Held;
 use crate::http::request::body;
 use crate::http::request::host;
@@ -30,7 +31,7 @@ use crate::http::routing::routes::{self, Carried, Counted, Route};
 /// What all connections of one listener share.
 pub(in crate::http) struct Listener {
     pub(in crate::http) app: App,
-    pub(in crate::http) face: Face,
+    pub(in crate::http) kind: ListenerKind,
     pub(in crate::http) routes: Route,
 }
 
@@ -44,7 +45,7 @@ pub(in crate::http) struct Exchange {
     begun: AtomicBool,
     held: Mutex<Option<Held>>,
     /// Counts the request until its reply is written.
-    work: Mutex<Option<Work>>,
+    work: Mutex<Option<InProgress>>,
 }
 
 impl Exchange {
@@ -60,7 +61,7 @@ impl Exchange {
         self.begun.swap(false, Ordering::Relaxed)
     }
 
-    fn set_work(&self, work: Option<Work>) {
+    fn set_work(&self, work: Option<InProgress>) {
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work;
     }
 
@@ -118,7 +119,9 @@ impl Service<Request<Incoming>> for Front {
     fn call(&self, request: Request<Incoming>) -> Answer {
         let without_body = request.body().is_end_stream();
         self.exchange.begin(without_body);
-        let asked = Asked::of(&request, &self.listener.app, self.listener.face);
+        let Listener { app, kind, .. } = &*self.listener;
+        let cors = (*kind == ListenerKind::Client).then(|| &app.shared().cors);
+        let asked = Asked::of(&request, cors);
         let (listener, exchange) = (self.listener.clone(), self.exchange.clone());
         let mut request = request;
         if let Some(peer) = self.peer {
@@ -155,7 +158,7 @@ fn answer_early(
     request: &Request<Incoming>,
     listener: &Listener,
 ) -> Option<Result<Reply, Refusal>> {
-    if let Err(refusal) = host::check(request, &listener.app, listener.face) {
+    if let Err(refusal) = host::check(request, &listener.app, listener.kind) {
         return Some(Err(refusal));
     }
     if !request.body().is_end_stream()
@@ -172,7 +175,7 @@ fn answer_early(
     }
     match *request.method() {
         Method::OPTIONS => {
-            let allow = routes::methods_of(&listener.app, listener.face, path);
+            let allow = routes::methods_of(&listener.app, listener.kind, path);
             let unknown = allow.is_none() && path != "*";
             Some(if unknown {
                 Err(Refusal::NoRoute)
@@ -181,7 +184,7 @@ fn answer_early(
             })
         }
         Method::GET | Method::HEAD if !request.body().is_end_stream() => {
-            let allow = routes::methods_of(&listener.app, listener.face, path);
+            let allow = routes::methods_of(&listener.app, listener.kind, path);
             Some(Err(match allow {
                 None => Refusal::NoRoute,
                 Some(allow) if !allow.contains("GET") => Refusal::WrongMethod { allow },

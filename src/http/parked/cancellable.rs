@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::http::context::in_progress::Work;
+use crate::http::context::in_progress::InProgress;
 use crate::http::listener::service::Listener;
 use crate::http::parked::{End, answer};
 use crate::http::response::head::Asked;
@@ -18,7 +18,7 @@ use crate::http::socket::left;
 pub(in crate::http) struct Later {
     reply: Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>,
     /// Counts the request until its reply is written.
-    pub(in crate::http) work: Option<Work>,
+    pub(in crate::http) work: Option<InProgress>,
 }
 
 impl Later {

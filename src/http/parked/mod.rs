@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::http::context::in_progress::Work;
+use crate::http::context::in_progress::InProgress;
 use crate::http::icomet;
 use crate::http::listener::service::Listener;
 use crate::http::parked::cancellable::Later;
@@ -47,7 +47,7 @@ pub(super) struct Held {
     pub(super) ticket: Ticket,
     pub(super) asked: Asked,
     /// Counts the request while it is in work; none on the admin listener.
-    pub(super) work: Option<Work>,
+    pub(super) work: Option<InProgress>,
 }
 
 /// How a hold ended.

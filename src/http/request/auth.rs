@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use warp::http::{HeaderMap, header};
 
 use crate::clock;
-use crate::http::context::{App, Face};
+use crate::http::context::App;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::request::call::{Call, Caller};
 use crate::http::response::reply::Refusal;
 use crate::model::UserName;
@@ -18,7 +19,7 @@ use crate::token::TokenError;
 
 /// The user of a token in `Authorization`, or in `?token=` where a browser cannot set headers.
 pub(in crate::http) fn user(call: &Call) -> impl Future<Output = Result<Caller, Refusal>> + use<> {
-    late(&call.app, call.peer, call.face, user_of(call))
+    late(&call.app, call.peer, call.kind, user_of(call))
 }
 
 fn user_of(call: &Call) -> Result<Caller, Refusal> {
@@ -38,13 +39,13 @@ fn user_of(call: &Call) -> Result<Caller, Refusal> {
 pub(in crate::http) fn late<T>(
     app: &App,
     peer: Option<IpAddr>,
-    face: Face,
+    kind: ListenerKind,
     outcome: Result<T, Refusal>,
 ) -> impl Future<Output = Result<T, Refusal>> + use<T> {
     let app = app.clone();
     async move {
         if let Err(Refusal::WrongCredential(_)) = &outcome {
-            app.shared().attempts.refused(peer, face).await;
+            app.shared().attempts.refused(peer, kind).await;
         }
         outcome
     }
@@ -84,7 +85,7 @@ pub(in crate::http) fn admin(call: &Call) -> impl Future<Output = Result<(), Ref
             "the admin key is needed: `Authorization: Bearer KEY`".to_owned(),
         )),
     });
-    late(&call.app, call.peer, call.face, outcome)
+    late(&call.app, call.peer, call.kind, outcome)
 }
 
 /// Checks the API key.
@@ -92,7 +93,7 @@ pub(in crate::http) fn admin_key(
     call: &Call,
     key: &str,
 ) -> impl Future<Output = Result<(), Refusal>> + use<> {
-    late(&call.app, call.peer, call.face, is_key(&call.app, key))
+    late(&call.app, call.peer, call.kind, is_key(&call.app, key))
 }
 
 /// Takes the same time however much of it is right.

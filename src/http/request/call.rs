@@ -8,7 +8,8 @@ use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 use warp::http::HeaderMap;
 
-use crate::http::context::{App, Face};
+use crate::http::context::App;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::request::body::{self, BodyStream};
 use crate::http::request::query::{PageForm, Query};
 use crate::http::response::reply::Refusal;
@@ -23,7 +24,7 @@ pub(in crate::http) struct Call {
     pub(in crate::http) headers: HeaderMap,
     /// Whether the request may be held: HEAD asks for headers only.
     pub(in crate::http) may_hold: bool,
-    pub(in crate::http) face: Face,
+    pub(in crate::http) kind: ListenerKind,
     pub(in crate::http) peer: Option<IpAddr>,
     pub(in crate::http) path: Vec<Segment>,
     pub(in crate::http) body: BodyStream,

@@ -8,8 +8,7 @@ use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use warp::http::{Request, StatusCode, Version};
 
 use crate::clock;
-use crate::config::AllowedOrigin;
-use crate::http::context::{App, Face};
+use crate::http::response::cors::{CorsPolicy, Origin};
 use crate::http::response::reply::Reply;
 
 /// In every reply: no proxy gathers it, no browser guesses its type.
@@ -24,13 +23,6 @@ const COMMON: [(HeaderName, HeaderValue); 2] = [
     ),
 ];
 
-const CORS_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
-const CORS_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, idempotency-key, last-event-id");
-/// What a page may read beside the type: how long to wait before it asks again.
-const CORS_EXPOSED: HeaderValue = HeaderValue::from_static("retry-after");
-const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
-
 /// What a reply must know of its request. Small: it is kept while a request is held.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Asked {
@@ -41,72 +33,9 @@ pub(in crate::http) struct Asked {
     origin: Origin,
 }
 
-/// What the reply says to a browser about other sites.
-#[derive(Clone, Debug)]
-enum Origin {
-    /// No site may call: nothing.
-    Closed,
-    /// Some may, but not this one: caches are told that it depends.
-    Other,
-    /// This one may read the reply.
-    Allowed(HeaderValue),
-    /// This one may, and asks what it may send.
-    Preflight(HeaderValue),
-}
-
-impl Origin {
-    fn of(headers: &HeaderMap, app: &App) -> Self {
-        let allowed = &app.cors_origins;
-        let asked = headers.get(header::ORIGIN);
-        match asked.and_then(|asked| allowed_as(asked, allowed)) {
-            Some(name) if headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) => {
-                Self::Preflight(name)
-            }
-            Some(name) => Self::Allowed(name),
-            None => {
-                if let Some(asked) = asked {
-                    app.shared().strangers.note(asked, headers);
-                }
-                if allowed.is_empty() {
-                    Self::Closed
-                } else {
-                    Self::Other
-                }
-            }
-        }
-    }
-
-    fn headers(&self, mut put: impl FnMut(HeaderName, HeaderValue)) {
-        match self {
-            Self::Closed => return,
-            Self::Other => {}
-            Self::Allowed(origin) => {
-                put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-                put(header::ACCESS_CONTROL_EXPOSE_HEADERS, CORS_EXPOSED);
-            }
-            Self::Preflight(origin) => {
-                put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-                put(header::ACCESS_CONTROL_ALLOW_METHODS, CORS_METHODS);
-                put(header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_HEADERS);
-                put(header::ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE);
-            }
-        }
-        put(header::VARY, HeaderValue::from_static("Origin"));
-    }
-}
-
-/// What the reply names, if a page of this origin may read it.
-fn allowed_as(asked: &HeaderValue, allowed: &[AllowedOrigin]) -> Option<HeaderValue> {
-    let text = asked.to_str().ok()?;
-    match allowed.iter().find(|origin| origin.matches(text))? {
-        AllowedOrigin::Any => Some(HeaderValue::from_static("*")),
-        // A copy: the request's own would keep hyper's read buffer.
-        _ => HeaderValue::from_bytes(asked.as_bytes()).ok(),
-    }
-}
-
 impl Asked {
-    pub(in crate::http) fn of<B>(request: &Request<B>, app: &App, face: Face) -> Self {
+    /// Of a request; without `cors` no page of another site may read the reply.
+    pub(in crate::http) fn of<B>(request: &Request<B>, cors: Option<&CorsPolicy>) -> Self {
         let old = request.version() < Version::HTTP_11;
         let headers = request.headers();
         let keep = if old {
@@ -114,10 +43,7 @@ impl Asked {
         } else {
             !says(headers, header::CONNECTION, "close")
         };
-        let origin = match face {
-            Face::Client => Origin::of(headers, app),
-            Face::Admin => Origin::Closed,
-        };
+        let origin = cors.map_or(Origin::Closed, |cors| cors.origin(headers));
         Self { old, keep, origin }
     }
 

@@ -1,5 +1,6 @@
 //! Replies: their status, headers and JSON.
 
+pub(super) mod cors;
 pub(super) mod head;
 pub(super) mod json;
 pub(super) mod reply;

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use warp::http::StatusCode;
 
 use crate::config::Limits;
-use crate::http::context::{App, Face};
+use crate::http::context::App;
 use crate::http::endpoint::{Auth, Endpoint, Param};
+use crate::http::listener_kind::ListenerKind;
 use crate::http::request::query::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
 use crate::http::response::reply::{Code, Reply};
 use crate::http::routing::schemas;
@@ -41,15 +42,15 @@ const TAGS: &[(&str, &str, &str)] = &[
 ];
 
 /// The document, made once.
-pub(in crate::http) fn reply(app: &App, face: Face) -> Reply {
-    let made = app.document(face);
-    let text = made.get_or_init(|| document(face, &app.limits).to_string().into());
+pub(in crate::http) fn reply(app: &App, kind: ListenerKind) -> Reply {
+    let made = app.document(kind);
+    let text = made.get_or_init(|| document(kind, &app.limits).to_string().into());
     Reply::parts(StatusCode::OK, vec![text.clone()])
 }
 
-fn document(face: Face, limits: &Limits) -> Value {
+fn document(kind: ListenerKind, limits: &Limits) -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for endpoint in table::of(face) {
+    for endpoint in table::of(kind) {
         let verb = endpoint.verb.name().to_lowercase();
         paths
             .entry(endpoint.path)
@@ -57,14 +58,14 @@ fn document(face: Face, limits: &Limits) -> Value {
             .insert(verb, operation(endpoint, limits));
     }
     let paths = json!(paths);
-    let address = match face {
-        Face::Client => "http://127.0.0.1:8100",
-        Face::Admin => "http://127.0.0.1:8000",
+    let address = match kind {
+        ListenerKind::Client => "http://127.0.0.1:8100",
+        ListenerKind::Admin => "http://127.0.0.1:8000",
     };
     json!({
         "openapi": "3.1.0",
         "info": {
-            "title": format!("Halley, {} listener", face.name()),
+            "title": format!("Halley, {} listener", kind.name()),
             "version": env!("CARGO_PKG_VERSION"),
             "description": env!("CARGO_PKG_DESCRIPTION").to_owned() + ". Every refusal is \
                 `application/problem+json` with a stable `code`. Unknown query parameters are \
@@ -77,21 +78,21 @@ fn document(face: Face, limits: &Limits) -> Value {
             { "url": address, "description": "The default address" },
         ],
         "tags": tags(&paths),
-        "components": { "schemas": used_schemas(&paths), "securitySchemes": security(face) },
+        "components": { "schemas": used_schemas(&paths), "securitySchemes": security(kind) },
         "paths": paths,
     })
 }
 
 /// How a caller says who it is.
-fn security(face: Face) -> Value {
+fn security(kind: ListenerKind) -> Value {
     let bearer = |about| json!({ "type": "http", "scheme": "bearer", "description": about });
-    match face {
-        Face::Client => json!({
+    match kind {
+        ListenerKind::Client => json!({
             "bearer": bearer("A user token (JWT) with `sub`, `exp` and optionally `send`."),
             "query": { "type": "apiKey", "in": "query", "name": "token",
                 "description": "The user token, where a browser cannot set headers." },
         }),
-        Face::Admin => json!({ "bearer": bearer("The admin key.") }),
+        ListenerKind::Admin => json!({ "bearer": bearer("The admin key.") }),
     }
 }
 
@@ -331,7 +332,7 @@ mod tests {
             connections_max: 1,
             icomet_channels_max: 1,
         };
-        [Face::Client, Face::Admin].map(|face| document(face, &limits))
+        [ListenerKind::Client, ListenerKind::Admin].map(|kind| document(kind, &limits))
     }
 
     #[test]
@@ -357,10 +358,13 @@ mod tests {
 
     #[test]
     fn every_endpoint_is_in_the_document_under_a_name_of_its_own() {
-        for (face, document) in [Face::Client, Face::Admin].into_iter().zip(documents()) {
+        for (kind, document) in [ListenerKind::Client, ListenerKind::Admin]
+            .into_iter()
+            .zip(documents())
+        {
             let mut names = BTreeSet::new();
             let mut listed = 0;
-            for endpoint in table::of(face) {
+            for endpoint in table::of(kind) {
                 let verb = endpoint.verb.name().to_lowercase();
                 let operation = &document["paths"][endpoint.path][&verb];
                 assert!(operation.is_object(), "{verb} {}", endpoint.path);

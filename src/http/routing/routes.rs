@@ -13,9 +13,10 @@ use warp::filters::BoxedFilter;
 use warp::filters::path::FullPath;
 use warp::reply::Response;
 
-use crate::http::context::in_progress::Work;
-use crate::http::context::{App, Face};
+use crate::http::context::App;
+use crate::http::context::in_progress::InProgress;
 use crate::http::endpoint::{Auth, Endpoint, Verb};
+use crate::http::listener_kind::ListenerKind;
 use crate::http::request::auth;
 use crate::http::request::body::{self, BodyStream};
 use crate::http::request::call::{Call, Segment};
@@ -32,7 +33,7 @@ pub(in crate::http) type Route = BoxedFilter<(Response,)>;
 pub(in crate::http) struct HeadOnly;
 
 /// An outcome, and the count of its request while it is in work.
-pub(in crate::http) type Counted = (Outcome, Option<Work>);
+pub(in crate::http) type Counted = (Outcome, Option<InProgress>);
 /// Who asks, as the connection knows it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Peer(pub(in crate::http) IpAddr);
@@ -46,7 +47,7 @@ impl Carried {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn response(outcome: Outcome, work: Option<Work>) -> Response {
+    fn response(outcome: Outcome, work: Option<InProgress>) -> Response {
         let mut response = Response::default();
         response
             .extensions_mut()
@@ -56,17 +57,17 @@ impl Carried {
 }
 
 /// All routes of one listener.
-pub(in crate::http) fn routes(app: &App, face: Face) -> Route {
-    table::of_app(app, face)
-        .map(|endpoint| route(app, face, endpoint))
-        .chain([unmatched(app, face)])
+pub(in crate::http) fn routes(app: &App, kind: ListenerKind) -> Route {
+    table::of_app(app, kind)
+        .map(|endpoint| route(app, kind, endpoint))
+        .chain([unmatched(app, kind)])
         .reduce(|above, route| above.or(route).unify().boxed())
         .expect("there is at least one route")
 }
 
 /// The methods that a path takes, as in `Allow`; none if there is no such path.
-pub(in crate::http) fn methods_of(app: &App, face: Face, path: &str) -> Option<String> {
-    methods(table::of_app(app, face), path)
+pub(in crate::http) fn methods_of(app: &App, kind: ListenerKind, path: &str) -> Option<String> {
+    methods(table::of_app(app, kind), path)
 }
 
 fn methods(endpoints: impl Iterator<Item = &'static Endpoint>, path: &str) -> Option<String> {
@@ -87,7 +88,7 @@ fn methods(endpoints: impl Iterator<Item = &'static Endpoint>, path: &str) -> Op
     Some(methods.join(", "))
 }
 
-fn route(app: &App, face: Face, endpoint: &'static Endpoint) -> Route {
+fn route(app: &App, kind: ListenerKind, endpoint: &'static Endpoint) -> Route {
     let app = app.clone();
     warp::path::full()
         .and_then(move |path: FullPath| {
@@ -109,7 +110,7 @@ fn route(app: &App, face: Face, endpoint: &'static Endpoint) -> Route {
                     query: Query::new(query),
                     headers,
                     may_hold: head_only.is_none(),
-                    face,
+                    kind,
                     path,
                     body,
                 };
@@ -137,11 +138,11 @@ fn request_body(endpoint: &Endpoint) -> BoxedFilter<(BodyStream,)> {
     }
 }
 
-fn unmatched(app: &App, face: Face) -> Route {
+fn unmatched(app: &App, kind: ListenerKind) -> Route {
     let app = app.clone();
     warp::path::full()
         .map(move |path: FullPath| {
-            let refusal = match methods_of(&app, face, path.as_str()) {
+            let refusal = match methods_of(&app, kind, path.as_str()) {
                 Some(allow) => Refusal::WrongMethod { allow },
                 None => Refusal::NoRoute,
             };
@@ -187,7 +188,7 @@ async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, 
         Auth::Key => auth::admin(&call).await?,
     }
     let work = match &call.caller {
-        Some(caller) => Some(Work::begin(&call.app, &caller.user).await?),
+        Some(caller) => Some(call.app.shared().in_progress.begin(&caller.user).await?),
         None => None,
     };
     let outcome = (endpoint.handler)(call).await?;
@@ -246,13 +247,13 @@ mod tests {
     fn allowed_methods_are_those_of_the_table() {
         let path = "/v1/direct/bob/messages";
         assert_eq!(
-            methods(table::of(Face::Client), path).as_deref(),
+            methods(table::of(ListenerKind::Client), path).as_deref(),
             Some("POST, GET, HEAD, OPTIONS")
         );
         assert_eq!(
-            methods(table::of(Face::Admin), path).as_deref(),
+            methods(table::of(ListenerKind::Admin), path).as_deref(),
             Some("POST, OPTIONS")
         );
-        assert_eq!(methods(table::of(Face::Client), "/v1/tokens"), None);
+        assert_eq!(methods(table::of(ListenerKind::Client), "/v1/tokens"), None);
     }
 }

@@ -107,13 +107,13 @@ fn add_requests(generator: &mut SchemaGenerator) -> Map<String, Value> {
     let sent = [
         (
             "Send",
-            face(&one, "A message that a user sends.", &["body"], &["from"]),
+            variant(&one, "A message that a user sends.", &["body"], &["from"]),
         ),
-        ("Push", face(&one, "A message.", &["from", "body"], &[])),
+        ("Push", variant(&one, "A message.", &["from", "body"], &[])),
         ("PushMany", many),
         (
             "DirectPush",
-            face(
+            variant(
                 &item,
                 "A message to a user.",
                 &["to", "from", "body"],
@@ -122,7 +122,7 @@ fn add_requests(generator: &mut SchemaGenerator) -> Map<String, Value> {
         ),
         (
             "GroupPush",
-            face(
+            variant(
                 &item,
                 "A message to a group.",
                 &["group", "from", "body"],
@@ -136,7 +136,7 @@ fn add_requests(generator: &mut SchemaGenerator) -> Map<String, Value> {
 }
 
 /// A schema as one of the places has it that read its type.
-fn face(schema: &Value, about: &str, required: &[&str], without: &[&str]) -> Value {
+fn variant(schema: &Value, about: &str, required: &[&str], without: &[&str]) -> Value {
     let mut schema = schema.clone();
     if let Some(fields) = schema.as_object_mut() {
         // With these, a root schema would be a document of its own.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::http::context::Face;
-use crate::http::context::in_progress::Work;
+use crate::http::context::in_progress::InProgress;
 use crate::http::listener::service::Listener;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::Ticket;
 use crate::http::parked::stopped;
 use crate::http::parked::{End, answer};
@@ -32,7 +32,7 @@ pub(in crate::http) struct Poll {
     pub(in crate::http) limit: PageLimit,
     pub(in crate::http) deadline: Instant,
     /// Counts the request, but while it waits.
-    pub(in crate::http) work: Option<Work>,
+    pub(in crate::http) work: Option<InProgress>,
 }
 
 /// `GET /v1/inbox`, for users and for the backend: classic and long polling.
@@ -49,9 +49,9 @@ pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Refusal> {
         Some(caller) => deadline.min(caller.ends),
         None => deadline,
     };
-    let mut feed = match call.face {
-        Face::Client => call.app.hub.feed(user, after, Transport::Poll)?,
-        Face::Admin => call.app.hub.backend_feed(user, after)?,
+    let mut feed = match call.kind {
+        ListenerKind::Client => call.app.hub.feed(user, after, Transport::Poll)?,
+        ListenerKind::Admin => call.app.hub.backend_feed(user, after)?,
     };
     if call.may_hold {
         return Ok(Outcome::Held(Ticket::Poll(Poll {
@@ -68,11 +68,11 @@ pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Refusal> {
 fn wait(call: &Call) -> Result<Duration, Refusal> {
     let most = call.app.limits.poll_wait_max;
     let given = call.query.number("wait", 0..=most.as_secs())?;
-    Ok(match (given, call.face) {
+    Ok(match (given, call.kind) {
         (Some(seconds), _) => Duration::from_secs(seconds),
-        (None, Face::Client) => WAIT_USUAL.min(most),
+        (None, ListenerKind::Client) => WAIT_USUAL.min(most),
         // The backend asks for what is there, as it does everywhere else.
-        (None, Face::Admin) => Duration::ZERO,
+        (None, ListenerKind::Admin) => Duration::ZERO,
     })
 }
 
@@ -90,7 +90,7 @@ impl Poll {
         let keep = asked.keep && !self.feed.closing() && !*shutdown.borrow();
         // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in work.
         let mut work = self.work.take();
-        work.iter_mut().for_each(Work::go_on);
+        work.iter_mut().for_each(InProgress::go_on);
         drop(self);
         let app = &listener.app;
         let (reply, count) = match outcome {
@@ -118,7 +118,7 @@ impl Poll {
                 Ok(batch) if batch.messages.is_empty() && !batch.more && !last => {}
                 batch => return Some(batch.map_err(Refusal::Hub)),
             }
-            self.work.iter_mut().for_each(Work::pause);
+            self.work.iter_mut().for_each(InProgress::pause);
             last = tokio::select! {
                 biased;
                 () = self.feed.wait() => self.feed.closing(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use halley::clock;
 use halley::config::Limits;
-use halley::http::{App, Face, Parts, Timeouts, listen, serve};
+use halley::http::{App, ListenerKind, Parts, Timeouts, listen, serve};
 use halley::hub::{Caches, Durability, Hub, Options, WindowSize};
 use halley::secret::Secret;
 use halley::token::{Claims, Verifier, mint};
@@ -82,12 +82,12 @@ impl TestServer {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
         let mut addresses = Vec::new();
-        for face in [Face::Client, Face::Admin] {
-            let listener = listen("127.0.0.1:0".parse().unwrap(), face).unwrap();
+        for kind in [ListenerKind::Client, ListenerKind::Admin] {
+            let listener = listen("127.0.0.1:0".parse().unwrap(), kind).unwrap();
             addresses.push(listener.local_addr().unwrap());
             tasks.push(tokio::spawn(serve(
                 listener,
-                face,
+                kind,
                 app.clone(),
                 stopped.clone(),
             )));

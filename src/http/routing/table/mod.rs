@@ -6,27 +6,31 @@ mod shared;
 mod users;
 
 use crate::http::api::operations;
-use crate::http::context::{App, Face};
+use crate::http::context::App;
 use crate::http::endpoint::{Endpoint, Handling, Verb};
 use crate::http::icomet;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::pages;
 use crate::http::response::reply::{Code, Outcome, Refusal, Reply};
 use crate::http::routing::openapi;
 
 /// The endpoints of one listener of this app: it has pages, and may speak icomet's protocol.
-pub(in crate::http) fn of_app(app: &App, face: Face) -> impl Iterator<Item = &'static Endpoint> {
-    let more: &[Endpoint] = match app.live() {
-        Some(_) => icomet::endpoints(face),
+pub(in crate::http) fn of_app(
+    app: &App,
+    kind: ListenerKind,
+) -> impl Iterator<Item = &'static Endpoint> {
+    let more: &[Endpoint] = match app.channels() {
+        Some(_) => icomet::endpoints(kind),
         None => &[],
     };
-    of(face).chain(more).chain(pages::of(app, face))
+    of(kind).chain(more).chain(pages::of(app, kind))
 }
 
 /// The endpoints of one listener: Halley's own.
-pub(in crate::http) fn of(face: Face) -> impl Iterator<Item = &'static Endpoint> {
-    let own: &[Endpoint] = match face {
-        Face::Client => users::CLIENT,
-        Face::Admin => backend::ADMIN,
+pub(in crate::http) fn of(kind: ListenerKind) -> impl Iterator<Item = &'static Endpoint> {
+    let own: &[Endpoint] = match kind {
+        ListenerKind::Client => users::CLIENT,
+        ListenerKind::Admin => backend::ADMIN,
     };
     own.iter().chain(BOTH)
 }
@@ -78,7 +82,7 @@ const BOTH: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/openapi.json",
-        |call| now(Ok(openapi::reply(&call.app, call.face))),
+        |call| now(Ok(openapi::reply(&call.app, call.kind))),
         "This document",
     )
     .named("getOpenApi")

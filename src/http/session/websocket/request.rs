@@ -8,7 +8,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::http::api::push::{self, ItemIn, ReceiptOut, parse};
-use crate::http::context::{App, Face};
+use crate::http::context::App;
+use crate::http::listener_kind::ListenerKind;
 use crate::http::request::auth;
 use crate::http::request::call::Caller;
 use crate::http::response::reply::Refusal;
@@ -101,7 +102,7 @@ pub(super) async fn answer(
     reference: Option<Box<RawValue>>,
     doing: Result<Doing, Refusal>,
 ) -> Answer {
-    let done = match auth::late(&app, peer, Face::Client, doing).await {
+    let done = match auth::late(&app, peer, ListenerKind::Client, doing).await {
         Ok(Doing::Send(draft)) => push::one_draft(&app, draft)
             .await
             .map(|receipt| ("receipt", json!(ReceiptOut::from(receipt)))),

@@ -1,15 +1,16 @@
-//! Which channels are in use at this moment, as icomet knows it: in memory, and gone some time after the last
+//! Which of icomet's channels are in use at this moment, as icomet knows it: in memory, and gone some time after the last
 //! request. Numbers and messages are not kept here. There are no more than may be opened, as only what is open is used.
 
+mod rate;
+
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::rate::Rate;
-use crate::http::context::App;
+use self::rate::Rate;
 use crate::model::UserName;
 
 /// The longest time a channel stays in use without a request.
@@ -27,14 +28,14 @@ use tests::now;
 
 /// The channels in use.
 #[derive(Debug)]
-pub(in crate::http) struct Live {
+pub(in crate::http) struct ChannelsInUse {
     inside: Mutex<Inside>,
     /// Counts changes, so that who watches looks again.
     changed: watch::Sender<u64>,
     /// How long a channel is in use after its last request.
     idle: Duration,
     /// Of new channels that clients open without a token.
-    pub(super) opened: Rate,
+    pub(in crate::http) opened: Rate,
 }
 
 #[derive(Debug)]
@@ -78,8 +79,8 @@ impl Channel {
 
 /// A live subscription of a channel; unsubscribes on drop.
 #[derive(Debug)]
-pub(super) struct Subscribed {
-    app: App,
+pub(in crate::http) struct Subscribed {
+    channels: Arc<ChannelsInUse>,
     user: UserName,
     life: u64,
     waits: bool,
@@ -88,41 +89,39 @@ pub(super) struct Subscribed {
 
 impl Subscribed {
     /// From here on the request waits, and is counted as icomet counts.
-    pub(super) fn waits(&mut self) {
-        if let Some(live) = self.app.live().filter(|_| !self.waits) {
-            self.waits = true;
-            live.change(&self.user, self.life, |channel| channel.waiting += 1);
+    pub(in crate::http) fn waits(&mut self) {
+        if !std::mem::replace(&mut self.waits, true) {
+            self.channels
+                .change(&self.user, self.life, |channel| channel.waiting += 1);
         }
     }
 
     /// Resolves when the channel is closed.
-    pub(super) async fn closed(&mut self) {
+    pub(in crate::http) async fn closed(&mut self) {
         // An error is the end of the channel, too.
         drop(self.closed.wait_for(|closed| *closed).await);
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::http) fn is_closed(&self) -> bool {
         *self.closed.borrow()
     }
 }
 
 impl Drop for Subscribed {
     fn drop(&mut self) {
-        if let Some(live) = self.app.live() {
-            let waited = usize::from(self.waits);
-            live.change(&self.user, self.life, |channel| {
-                channel.subscribers = channel.subscribers.saturating_sub(1);
-                channel.waiting = channel.waiting.saturating_sub(waited);
-                channel.since = now();
-            });
-        }
+        let waited = usize::from(self.waits);
+        self.channels.change(&self.user, self.life, |channel| {
+            channel.subscribers = channel.subscribers.saturating_sub(1);
+            channel.waiting = channel.waiting.saturating_sub(waited);
+            channel.since = now();
+        });
     }
 }
 
 /// Channels in use by name, with their lives.
-pub(super) type Lives = HashMap<UserName, u64>;
+pub(in crate::http) type Lives = HashMap<UserName, u64>;
 
-impl Live {
+impl ChannelsInUse {
     pub(in crate::http) fn new(idle: Duration) -> Self {
         let inside = Inside {
             channels: HashMap::new(),
@@ -180,13 +179,13 @@ impl Live {
     }
 
     /// A request begins.
-    pub(super) fn subscribe(&self, app: &App, user: &UserName) -> Subscribed {
+    pub(in crate::http) fn subscribe(self: &Arc<Self>, user: &UserName) -> Subscribed {
         let (life, closed) = self.begin(user, |channel| {
             channel.subscribers += 1;
             (channel.life, channel.closed.subscribe())
         });
         Subscribed {
-            app: app.clone(),
+            channels: self.clone(),
             user: user.clone(),
             life,
             waits: false,
@@ -204,12 +203,12 @@ impl Live {
     }
 
     /// Something was published.
-    pub(super) fn published(&self, user: &UserName) {
+    pub(in crate::http) fn published(&self, user: &UserName) {
         self.begin(user, |_| ());
     }
 
     /// Something was published to all.
-    pub(super) fn published_to_all(&self) {
+    pub(in crate::http) fn published_to_all(&self) {
         let mut inside = self.lock();
         let now = now();
         for channel in inside.channels.values_mut() {
@@ -218,7 +217,7 @@ impl Live {
     }
 
     /// The backend expects a client; sets how long the channel stays in use without one, which is returned.
-    pub(super) fn signed(&self, user: &UserName, expires_s: i64) -> Duration {
+    pub(in crate::http) fn signed(&self, user: &UserName, expires_s: i64) -> Duration {
         let left = match u64::try_from(expires_s) {
             Ok(0) | Err(_) => self.idle,
             Ok(seconds) => Duration::from_secs(seconds).min(IDLE_MAX),
@@ -228,7 +227,7 @@ impl Live {
     }
 
     /// Ends the requests that wait, and the channel's use. Whether it was in use.
-    pub(super) fn close(&self, user: &UserName) -> bool {
+    pub(in crate::http) fn close(&self, user: &UserName) -> bool {
         let closed = self.lock().channels.remove(user);
         if let Some(channel) = &closed {
             channel.closed.send_replace(true);
@@ -238,7 +237,7 @@ impl Live {
     }
 
     /// Hides what has a lower number. Whether the channel is in use.
-    pub(super) fn clear(&self, user: &UserName, next: u64) -> bool {
+    pub(in crate::http) fn clear(&self, user: &UserName, next: u64) -> bool {
         let mut inside = self.lock();
         let used = inside.channels.contains_key(user);
         if used {
@@ -250,23 +249,23 @@ impl Live {
     }
 
     /// The first number that may be given.
-    pub(super) fn first(&self, user: &UserName) -> u64 {
+    pub(in crate::http) fn first(&self, user: &UserName) -> u64 {
         self.lock().cleared.get(user).copied().unwrap_or(1)
     }
 
-    pub(super) fn contains(&self, user: &UserName) -> bool {
+    pub(in crate::http) fn contains(&self, user: &UserName) -> bool {
         self.lock().channels.contains_key(user)
     }
 
     /// Channels in use, and requests that wait.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    pub(in crate::http) fn counts(&self) -> (usize, usize) {
         let inside = self.lock();
         let waiting = inside.channels.values().map(|channel| channel.waiting);
         (inside.channels.len(), waiting.sum())
     }
 
     /// Requests that wait for one channel.
-    pub(super) fn waiting(&self, user: &UserName) -> usize {
+    pub(in crate::http) fn waiting(&self, user: &UserName) -> usize {
         let inside = self.lock();
         inside
             .channels
@@ -275,7 +274,7 @@ impl Live {
     }
 
     /// All channels in use.
-    pub(super) fn lives(&self) -> Lives {
+    pub(in crate::http) fn lives(&self) -> Lives {
         let inside = self.lock();
         let lives = inside.channels.iter();
         lives
@@ -284,12 +283,12 @@ impl Live {
     }
 
     /// Tells when something has changed.
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+    pub(in crate::http) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
     /// How long a channel is in use after its last request.
-    pub(super) fn idle(&self) -> Duration {
+    pub(in crate::http) fn idle(&self) -> Duration {
         self.idle
     }
 }
@@ -305,7 +304,7 @@ mod tests {
     }
 
     /// The time, with what a test let pass.
-    pub(super) fn now() -> Instant {
+    pub(in crate::http) fn now() -> Instant {
         Instant::now() + Duration::from_secs(PASSED_S.get())
     }
 
@@ -319,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_channel_is_in_use_until_its_time_is_over() {
-        let live = Live::new(Duration::from_secs(30));
+        let live = ChannelsInUse::new(Duration::from_secs(30));
         live.published(&user());
         pass(29);
         assert!(live.contains(&user()));
@@ -343,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_was_cleared_stays_so_and_changes_are_told() {
-        let live = Live::new(Duration::from_secs(30));
+        let live = ChannelsInUse::new(Duration::from_secs(30));
         let mut changes = live.changes();
         assert!(!live.clear(&user(), 7));
         assert_eq!(live.first(&user()), 1);
@@ -362,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_request_of_a_closed_channel_changes_nothing_of_the_next_of_that_name() {
-        let live = Live::new(Duration::from_secs(30));
+        let live = ChannelsInUse::new(Duration::from_secs(30));
         live.published(&user());
         let life = live.lives()[&user()];
         live.change(&user(), life, |channel| channel.waiting += 1);
@@ -377,7 +376,7 @@ mod tests {
     fn all_that_are_open_may_be_in_use_and_cleared_however_many_they_are() {
         // More than icomet's own limit, and than ours by default.
         const MANY: usize = 100_001;
-        let live = Live::new(Duration::from_secs(30));
+        let live = ChannelsInUse::new(Duration::from_secs(30));
         let name = |n: usize| UserName::parse(&format!("user-{n}")).unwrap();
         for n in 0..MANY {
             live.published(&name(n));

@@ -12,7 +12,7 @@ const EACH: Duration = Duration::from_millis(100);
 
 /// What has been opened lately. A channel is for ever, so made-up names must not take them all in a minute.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(in crate::http) struct Rate {
     inside: Mutex<Inside>,
 }
 
@@ -35,7 +35,7 @@ impl Rate {
     }
 
     /// Whether one more may be opened now; counts it.
-    pub(super) fn admit(&self, now: Instant) -> bool {
+    pub(in crate::http) fn admit(&self, now: Instant) -> bool {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(inside.since);
         inside.debt = inside.debt.saturating_sub(passed);
