@@ -19,9 +19,8 @@ const LAYERS: [&[&str]; 7] = [
 /// Anyone may import these; they import only `model` and one another.
 const LEAVES: [&str; 6] = ["config", "clock", "logging", "secret", "signals", "token"];
 /// The insides of folders, upper modules first: each may import those below it, and none beside it. [`OWN`] stands for
-/// what the folder's own file holds; where it is missing, that file and its modules import one another. `http` still
-/// goes in circles, and is not here until it is rebuilt.
-const FOLDERS: [(&str, &[&[&str]]); 17] = [
+/// what the folder's own file holds; where it is missing, that file and its modules import one another.
+const FOLDERS: [(&str, &[&[&str]]); 31] = [
     (
         "hub",
         &[
@@ -141,6 +140,110 @@ const FOLDERS: [(&str, &[&[&str]]); 17] = [
             &["client", "interrupt", "line"],
         ],
     ),
+    (
+        "http",
+        &[
+            &[OWN],
+            &["listener"],
+            &["routing"],
+            &["icomet", "pages"],
+            &["session"],
+            &["api"],
+            &["endpoint"],
+            &["parked", "request"],
+            &["context"],
+            &["response"],
+            &["socket"],
+            &["address", "authority", "listener_kind", "shutdown"],
+        ],
+    ),
+    (
+        "http/listener",
+        &[
+            &[OWN],
+            &["accept"],
+            &["connection"],
+            &["hyper_io", "service"],
+            &["exchange"],
+        ],
+    ),
+    (
+        "http/routing",
+        &[&[OWN], &["routes"], &["table"], &["openapi"], &["schemas"]],
+    ),
+    (
+        "http/routing/table",
+        &[&[OWN], &["backend", "users"], &["shared"]],
+    ),
+    (
+        "http/icomet",
+        &[
+            &[OWN],
+            &["presence", "subscribe"],
+            &["admin", "subscriber"],
+            &["reply"],
+            &["text"],
+            &["params"],
+        ],
+    ),
+    (
+        "http/session",
+        &[
+            &[OWN],
+            &["poll", "stream", "websocket"],
+            &["page", "schedule"],
+            &["close_reason"],
+        ],
+    ),
+    (
+        "http/session/websocket",
+        &[&[OWN], &["allowance", "frames", "request"]],
+    ),
+    (
+        "http/api",
+        &[
+            &[OWN],
+            &["demo"],
+            &[
+                "conversations",
+                "groups",
+                "history",
+                "operations",
+                "push",
+                "tokens",
+            ],
+            &["shapes"],
+        ],
+    ),
+    ("http/parked", &[&["cancellable", "endless"], &[OWN]]),
+    (
+        "http/request",
+        &[
+            &[OWN],
+            &["auth", "host"],
+            &["call", "json"],
+            &["body", "query"],
+        ],
+    ),
+    (
+        "http/context",
+        &[
+            &[OWN],
+            &[
+                "admission",
+                "attempts",
+                "channels",
+                "in_progress",
+                "timeouts",
+            ],
+        ],
+    ),
+    ("http/context/channels", &[&[OWN], &["rate"]]),
+    (
+        "http/response",
+        &[&[OWN], &["head"], &["cors", "json", "reply"]],
+    ),
+    ("http/socket", &[&[OWN], &["pace"]]),
 ];
 /// A folder's own file: `mod.rs` in it, or the one of its name beside it.
 const OWN: &str = "mod";

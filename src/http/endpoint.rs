@@ -2,8 +2,9 @@
 
 use std::pin::Pin;
 
+use crate::http::parked::Outcome;
 use crate::http::request::call::Call;
-use crate::http::response::reply::{Code, Outcome, Refusal};
+use crate::http::response::reply::{Code, Refusal, Reply};
 
 /// A method that some endpoint takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,4 +130,26 @@ impl Endpoint {
         self.refuses = refuses;
         self
     }
+}
+
+/// The name in `{name}`.
+pub(super) fn parameter(part: &'static str) -> Option<&'static str> {
+    part.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// Handles a request by a reply that has to be waited for.
+pub(super) fn later(
+    reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
+) -> Handling {
+    Box::pin(async move { reply.await.map(Outcome::Reply) })
+}
+
+/// Handles a request by a reply that is there.
+pub(super) fn now(reply: Result<Reply, Refusal>) -> Handling {
+    ready(reply.map(Outcome::Reply))
+}
+
+/// Handles a request by an outcome that is there.
+pub(super) fn ready(outcome: Result<Outcome, Refusal>) -> Handling {
+    Box::pin(std::future::ready(outcome))
 }

@@ -25,6 +25,7 @@ mod socket;
 mod address;
 mod authority;
 mod listener_kind;
+mod shutdown;
 
 pub use api::demo::EVERYONE;
 pub use context::{App, Parts, Timeouts};

@@ -11,11 +11,10 @@ use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::http::api::demo;
 use crate::http::context::App;
-use crate::http::endpoint::{Endpoint, Handling, Verb};
+use crate::http::endpoint::{Endpoint, Handling, Verb, later, now};
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::call::Call;
 use crate::http::response::reply::Reply;
-use crate::http::routing::table::{later, now};
 
 /// What a page may do: run and show what this listener serves, and talk to it.
 const POLICY: HeaderValue = HeaderValue::from_static(

@@ -3,12 +3,12 @@
 use warp::http::StatusCode;
 
 use crate::http::context::App;
-use crate::http::parked::Ticket;
-use crate::http::parked::cancellable::Later;
+use crate::http::parked::Outcome;
+use crate::http::parked::cancellable::CancellableReply;
 use crate::http::request::call::Call;
 use crate::http::request::query::{self, PageForm};
 use crate::http::response::json::Writer;
-use crate::http::response::reply::{Outcome, Refusal, Reply};
+use crate::http::response::reply::{Refusal, Reply};
 use crate::model::{ConversationEntry, ConversationToken, Message, PageLimit, Sequence, UserName};
 
 /// Newest first, in pages.
@@ -24,7 +24,7 @@ pub(in crate::http) async fn list(call: Call) -> Result<Outcome, Refusal> {
     };
     let reply = page(call.app, user, before, limit);
     if call.may_hold {
-        return Ok(Outcome::Held(Ticket::Later(Later::new(reply))));
+        return Ok(Outcome::park(CancellableReply::new(reply)));
     }
     reply.await.map(Outcome::Reply)
 }

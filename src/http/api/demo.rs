@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::http::api::push::parse;
 use crate::http::api::tokens;
 use crate::http::request::call::Call;
+use crate::http::request::json::parse;
 use crate::http::response::reply::{Refusal, Reply};
 use crate::hub::GroupChange;
 use crate::model::{GroupName, UserName};

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use warp::http::StatusCode;
 
-use crate::http::api::push::parse;
 use crate::http::api::shapes::Name;
 use crate::http::context::App;
 use crate::http::request::call::Call;
+use crate::http::request::json::parse;
 use crate::http::response::reply::{Refusal, Reply};
 use crate::hub::{GroupChange, GroupReceipt, HistoryMode};
 use crate::model::{GroupName, UserName};

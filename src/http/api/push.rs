@@ -8,14 +8,12 @@ use warp::http::StatusCode;
 use crate::http::api::shapes::{self, AnyJson, Name, Problem};
 use crate::http::context::App;
 use crate::http::request::call::{Call, Caller};
-use crate::http::request::query::beginning;
+use crate::http::request::json::parse;
 use crate::http::response::reply::{Refusal, Reply};
 use crate::model::{Body, Draft, GroupName, IdempotencyKey, Receipt, Receiver, Sequence, UserName};
 
 /// What a request may hold around one message's body.
 pub(in crate::http) const AROUND_BODY_BYTES: usize = 16 * 1024;
-/// What is repeated of a parser's complaint.
-const ERROR_BYTES_MAX: usize = 200;
 /// Most messages of one request.
 pub(in crate::http) const BATCH_MAX: usize = 1000;
 
@@ -294,20 +292,4 @@ fn header_key(call: &Call) -> Result<Option<IdempotencyKey>, Refusal> {
     IdempotencyKey::parse(value.to_str().unwrap_or_default())
         .map(Some)
         .map_err(|rule| Refusal::BadRequest(format!("`Idempotency-Key`: {rule}")))
-}
-
-/// Reads JSON; the error names the field that is wrong, and says where.
-pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(text).map_err(|error| {
-        // Read once more, as following the fields takes time that right bodies need not spend.
-        let mut reader = serde_json::Deserializer::from_slice(text);
-        let named = serde_path_to_error::deserialize::<_, T>(&mut reader).err();
-        let field = named.map(|error| error.path().to_string());
-        let said = match field.filter(|field| field != ".") {
-            Some(field) => format!("`{field}`: {error}"),
-            None => error.to_string(),
-        };
-        // serde repeats what it found, which may be long.
-        Refusal::BadJson(beginning(&said, ERROR_BYTES_MAX).to_owned())
-    })
 }

@@ -346,7 +346,7 @@ mod tests {
     use crate::error::Error;
     use crate::http::response::json::Writer;
     use crate::http::response::reply::Refusal;
-    use crate::http::session::close_reason::Ending;
+    use crate::http::session::close_reason::CloseReason;
     use crate::model::{self, Body, GroupName, Position, Receiver, UserName};
 
     /// What a schema allows and what it requires, in order.
@@ -421,7 +421,7 @@ mod tests {
                 "{written:?}"
             );
         }
-        let end = Ending::Over.object(cursor);
+        let end = CloseReason::Over.object(cursor);
         assert_eq!(keys(end.as_object().unwrap()), fields::<StreamEnd>().1);
     }
 }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use warp::http::StatusCode;
 
 use crate::clock;
-use crate::http::api::push::parse;
 use crate::http::api::shapes::Name;
 use crate::http::context::App;
 use crate::http::request::call::Call;
+use crate::http::request::json::parse;
 use crate::http::response::reply::{Refusal, Reply};
 use crate::model::UserName;
 use crate::token::{self, Claims};

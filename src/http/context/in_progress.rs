@@ -98,7 +98,7 @@ impl InProgress {
     }
 
     /// It is answered. Never refused: there are no more of these than may be held, and they keep new ones out.
-    pub(in crate::http) fn go_on(&mut self) {
+    pub(in crate::http) fn resume(&mut self) {
         if std::mem::replace(&mut self.counted, true) {
             return;
         }

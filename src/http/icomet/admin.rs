@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use warp::http::StatusCode;
 
 use super::params::Params;
-use super::said;
+use super::reply::text_reply;
 use super::text::{call as called, page, quoted};
 use crate::clock;
 use crate::config::IcometRules;
@@ -97,7 +97,10 @@ async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Refusal> 
     if let Some(live) = app.channels() {
         live.published(&user);
     }
-    Ok(said(SCRIPT, called(callback.as_ref(), "{\"type\":\"ok\"}")))
+    Ok(text_reply(
+        SCRIPT,
+        called(callback.as_ref(), "{\"type\":\"ok\"}"),
+    ))
 }
 
 /// Plain text for all channels.
@@ -109,7 +112,7 @@ pub(super) async fn broadcast(mut call: Call) -> Result<Reply, Refusal> {
     if let Some(live) = call.app.channels() {
         live.published_to_all();
     }
-    Ok(said(HTML_LATIN, "ok\n".to_owned()))
+    Ok(text_reply(HTML_LATIN, "ok\n".to_owned()))
 }
 
 /// As icomet says it.
@@ -154,7 +157,10 @@ pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
         app.timeouts.noop.as_secs().max(1),
     );
     let content_type = if callback.is_some() { SCRIPT } else { HTML };
-    Ok(said(content_type, called(callback.as_ref(), &page(&json))))
+    Ok(text_reply(
+        content_type,
+        called(callback.as_ref(), &page(&json)),
+    ))
 }
 
 /// A user token; under icomet's own rules, where nobody asks for it, what looks like icomet's: not a key to
@@ -209,13 +215,13 @@ pub(super) async fn clear(mut call: Call) -> Result<Reply, Refusal> {
 
 fn numbered(used: bool, user: &UserName, next: u64) -> Reply {
     if used {
-        return said(HTML, format!("ok {next}\n"));
+        return text_reply(HTML, format!("ok {next}\n"));
     }
     // As a page would show it: the type says that it is one.
     let name = user.as_str().replace('&', "&amp;").replace('<', "&lt;");
     Reply {
         status: StatusCode::NOT_FOUND,
-        ..said(HTML, format!("channel[{name}] not connected\n"))
+        ..text_reply(HTML, format!("channel[{name}] not connected\n"))
     }
 }
 
@@ -224,14 +230,17 @@ pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
     let params = asked(&mut call).await?;
     let live = call.app.channels().ok_or(Refusal::NoRoute)?;
     if params.flag("idle")? {
-        return Ok(said(HTML, idle(&call.app, live, params.after()?.as_ref())));
+        return Ok(text_reply(
+            HTML,
+            idle(&call.app, live, params.after()?.as_ref()),
+        ));
     }
     if params.get("cname").is_empty() {
         let (channels, subscribers) = live.counts();
         let json = format!(
             "{{\"version\": \"0.2.5\", \"channels\": {channels}, \"subscribers\": {subscribers}}}\n"
         );
-        return Ok(said(HTML, json));
+        return Ok(text_reply(HTML, json));
     }
     let user = params.channel()?;
     let (name, subscribers) = (quoted(user.as_str()), live.waiting(&user));
@@ -239,7 +248,7 @@ pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
         "{{\"cname\": {}, \"subscribers\": {subscribers}}}\n",
         page(&name)
     );
-    Ok(said(HTML, json))
+    Ok(text_reply(HTML, json))
 }
 
 /// Part of the open channels that are not in use, and after which of them to go on.
@@ -262,5 +271,5 @@ pub(super) async fn check(mut call: Call) -> Result<Reply, Refusal> {
     } else {
         "{}\n".to_owned()
     };
-    Ok(said(HTML, json))
+    Ok(text_reply(HTML, json))
 }

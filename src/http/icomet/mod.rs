@@ -5,74 +5,20 @@
 //! backends are told has icomet's shapes; what icomet does not protect is protected here.
 
 mod admin;
-mod out;
 mod params;
 mod presence;
+mod reply;
 mod subscribe;
 mod subscriber;
 mod text;
 
-use std::sync::Arc;
-
-use tokio::sync::watch;
-use warp::http::{HeaderName, HeaderValue, StatusCode};
-
-use self::presence::Watcher;
-use self::subscriber::Subscriber;
+use self::reply::{BACKEND_HEADERS, headers, method_not_allowed};
 use self::text::Form;
-use crate::http::endpoint::{Endpoint, Handling, Verb};
-use crate::http::listener::service::Listener;
+use crate::http::endpoint::{Endpoint, Handling, Verb, now};
 use crate::http::listener_kind::ListenerKind;
-use crate::http::parked::Holding;
+use crate::http::parked::Outcome;
 use crate::http::request::call::Call;
-use crate::http::response::head::Asked;
-use crate::http::response::reply::{Outcome, Refusal, Reply};
-use crate::http::socket::Line;
-
-/// Headers of their own.
-type Extra = &'static [(&'static str, &'static str)];
-
-/// With every reply to a client.
-const FRONT: Extra = &[("expires", "0")];
-/// With events, which pages of any origin may read: a token is in the address, nothing is in a cookie.
-const FRONT_EVENTS: Extra = &[("expires", "0"), ("access-control-allow-origin", "*")];
-/// With every reply to a backend.
-const ADMIN: Extra = &[("server", "icomet 0.2.5")];
-
-fn headers(extra: Extra) -> Vec<(HeaderName, HeaderValue)> {
-    let fixed = |(name, value)| {
-        (
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        )
-    };
-    extra.iter().copied().map(fixed).collect()
-}
-
-/// What a held request waits for.
-#[derive(Debug)]
-pub(super) enum Ticket {
-    Subscriber(Box<Subscriber>),
-    Watcher(Watcher),
-}
-
-impl Ticket {
-    pub(super) fn wait<'a>(
-        self,
-        line: Line,
-        asked: Asked,
-        listener: &'a Arc<Listener>,
-        shutdown: &'a mut watch::Receiver<bool>,
-    ) -> Holding<'a> {
-        match self {
-            Self::Subscriber(one) if one.polls() => {
-                Box::pin(one.poll(line, asked, listener, shutdown))
-            }
-            Self::Subscriber(one) => Box::pin(one.stream(line, asked, listener, shutdown)),
-            Self::Watcher(watcher) => Box::pin(watcher.wait(line, asked, listener, shutdown)),
-        }
-    }
-}
+use crate::http::response::reply::{Refusal, Reply};
 
 /// The endpoints of one listener.
 pub(super) fn endpoints(kind: ListenerKind) -> &'static [Endpoint] {
@@ -131,21 +77,9 @@ const fn other(path: &'static str, handler: fn(Call) -> Handling) -> Endpoint {
     Endpoint::new(Verb::Other, path, handler, "")
 }
 
-fn now(reply: Result<Reply, Refusal>) -> Handling {
-    Box::pin(std::future::ready(reply.map(Outcome::Reply)))
-}
-
 /// HEAD is a wrong method too: a GET changes things here.
 fn wrong_method(allowed: &[&str]) -> Handling {
-    now(Ok(not_allowed(allowed)))
-}
-
-fn not_allowed(allowed: &[&str]) -> Reply {
-    Reply {
-        allow: Some(allowed.join(", ")),
-        content_type: None,
-        ..Reply::parts(StatusCode::METHOD_NOT_ALLOWED, Vec::new())
-    }
+    now(Ok(method_not_allowed(allowed)))
 }
 
 fn subscriber(call: Call, form: Form) -> Handling {
@@ -169,16 +103,8 @@ where
             .await
             .unwrap_or_else(|refusal| Reply::refusal(&refusal, log));
         Ok(Outcome::Reply(Reply {
-            more: headers(ADMIN),
+            more: headers(BACKEND_HEADERS),
             ..reply
         }))
     })
-}
-
-/// A reply of text that is there.
-fn said(content_type: &'static str, text: String) -> Reply {
-    Reply {
-        content_type: Some(content_type),
-        ..Reply::parts(StatusCode::OK, vec![text.into()])
-    }
 }

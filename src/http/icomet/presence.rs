@@ -1,23 +1,18 @@
 //! `/psub`: which channels come into use and go out of it, a line each.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::out::Out;
-use super::{ADMIN, admin, headers, not_allowed};
+use super::admin;
+use super::reply::{BACKEND_HEADERS, headers, method_not_allowed};
 use crate::http::context::channels::ChannelsInUse;
-use crate::http::listener::service::Listener;
-use crate::http::parked::stopped;
-use crate::http::parked::{self, End, cut};
+use crate::http::parked::endless::EndlessReply;
+use crate::http::parked::{NextState, Outcome, Parked, ParkedConnection, Running};
 use crate::http::request::call::Call;
-use crate::http::response::head::Asked;
-use crate::http::response::reply::{Outcome, Refusal, Reply};
-use crate::http::socket::Line;
-use crate::http::socket::left;
+use crate::http::response::reply::{Refusal, Reply};
+use crate::http::socket::peer_disconnected;
 use crate::model::UserName;
 
 /// How long changes are gathered, so that many of them are one look.
@@ -27,7 +22,7 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// A listening backend. Remembers what it last reported, so a slow listener still converges on the current state.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Watcher {
+struct Watcher {
     /// What was last reported of each user, and when.
     known: HashMap<UserName, (u64, Instant)>,
 }
@@ -37,64 +32,62 @@ pub(super) async fn open(mut call: Call) -> Result<Outcome, Refusal> {
     let log = call.app.hub.log();
     let refused = |reply| {
         Ok(Outcome::Reply(Reply {
-            more: headers(ADMIN),
+            more: headers(BACKEND_HEADERS),
             ..reply
         }))
     };
     if !call.may_hold {
-        return refused(not_allowed(&["GET"]));
+        return refused(method_not_allowed(&["GET"]));
     }
     match admin::asked(&mut call).await {
-        Ok(_) => {
-            let ticket = super::Ticket::Watcher(Watcher::default());
-            Ok(Outcome::Held(parked::Ticket::Icomet(ticket)))
-        }
+        Ok(_) => Ok(Outcome::park(Watcher::default())),
         Err(refusal) => refused(Reply::refusal(&refusal, log)),
     }
 }
 
-impl Watcher {
-    pub(super) async fn wait(
-        mut self,
-        mut line: Line,
-        asked: Asked,
-        listener: &Arc<Listener>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> End {
-        let app = &listener.app;
-        let Some(live) = app.channels() else {
-            return End::Gone;
-        };
-        let mut changes = live.changes();
-        let reply = Reply {
-            more: headers(ADMIN),
-            ..Reply::stream("text/plain; charset=utf-8")
-        };
-        let mut out = Out::new(&asked, &reply);
-        let tick = TICK.min(live.idle() / 4);
-        loop {
-            changes.borrow_and_update();
-            self.news(live, &mut out);
-            if out.send(app, &line).await.is_err() {
-                return cut(&line.stream);
+impl Parked for Watcher {
+    fn run(self: Box<Self>, mut connection: ParkedConnection<'_>) -> Running<'_> {
+        let mut watcher = *self;
+        Box::pin(async move {
+            let Some(channels) = connection.app.channels() else {
+                return NextState::Gone;
+            };
+            let reply = Reply {
+                more: headers(BACKEND_HEADERS),
+                ..Reply::stream("text/plain; charset=utf-8")
+            };
+            let mut out = EndlessReply::new(&connection.response, &reply);
+            drop(reply);
+            let mut changes = channels.changes();
+            let tick = TICK.min(channels.idle() / 4);
+            loop {
+                changes.borrow_and_update();
+                out.put_texts(watcher.news(channels));
+                if out.send(&connection).await.is_err() {
+                    return connection.cut();
+                }
+                // The peer first: where something changes all the time, nobody would see it leave.
+                tokio::select! {
+                    biased;
+                    () = peer_disconnected(&mut connection.socket) => return NextState::Gone,
+                    () = connection.shutdown.begun() => break,
+                    _ = changes.changed() => sleep(GATHERED).await,
+                    () = sleep(tick) => {}
+                }
             }
-            tokio::select! {
-                biased;
-                () = left(&mut line) => return End::Gone,
-                () = stopped(shutdown) => break,
-                _ = changes.changed() => sleep(GATHERED).await,
-                () = sleep(tick) => {}
-            }
-        }
-        out.end(app, line).await
+            out.end(connection).await
+        })
     }
+}
 
+impl Watcher {
     /// What is not known yet, and again what was told long ago: that is how others build their tables.
-    fn news(&mut self, live: &ChannelsInUse, out: &mut Out) {
-        let (now, again) = (Instant::now(), live.idle());
-        let lives = live.lives();
+    fn news(&mut self, channels: &ChannelsInUse) -> Vec<String> {
+        let (now, again) = (Instant::now(), channels.idle());
+        let lives = channels.lives();
+        let mut news = Vec::new();
         let mut tell =
-            |sign: char, name: &UserName| out.put(&format!("{sign} {}\n", name.as_str()));
+            |sign: char, name: &UserName| news.push(format!("{sign} {}\n", name.as_str()));
         self.known.retain(|name, (life, _)| {
             let same = lives.get(name) == Some(life);
             if !same {
@@ -109,5 +102,6 @@ impl Watcher {
                 self.known.insert(name, (life, now));
             }
         }
+        news
     }
 }

@@ -3,16 +3,16 @@
 use tokio::time::Instant;
 
 use super::params::Params;
+use super::reply::{text_reply, whole};
 use super::subscriber::Subscriber;
 use super::text::{self, Form, Kind};
-use super::{Extra, FRONT, FRONT_EVENTS, headers, said};
 use crate::config::IcometRules;
 use crate::error::Error;
-use crate::http::parked;
+use crate::http::parked::Outcome;
 use crate::http::request::auth;
 use crate::http::request::call::{Call, Caller};
 use crate::http::request::query::{digits, wrong};
-use crate::http::response::reply::{HELD, Outcome, Refusal, Reply};
+use crate::http::response::reply::{Refusal, Reply};
 use crate::model::{After, Transport, UserName};
 
 /// Checks who asks for what. Refusals that icomet knows have its shape and status 200.
@@ -45,7 +45,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         None => return Err(Refusal::NoRoute),
     };
     // Here a user is known only by the channel.
-    let Ok(work) = app.shared().in_progress.begin(&user).await else {
+    let Ok(in_progress) = app.shared().in_progress.begin(&user).await else {
         return refused(Kind::Subscribers);
     };
     let feed = match app.hub.feed(user.clone(), After::Now, Transport::Icomet) {
@@ -63,11 +63,10 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
         next: 0,
         noop: params.number("noop"),
         expires,
-        work,
+        in_progress: Some(in_progress),
         user,
     };
-    let ticket = super::Ticket::Subscriber(Box::new(subscriber));
-    Ok(Outcome::Held(parked::Ticket::Icomet(ticket)))
+    Ok(Outcome::park(subscriber))
 }
 
 /// Whose token it is that the request shows.
@@ -99,7 +98,7 @@ pub(super) fn ping(call: &Call) -> Result<Reply, Refusal> {
     let name = callback.as_ref().map_or("icomet_cb", |name| name.as_str());
     let seconds = call.app.timeouts.noop.as_secs().max(1);
     let text = format!("{name}({{\"type\":\"ping\",\"sub_timeout\":{seconds}}});\n");
-    Ok(said("text/javascript; charset=utf-8", text))
+    Ok(text_reply("text/javascript; charset=utf-8", text))
 }
 
 /// The whole reply of a request that is refused.
@@ -109,21 +108,4 @@ fn refusal(form: &Form, user: &UserName, kind: Kind) -> Reply {
         form,
         format!("{}{}", form.beginning(), form.framed(&object)),
     )
-}
-
-/// A reply that is whole.
-pub(super) fn whole(form: &Form, text: String) -> Reply {
-    Reply {
-        more: headers(extra(form)),
-        cache: HELD,
-        ..said(form.content_type(), text)
-    }
-}
-
-/// The headers that go with it.
-pub(super) fn extra(form: &Form) -> Extra {
-    match form {
-        Form::Events => FRONT_EVENTS,
-        Form::Poll(_) | Form::Stream | Form::Frame => FRONT,
-    }
 }

@@ -3,26 +3,19 @@
 //! It has first opened a feed and then reads its channel, so that nothing is missed whatever the timing. Each
 //! answer is one write. A reader that takes nothing for too long is cut, and asks again for the number it wants.
 
-use std::sync::Arc;
+use tokio::time::Instant;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
-
-use super::headers;
-use super::out::Out;
-use super::subscribe::{extra, whole};
+use super::reply::{extra, whole};
 use super::text::{self, Form, Kind, Object};
 use crate::error::Error;
 use crate::http::context::App;
 use crate::http::context::channels::Subscribed;
 use crate::http::context::in_progress::InProgress;
-use crate::http::listener::service::Listener;
-use crate::http::parked::stopped;
-use crate::http::parked::{End, answer, cut, jittered};
-use crate::http::response::head::Asked;
+use crate::http::parked::endless::EndlessReply;
+use crate::http::parked::{NextState, Parked, ParkedConnection, Running, Wake};
 use crate::http::response::reply::{Refusal, Reply};
-use crate::http::socket::Line;
-use crate::http::socket::left;
+use crate::http::session::schedule::jittered;
+use crate::http::shutdown::Shutdown;
 use crate::hub::{ChannelPage, Feed};
 use crate::model::{PageLimit, UserName};
 
@@ -35,7 +28,7 @@ const SEEN_MAX: usize = 1000;
 
 /// A request that waits.
 #[derive(Debug)]
-pub(in crate::http) struct Subscriber {
+pub(super) struct Subscriber {
     pub(super) feed: Feed,
     pub(super) subscribed: Subscribed,
     pub(super) user: UserName,
@@ -48,8 +41,8 @@ pub(in crate::http) struct Subscriber {
     pub(super) noop: i64,
     /// When the token ends.
     pub(super) expires: Option<Instant>,
-    /// Counts the request, but while it waits.
-    pub(super) work: InProgress,
+    /// Counts the request, until it is parked: the connection then has it.
+    pub(super) in_progress: Option<InProgress>,
 }
 
 /// What became of waiting.
@@ -79,54 +72,45 @@ enum Ended {
 /// What a poll answers, and how many messages are in it.
 type Answer = (String, usize);
 
-impl Subscriber {
-    /// Whether it is answered once.
-    pub(super) fn polls(&self) -> bool {
-        matches!(self.form, Form::Poll(_))
-    }
-
-    /// Answers once.
-    pub(super) async fn poll(
-        mut self: Box<Self>,
-        mut line: Line,
-        asked: Asked,
-        listener: &Arc<Listener>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> End {
-        let app = &listener.app;
-        let found = match self.answer(app, &mut line, shutdown).await {
-            Ok(None) => return End::Gone,
-            Ok(Some(answer)) => Ok(answer),
-            Err(error) => Err(error),
-        };
-        let keep = asked.keep && !self.feed.closing() && !*shutdown.borrow();
-        let (reply, count) = match found {
-            Ok((text, count)) => (whole(&self.form, text), count),
-            Err(error) => (Reply::refusal(&Refusal::Hub(error), app.hub.log()), 0),
-        };
-        // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in work.
-        let Self {
-            feed,
-            subscribed,
-            mut work,
-            ..
-        } = *self;
-        work.go_on();
-        drop((feed, subscribed));
-        let end = answer(line, &asked, reply, keep, app.timeouts.patience()).await;
-        if !matches!(end, End::Gone) {
-            app.delivered(count);
+impl Parked for Subscriber {
+    fn run(self: Box<Self>, mut connection: ParkedConnection<'_>) -> Running<'_> {
+        let mut subscriber = *self;
+        connection.in_progress = subscriber.in_progress.take();
+        if let Form::Poll(_) = subscriber.form {
+            subscriber.poll(connection)
+        } else {
+            subscriber.stream(connection)
         }
-        end
+    }
+}
+
+impl Subscriber {
+    /// Answers once.
+    fn poll(mut self, mut connection: ParkedConnection<'_>) -> Running<'_> {
+        Box::pin(async move {
+            let found = match self.answer(&mut connection).await {
+                Ok(None) => return NextState::Gone,
+                Ok(Some(answer)) => Ok(answer),
+                Err(error) => Err(error),
+            };
+            let keep_alive = connection.may_keep_alive() && !self.feed.closing();
+            let (reply, messages) = match found {
+                Ok((text, messages)) => (whole(&self.form, text), messages),
+                Err(error) => (connection.refusal(&Refusal::Hub(error)), 0),
+            };
+            // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in progress.
+            connection.resume();
+            drop(self);
+            connection.answer(reply, messages, keep_alive).await
+        })
     }
 
     /// What a poll answers; none when the peer left. What is short is boxed, and takes no room while it waits.
     async fn answer(
         &mut self,
-        app: &App,
-        line: &mut Line,
-        shutdown: &mut watch::Receiver<bool>,
+        connection: &mut ParkedConnection<'_>,
     ) -> Result<Option<Answer>, Error> {
+        let app = connection.app;
         let (objects, count) = Box::pin(self.begin(app, ARRAY_MAX)).await?;
         if count > 0 {
             // Even of a single message: clients know a replay by that.
@@ -143,7 +127,7 @@ impl Subscriber {
             let event = if self.is_closed(app) {
                 Event::Closed
             } else {
-                self.event(line, shutdown, noop).await
+                self.event(connection, noop).await
             };
             let (json, count) = match event {
                 Event::Message => {
@@ -209,29 +193,30 @@ impl Subscriber {
         Ok(text::sign(Kind::Close, &self.user, page.next))
     }
 
-    async fn event(
-        &mut self,
-        line: &mut Line,
-        shutdown: &mut watch::Receiver<bool>,
-        noop: Instant,
-    ) -> Event {
+    async fn event(&mut self, connection: &mut ParkedConnection<'_>, noop: Instant) -> Event {
         self.subscribed.waits();
-        self.work.pause();
+        connection.pause();
         let until = self.expires.map_or(noop, |expires| expires.min(noop));
         let timed = if until < noop {
             Event::Expired
         } else {
             Event::Noop
         };
-        tokio::select! {
-            biased;
-            () = self.feed.wait() => {
-                if self.feed.closing() { Event::Stopping } else { Event::Message }
+        let (feed, subscribed) = (&mut self.feed, &mut self.subscribed);
+        let event = async {
+            tokio::select! {
+                biased;
+                () = feed.wait() => {
+                    if feed.closing() { Event::Stopping } else { Event::Message }
+                }
+                () = subscribed.closed() => Event::Closed,
             }
-            () = self.subscribed.closed() => Event::Closed,
-            () = left(line) => Event::Left,
-            () = stopped(shutdown) => Event::Stopping,
-            () = sleep_until(until) => timed,
+        };
+        match connection.wait(event, until).await {
+            Wake::Event(event) => event,
+            Wake::Disconnected => Event::Left,
+            Wake::Shutdown => Event::Stopping,
+            Wake::Time => timed,
         }
     }
 
@@ -241,10 +226,10 @@ impl Subscriber {
     }
 
     /// Why it is to end, whatever else there is to say.
-    fn due(&self, app: &App, shutdown: &watch::Receiver<bool>) -> Option<Event> {
+    fn due(&self, app: &App, shutdown: &Shutdown) -> Option<Event> {
         if self.is_closed(app) {
             Some(Event::Closed)
-        } else if *shutdown.borrow() || self.feed.closing() {
+        } else if shutdown.has_begun() || self.feed.closing() {
             Some(Event::Stopping)
         } else if self
             .expires
@@ -257,59 +242,53 @@ impl Subscriber {
     }
 
     /// Writes what comes until it ends.
-    pub(super) async fn stream(
-        mut self: Box<Self>,
-        mut line: Line,
-        asked: Asked,
-        listener: &Arc<Listener>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> End {
-        let app = &listener.app;
-        let reply = Reply {
-            more: headers(extra(&self.form)),
-            ..Reply::stream(self.form.content_type())
-        };
-        let mut out = Out::new(&asked, &reply);
-        out.put(self.form.beginning());
-        let ended = self.run(app, &mut line, &mut out, shutdown).await;
-        // The waiter goes before the last is written.
-        drop(self);
-        match ended {
-            Ok(Ended::Whole) => out.end(app, line).await,
-            Ok(Ended::Short) => out.cut_short(app, line).await,
-            Err(error) if out.unbegun() => {
-                let reply = Reply::refusal(&Refusal::Hub(error), app.hub.log());
-                answer(line, &asked, reply, false, app.timeouts.patience()).await
+    fn stream(mut self, mut connection: ParkedConnection<'_>) -> Running<'_> {
+        Box::pin(async move {
+            let reply = Reply {
+                more: extra(&self.form),
+                ..Reply::stream(self.form.content_type())
+            };
+            let mut out = EndlessReply::new(&connection.response, &reply);
+            drop(reply);
+            out.put_texts([self.form.beginning()]);
+            let ended = self.deliver(&mut connection, &mut out).await;
+            // The waiter goes before the last is written.
+            connection.in_progress = None;
+            drop(self);
+            match ended {
+                Ok(Ended::Whole) => out.end(connection).await,
+                Ok(Ended::Short) => out.break_off(connection).await,
+                Err(error) if out.unbegun() => {
+                    let reply = connection.refusal(&Refusal::Hub(error));
+                    connection.answer(reply, 0, false).await
+                }
+                Ok(Ended::Gone) | Err(_) => connection.cut(),
             }
-            Ok(Ended::Gone) | Err(_) => cut(&line.stream),
-        }
+        })
     }
 
     /// Writes until there is a reason to end, and gives the last of it to be written.
-    async fn run(
+    async fn deliver(
         &mut self,
-        app: &App,
-        line: &mut Line,
-        out: &mut Out,
-        shutdown: &mut watch::Receiver<bool>,
+        connection: &mut ParkedConnection<'_>,
+        out: &mut EndlessReply,
     ) -> Result<Ended, Error> {
+        let app = connection.app;
         let (mut objects, mut count) = Box::pin(self.begin(app, BATCH_MAX)).await?;
         let mut noop = Instant::now() + jittered(app.timeouts.noop);
         loop {
             if !objects.is_empty() {
                 noop = Instant::now() + jittered(app.timeouts.noop);
             }
-            for object in &objects {
-                out.put(&self.form.framed(object));
-            }
-            if out.send(app, line).await.is_err() {
+            out.put_texts(objects.iter().map(|object| self.form.framed(object)));
+            if out.send(connection).await.is_err() {
                 return Ok(Ended::Gone);
             }
             app.delivered(count);
-            let event = match self.due(app, shutdown) {
+            let event = match self.due(app, connection.shutdown) {
                 // There may be more.
                 None if count > 0 => Event::Message,
-                None => self.event(line, shutdown, noop).await,
+                None => self.event(connection, noop).await,
                 Some(event) => event,
             };
             let (last, ended) = match event {
@@ -328,7 +307,7 @@ impl Subscriber {
                 Event::Expired => (text::sign(Kind::Token, &self.user, 0), Ended::Short),
                 Event::Closed => (Box::pin(self.closed(app)).await?, Ended::Whole),
             };
-            out.put(&self.form.framed(&last.into()));
+            out.put_texts([self.form.framed(&last.into())]);
             return Ok(ended);
         }
     }

@@ -9,14 +9,15 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use super::connection;
+use super::service::Listener;
 use crate::http::context::App;
-use crate::http::listener::connection;
-use crate::http::listener::service::Listener;
 use crate::http::listener_kind::ListenerKind;
-use crate::http::parked::stopped;
-use crate::http::response::head::Asked;
+use crate::http::response::head::ResponseContext;
 use crate::http::response::reply::{Refusal, Reply};
 use crate::http::routing::routes;
+use crate::http::shutdown::Shutdown;
+use crate::http::socket::linger;
 
 /// After an error of `accept` that may last, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -55,15 +56,16 @@ pub async fn serve(
     listener: TcpListener,
     kind: ListenerKind,
     app: App,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) {
+    let mut shutdown = Shutdown::from(shutdown);
     let routes = routes::routes(&app, kind);
     let shared = Arc::new(Listener { app, kind, routes });
     let stop = shutdown.clone();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            () = stopped(&mut shutdown) => break,
+            () = shutdown.begun() => break,
             Some(ended) = connections.join_next() => note(ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => admit((stream, peer.ip()), &shared, &stop, &mut connections),
@@ -80,7 +82,7 @@ pub async fn serve(
 fn admit(
     (stream, address): (TcpStream, IpAddr),
     listener: &Arc<Listener>,
-    stop: &watch::Receiver<bool>,
+    stop: &Shutdown,
     connections: &mut JoinSet<()>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -110,12 +112,12 @@ async fn refuse(stream: TcpStream, listener: Arc<Listener>, refusal: Refusal) {
     let app = &listener.app;
     let reply = Reply::refusal(&refusal, app.hub.log());
     let text = [
-        &Asked::unknown().raw(&reply, false)[..],
+        &ResponseContext::unknown().head(&reply, false)[..],
         &reply.body.concat(),
     ]
     .concat();
     if stream.try_write(&text).is_ok() {
-        connection::linger(stream, app.timeouts.linger).await;
+        linger(stream, app.timeouts.linger).await;
     }
 }
 

@@ -14,19 +14,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper_util::rt::TokioTimer;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::task::consume_budget;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::http::listener::hyper_io::Io;
-use crate::http::listener::service::{Exchange, Front, Listener};
+use super::exchange::Exchange;
+use super::hyper_io::Io;
+use super::service::{HttpService, Listener};
 use crate::http::listener_kind::ListenerKind;
-use crate::http::parked::stopped;
-use crate::http::parked::{self, Held};
-use crate::http::socket::Line;
-use crate::http::socket::has_byte;
+use crate::http::parked::{NextState, ParkedRequest};
+use crate::http::shutdown::Shutdown;
+use crate::http::socket::{ClientSocket, cut, has_byte, linger};
 
 /// The longest head of a request; hyper answers longer ones with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -34,54 +32,49 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const LINE_BYTES_MORE: usize = 64 * 1024;
 /// How long hyper is kept for a peer that may ask again at once, as backends do.
 const QUIET: Duration = Duration::from_millis(250);
-/// What is read and thrown away of a peer that goes on sending after our end.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// What became of the requests that hyper was given.
 enum Turn {
     /// The connection is to be closed.
     Over(Option<TcpStream>),
     /// All is answered; the next request may take long to come.
-    Idle(Line),
+    Idle(ClientSocket),
     /// A request waits for something to happen.
-    Held(Line, Box<Held>),
+    Parked(ClientSocket, ParkedRequest),
 }
 
 /// Serves one connection until it ends.
-pub(in crate::http) async fn run(
-    stream: TcpStream,
-    listener: Arc<Listener>,
-    mut shutdown: watch::Receiver<bool>,
-) {
+pub(super) async fn run(stream: TcpStream, listener: Arc<Listener>, mut shutdown: Shutdown) {
     let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-    let mut line = Line {
+    let mut socket = ClientSocket {
         stream,
-        front: Bytes::new(),
+        read_ahead: Bytes::new(),
     };
     loop {
         // Requests that came together must not keep others waiting.
         consume_budget().await;
-        if line.front.is_empty()
-            && !next_byte(&line.stream, listener.app.timeouts.idle, &mut shutdown).await
+        if socket.read_ahead.is_empty()
+            && !next_byte(&socket.stream, listener.app.timeouts.idle, &mut shutdown).await
         {
             return;
         }
         // Boxed, so that the hyper part takes no room in the task while it is not there.
-        match Box::pin(drive(line, &listener, peer, &mut shutdown)).await {
+        match Box::pin(drive(socket, &listener, peer, &mut shutdown)).await {
             Turn::Over(stream) => {
                 if let Some(stream) = stream {
                     Box::pin(linger(stream, listener.app.timeouts.linger)).await;
                 }
                 return;
             }
-            Turn::Idle(idle) => line = idle,
-            Turn::Held(held_line, held) => {
-                match parked::wait(held_line, *held, &listener, &mut shutdown).await {
-                    parked::End::GoOn(answered) => line = answered,
-                    parked::End::Close(stream) => {
+            Turn::Idle(idle) => socket = idle,
+            Turn::Parked(parked_socket, request) => {
+                let parked = request.run(parked_socket, &listener.app, &mut shutdown);
+                match parked.await {
+                    NextState::KeepAlive(answered) => socket = answered,
+                    NextState::Close(stream) => {
                         return Box::pin(linger(stream, listener.app.timeouts.linger)).await;
                     }
-                    parked::End::Gone => return,
+                    NextState::Gone => return,
                 }
             }
         }
@@ -89,30 +82,26 @@ pub(in crate::http) async fn run(
 }
 
 /// Waits for the next request without a buffer. False: the connection ends here.
-async fn next_byte(
-    stream: &TcpStream,
-    idle: Duration,
-    shutdown: &mut watch::Receiver<bool>,
-) -> bool {
+async fn next_byte(stream: &TcpStream, idle: Duration, shutdown: &mut Shutdown) -> bool {
     tokio::select! {
         biased;
         more = has_byte(stream) => more,
-        () = stopped(shutdown) => false,
+        () = shutdown.begun() => false,
         () = sleep(idle) => false,
     }
 }
 
 /// Lets hyper serve requests until there is nothing left to do for it.
 async fn drive(
-    line: Line,
+    socket: ClientSocket,
     listener: &Arc<Listener>,
     peer: Option<IpAddr>,
-    shutdown: &mut watch::Receiver<bool>,
+    shutdown: &mut Shutdown,
 ) -> Turn {
     let exchange = Arc::new(Exchange::default());
     let timeouts = &listener.app.timeouts;
-    let io = Io::new(line, timeouts.patience(), exchange.clone());
-    let front = Front {
+    let io = Io::new(socket, timeouts.patience(), exchange.clone());
+    let service = HttpService {
         listener: listener.clone(),
         exchange: exchange.clone(),
         peer,
@@ -122,7 +111,7 @@ async fn drive(
         .header_read_timeout(timeouts.head)
         .max_buf_size(head_bytes_max(listener))
         .half_close(true) // a pusher may shut its sending side and still wants the receipt
-        .serve_connection(io, front);
+        .serve_connection(io, service);
     let mut stopping = false;
     // hyper counts the time until the next head begins as the head's own.
     let pause = QUIET.min(timeouts.head / 2);
@@ -132,23 +121,22 @@ async fn drive(
             biased;
             end = next_end(&mut connection, &exchange) => break end,
             () = &mut quiet, if !stopping => break End::Idle,
-            () = stopped(shutdown), if !stopping => {
+            () = shutdown.begun(), if !stopping => {
                 stopping = true;
                 stop(&mut connection);
             }
         }
     };
     let parts = connection.into_parts();
-    let line = parts.io.into_line(&parts.read_buf);
+    let socket = parts.io.into_socket(&parts.read_buf);
     match end {
         End::Over { cut: true } => {
-            // What the peer did not take is dropped with the socket, not kept by the kernel.
-            drop(line.stream.set_zero_linger());
+            cut(&socket.stream);
             Turn::Over(None)
         }
-        End::Over { cut: false } => Turn::Over(Some(line.stream)),
-        End::Idle => Turn::Idle(line),
-        End::Held(held) => Turn::Held(line, held),
+        End::Over { cut: false } => Turn::Over(Some(socket.stream)),
+        End::Idle => Turn::Idle(socket),
+        End::Parked(request) => Turn::Parked(socket, request),
     }
 }
 
@@ -161,7 +149,7 @@ fn head_bytes_max(listener: &Listener) -> usize {
 }
 
 /// Lets the request under way finish, and no other begin.
-fn stop(connection: &mut Connection<Io, Front>) {
+fn stop(connection: &mut Connection<Io, HttpService>) {
     Pin::new(connection).graceful_shutdown();
 }
 
@@ -183,10 +171,10 @@ async fn quiet(exchange: &Exchange, pause: Duration) {
 enum End {
     Over { cut: bool },
     Idle,
-    Held(Box<Held>),
+    Parked(ParkedRequest),
 }
 
-async fn next_end(connection: &mut Connection<Io, Front>, exchange: &Exchange) -> End {
+async fn next_end(connection: &mut Connection<Io, HttpService>, exchange: &Exchange) -> End {
     poll_fn(|cx| {
         if let Poll::Ready(done) = connection.poll_without_shutdown(cx) {
             if let Err(error) = &done {
@@ -196,30 +184,10 @@ async fn next_end(connection: &mut Connection<Io, Front>, exchange: &Exchange) -
                 cut: exchange.is_blocked(),
             });
         }
-        if let Some(held) = exchange.take_held() {
-            return Poll::Ready(End::Held(Box::new(held)));
+        if let Some(request) = exchange.take_parked() {
+            return Poll::Ready(End::Parked(request));
         }
         Poll::Pending
     })
     .await
-}
-
-/// Ends our side and waits a little for the peer's, so that the last reply is not lost to a reset.
-pub(in crate::http) async fn linger(mut stream: TcpStream, limit: Duration) {
-    let discard = async {
-        if stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut left = LINGER_BYTES_MAX;
-        let mut scrap = [0; 1024];
-        while left > 0 {
-            match tokio::io::AsyncReadExt::read(&mut stream, &mut scrap).await {
-                Ok(length @ 1..) => left = left.saturating_sub(length),
-                Ok(0) | Err(_) => return,
-            }
-        }
-    };
-    if timeout(limit, discard).await.is_err() {
-        tracing::trace!("the peer did not close");
-    }
 }

@@ -12,14 +12,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
-use crate::http::listener::service::Exchange;
-use crate::http::socket::Line;
+use super::exchange::Exchange;
+use crate::http::socket::ClientSocket;
 use crate::http::socket::pace::{Pace, Patience};
 
-/// A [`Line`] that hyper reads and writes.
-pub(in crate::http) struct Io {
+/// A [`ClientSocket`] that hyper reads and writes.
+pub(super) struct Io {
     socket: TokioIo<TcpStream>,
-    front: Bytes,
+    read_ahead: Bytes,
     patience: Patience,
     /// Of a reply that the peer has not taken at once.
     pace: Option<Pace>,
@@ -30,11 +30,11 @@ pub(in crate::http) struct Io {
 }
 
 impl Io {
-    pub(in crate::http) fn new(line: Line, patience: Patience, exchange: Arc<Exchange>) -> Self {
-        let Line { stream, front } = line;
+    pub(super) fn new(socket: ClientSocket, patience: Patience, exchange: Arc<Exchange>) -> Self {
+        let ClientSocket { stream, read_ahead } = socket;
         Self {
             socket: TokioIo::new(stream),
-            front,
+            read_ahead,
             patience,
             pace: None,
             stalled: None,
@@ -43,16 +43,16 @@ impl Io {
     }
 
     /// Gives the socket back, with what hyper had read and not used.
-    pub(in crate::http) fn into_line(self, read: &Bytes) -> Line {
+    pub(super) fn into_socket(self, read: &Bytes) -> ClientSocket {
         // Copied, as even an empty slice keeps hyper's whole read buffer.
-        let front = if self.front.is_empty() {
+        let read_ahead = if self.read_ahead.is_empty() {
             Bytes::copy_from_slice(read)
         } else {
-            [&read[..], &self.front[..]].concat().into()
+            [&read[..], &self.read_ahead[..]].concat().into()
         };
-        Line {
+        ClientSocket {
             stream: self.socket.into_inner(),
-            front,
+            read_ahead,
         }
     }
 
@@ -88,13 +88,13 @@ impl Read for Io {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.front.is_empty() {
+        if self.read_ahead.is_empty() {
             return Pin::new(&mut self.socket).poll_read(cx, buf);
         }
-        let length = self.front.len().min(buf.remaining());
-        buf.put_slice(&self.front.split_to(length));
-        if !self.front.has_remaining() {
-            self.front = Bytes::new();
+        let length = self.read_ahead.len().min(buf.remaining());
+        buf.put_slice(&self.read_ahead.split_to(length));
+        if !self.read_ahead.has_remaining() {
+            self.read_ahead = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }

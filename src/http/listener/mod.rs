@@ -1,8 +1,9 @@
 //! The sockets: listening, accepting, and the life of each connection with hyper and without.
 
-pub(super) mod accept;
-pub(super) mod connection;
-pub(super) mod hyper_io;
-pub(super) mod service;
+mod accept;
+mod connection;
+mod exchange;
+mod hyper_io;
+mod service;
 
 pub use accept::{listen, serve};

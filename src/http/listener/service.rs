@@ -7,8 +7,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
@@ -18,100 +17,34 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use warp::http::{HeaderValue, Method, Request, Response, Version, header};
 
+use super::exchange::Exchange;
 use crate::http::context::App;
-use crate::http::context::in_progress::InProgress;
 use crate::http::listener_kind::ListenerKind;
-use crate::http::parked::Held;
+use crate::http::parked::{Outcome, ParkedRequest};
 use crate::http::request::body;
 use crate::http::request::host;
-use crate::http::response::head::Asked;
-use crate::http::response::reply::{Outcome, Refusal, Reply};
+use crate::http::response::head::ResponseContext;
+use crate::http::response::reply::{Refusal, Reply};
 use crate::http::routing::routes::{self, Carried, Counted, Route};
 
 /// What all connections of one listener share.
-pub(in crate::http) struct Listener {
-    pub(in crate::http) app: App,
-    pub(in crate::http) kind: ListenerKind,
-    pub(in crate::http) routes: Route,
-}
-
-/// Where one request stands, seen from the connection loop.
-#[derive(Debug, Default)]
-pub(in crate::http) struct Exchange {
-    request_done: AtomicBool,
-    reply_done: AtomicBool,
-    blocked: AtomicBool,
-    /// A request has begun since the last write.
-    begun: AtomicBool,
-    held: Mutex<Option<Held>>,
-    /// Counts the request until its reply is written.
-    work: Mutex<Option<InProgress>>,
-}
-
-impl Exchange {
-    fn begin(&self, without_body: bool) {
-        self.reply_done.store(false, Ordering::Relaxed);
-        self.request_done.store(without_body, Ordering::Relaxed);
-        self.begun.store(true, Ordering::Relaxed);
-        self.set_work(None);
-    }
-
-    /// Whether a request has begun since this was last asked.
-    pub(in crate::http) fn take_begun(&self) -> bool {
-        self.begun.swap(false, Ordering::Relaxed)
-    }
-
-    fn set_work(&self, work: Option<InProgress>) {
-        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work;
-    }
-
-    pub(in crate::http) fn set_blocked(&self, blocked: bool) {
-        self.blocked.store(blocked, Ordering::Relaxed);
-    }
-
-    /// Whether the last request was read to its end and its reply is written. Then it is not in work any more.
-    pub(in crate::http) fn is_over(&self) -> bool {
-        let over = self.reply_done.load(Ordering::Relaxed)
-            && self.request_done.load(Ordering::Relaxed)
-            && !self.blocked.load(Ordering::Relaxed);
-        if over {
-            self.set_work(None);
-        }
-        over
-    }
-
-    /// Whether the last write waits for the peer.
-    pub(in crate::http) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
-    }
-
-    /// The request that is to be held, once what was to be written before it is written.
-    pub(in crate::http) fn take_held(&self) -> Option<Held> {
-        if self.blocked.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-    }
-
-    fn hold(&self, held: Held) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
-    }
+pub(super) struct Listener {
+    pub(super) app: App,
+    pub(super) kind: ListenerKind,
+    pub(super) routes: Route,
 }
 
 /// Serves the requests of one connection.
-pub(in crate::http) struct Front {
-    pub(in crate::http) listener: Arc<Listener>,
-    pub(in crate::http) exchange: Arc<Exchange>,
+pub(super) struct HttpService {
+    pub(super) listener: Arc<Listener>,
+    pub(super) exchange: Arc<Exchange>,
     /// Who asks: a proxy, perhaps.
-    pub(in crate::http) peer: Option<IpAddr>,
+    pub(super) peer: Option<IpAddr>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, Infallible>> + Send>>;
 
-impl Service<Request<Incoming>> for Front {
+impl Service<Request<Incoming>> for HttpService {
     type Response = Response<ReplyBody>;
     type Error = Infallible;
     type Future = Answer;
@@ -121,14 +54,14 @@ impl Service<Request<Incoming>> for Front {
         self.exchange.begin(without_body);
         let Listener { app, kind, .. } = &*self.listener;
         let cors = (*kind == ListenerKind::Client).then(|| &app.shared().cors);
-        let asked = Asked::of(&request, cors);
+        let context = ResponseContext::of(&request, cors);
         let (listener, exchange) = (self.listener.clone(), self.exchange.clone());
         let mut request = request;
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(routes::Peer(peer));
         }
         Box::pin(async move {
-            let (outcome, work) = match answer_early(&request, &listener) {
+            let (outcome, in_progress) = match answer_early(&request, &listener) {
                 Some(Ok(reply)) => (Outcome::Reply(reply), None),
                 Some(Err(refusal)) => {
                     let reply = Reply::refusal(&refusal, listener.app.hub.log());
@@ -138,14 +71,14 @@ impl Service<Request<Incoming>> for Front {
             };
             match outcome {
                 Outcome::Reply(reply) => {
-                    exchange.set_work(work);
-                    Ok(dress(reply, &asked, exchange))
+                    exchange.set_in_progress(in_progress);
+                    Ok(into_hyper_response(reply, &context, exchange))
                 }
-                Outcome::Held(ticket) => {
-                    exchange.hold(Held {
-                        ticket,
-                        asked,
-                        work,
+                Outcome::Park(parked) => {
+                    exchange.park(ParkedRequest {
+                        parked,
+                        response: context,
+                        in_progress,
                     });
                     std::future::pending().await
                 }
@@ -225,8 +158,12 @@ async fn ask_routes(
         })
 }
 
-fn dress(reply: Reply, asked: &Asked, exchange: Arc<Exchange>) -> Response<ReplyBody> {
-    let unread = !exchange.request_done.load(Ordering::Relaxed);
+fn into_hyper_response(
+    reply: Reply,
+    context: &ResponseContext,
+    exchange: Arc<Exchange>,
+) -> Response<ReplyBody> {
+    let unread = !exchange.is_request_done();
     let left = u64::try_from(reply.body_bytes()).unwrap_or(u64::MAX);
     let mut response = Response::new(ReplyBody {
         parts: Vec::new().into_iter(),
@@ -235,7 +172,7 @@ fn dress(reply: Reply, asked: &Asked, exchange: Arc<Exchange>) -> Response<Reply
     });
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
-    asked.headers(&reply, |name, value| {
+    context.headers(&reply, |name, value| {
         headers.insert(name, value);
     });
     if unread {
@@ -262,7 +199,7 @@ impl Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if frame.is_none() {
-            self.exchange.request_done.store(true, Ordering::Relaxed);
+            self.exchange.set_request_done();
         }
         Poll::Ready(frame)
     }
@@ -277,7 +214,7 @@ impl Body for Watched {
 }
 
 /// A reply's body: its parts as they are, and a note when hyper has taken them all.
-pub(in crate::http) struct ReplyBody {
+pub(super) struct ReplyBody {
     parts: vec::IntoIter<Bytes>,
     left: u64,
     exchange: Arc<Exchange>,
@@ -311,6 +248,6 @@ impl Body for ReplyBody {
 
 impl Drop for ReplyBody {
     fn drop(&mut self) {
-        self.exchange.reply_done.store(true, Ordering::Relaxed);
+        self.exchange.set_reply_done();
     }
 }

@@ -2,59 +2,42 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 
-use tokio::sync::watch;
-
-use crate::http::context::in_progress::InProgress;
-use crate::http::listener::service::Listener;
-use crate::http::parked::{End, answer};
-use crate::http::response::head::Asked;
+use super::{NextState, Parked, ParkedConnection, Running};
 use crate::http::response::reply::{Refusal, Reply};
-use crate::http::socket::Line;
-use crate::http::socket::left;
+use crate::http::socket::peer_disconnected;
 
 /// A reply under way. hyper would keep computing it after a disconnect; parked, it is dropped with the connection.
-pub(in crate::http) struct Later {
-    reply: Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>,
-    /// Counts the request until its reply is written.
-    pub(in crate::http) work: Option<InProgress>,
-}
+pub(in crate::http) struct CancellableReply(
+    Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>,
+);
 
-impl Later {
+impl CancellableReply {
     pub(in crate::http) fn new(
         reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
     ) -> Self {
-        Self {
-            reply: Box::pin(reply),
-            work: None,
-        }
-    }
-
-    pub(in crate::http) async fn wait(
-        self,
-        mut line: Line,
-        asked: Asked,
-        listener: &Arc<Listener>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> End {
-        let Self { reply, work } = self;
-        let outcome = tokio::select! {
-            biased;
-            outcome = reply => outcome,
-            () = left(&mut line) => return End::Gone,
-        };
-        let app = &listener.app;
-        let reply = outcome.unwrap_or_else(|refusal| Reply::refusal(&refusal, app.hub.log()));
-        let keep = asked.keep && !*shutdown.borrow();
-        let end = answer(line, &asked, reply, keep, app.timeouts.patience()).await;
-        drop(work);
-        end
+        Self(Box::pin(reply))
     }
 }
 
-impl fmt::Debug for Later {
+impl Parked for CancellableReply {
+    fn run(self: Box<Self>, mut connection: ParkedConnection<'_>) -> Running<'_> {
+        let Self(mut reply) = *self;
+        Box::pin(async move {
+            let outcome = tokio::select! {
+                biased;
+                outcome = &mut reply => outcome,
+                () = peer_disconnected(&mut connection.socket) => return NextState::Gone,
+            };
+            let reply = outcome.unwrap_or_else(|refusal| connection.refusal(&refusal));
+            let keep_alive = connection.may_keep_alive();
+            connection.answer(reply, 0, keep_alive).await
+        })
+    }
+}
+
+impl fmt::Debug for CancellableReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Later")
+        f.write_str("CancellableReply")
     }
 }

@@ -1,134 +1,172 @@
-//! A held request: the socket without hyper, until there is something to say.
+//! A parked request: the socket without hyper, until there is something to say.
 //!
-//! The handler has checked the request and returned a [`Ticket`]; nothing of the request is kept but
-//! what the reply needs. Replies are written past hyper, so they must have all that hyper would
-//! have written. A peer that closes its side, wholly or half, is gone, and its waiter with it.
+//! A handler has checked the request and returned what waits in its place, as a [`Parked`]; nothing of the request is
+//! kept but what the reply needs. The trait is defined below all that implement it, so that neither the connection
+//! loop nor the routes know what there is to wait for. Replies are written past hyper, so they must have all that hyper
+//! would have written. A peer that closes its side, wholly or half, is gone, and its waiter with it.
 
 pub(super) mod cancellable;
+pub(super) mod endless;
 
+use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
-use crate::http::context::in_progress::InProgress;
-use crate::http::icomet;
-use crate::http::listener::service::Listener;
-use crate::http::parked::cancellable::Later;
-use crate::http::response::head::Asked;
-use crate::http::response::reply::{HELD, Reply};
-use crate::http::session::poll::Poll;
-use crate::http::session::stream::Stream;
-use crate::http::session::websocket::Socket;
-use crate::http::socket::Line;
-use crate::http::socket::pace::Patience;
-use crate::http::socket::write;
+use super::context::App;
+use super::context::in_progress::InProgress;
+use super::response::head::ResponseContext;
+use super::response::reply::{HELD, Refusal, Reply};
+use super::shutdown::Shutdown;
+use super::socket::{ClientSocket, cut, peer_disconnected, write};
 
-/// What a held request waits for.
-#[derive(Debug)]
-pub(super) enum Ticket {
-    /// One reply, when something comes or time is up.
-    Poll(Poll),
-    /// Messages as they come, as events or lines of one reply.
-    Stream(Box<Stream>),
-    /// Messages both ways, as frames of a WebSocket.
-    Socket(Box<Socket>),
-    /// One reply that takes its time; who leaves meanwhile gives it up.
-    Later(Later),
-    /// What icomet's clients and backends wait for.
-    Icomet(icomet::Ticket),
+/// What waits in place of a request: a poll, a stream, a socket, or whatever else takes its time.
+pub(super) trait Parked: fmt::Debug + Send {
+    /// Waits, replies, and says what is to become of the connection.
+    ///
+    /// Implementations move `self` and `connection` into one `async` block and borrow from there: what an `async fn`
+    /// takes by value and binds again has room in its future twice, for as long as the request is parked.
+    fn run(self: Box<Self>, connection: ParkedConnection<'_>) -> Running<'_>;
 }
 
-/// A ticket, and what its reply must know of the request.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) ticket: Ticket,
-    pub(super) asked: Asked,
-    /// Counts the request while it is in work; none on the admin listener.
-    pub(super) work: Option<InProgress>,
-}
+/// A parked request under way.
+pub(super) type Running<'a> = Pin<Box<dyn Future<Output = NextState> + Send + 'a>>;
 
-/// How a hold ended.
-pub(super) enum End {
-    /// Answered; the connection goes on.
-    GoOn(Line),
+/// What becomes of the connection when a parked request has ended.
+pub(super) enum NextState {
+    /// Answered; the next request may come.
+    KeepAlive(ClientSocket),
     /// Answered; the connection is to be closed.
     Close(TcpStream),
     /// The peer left, or does not read.
     Gone,
 }
 
-/// A hold under way.
-pub(super) type Holding<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
+/// What a handler made of a request.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// An answer.
+    Reply(Reply),
+    /// Nothing to say yet: the connection waits outside of hyper.
+    Park(Box<dyn Parked>),
+}
 
-/// Holds the request and answers it. Boxed, and made outside of any future: a task has room for its largest
-/// future, also while it waits for the next request.
-pub(super) fn wait<'a>(
-    line: Line,
-    held: Held,
-    listener: &'a Arc<Listener>,
-    shutdown: &'a mut watch::Receiver<bool>,
-) -> Holding<'a> {
-    let Held {
-        ticket,
-        asked,
-        work,
-    } = held;
-    match ticket {
-        Ticket::Poll(mut poll) => {
-            poll.work = work;
-            Box::pin(poll.wait(line, asked, listener, shutdown))
+impl Outcome {
+    pub(super) fn park(parked: impl Parked + 'static) -> Self {
+        Self::Park(Box::new(parked))
+    }
+}
+
+/// A request on its way out of hyper, with what its reply must know of it.
+#[derive(Debug)]
+pub(super) struct ParkedRequest {
+    pub(super) parked: Box<dyn Parked>,
+    pub(super) response: ResponseContext,
+    /// Counts the request while it is in progress; none on the admin listener.
+    pub(super) in_progress: Option<InProgress>,
+}
+
+impl ParkedRequest {
+    /// Runs it. The future is made here, outside of any other: a task has room for its largest future, also while it
+    /// waits for the next request.
+    pub(super) fn run<'a>(
+        self,
+        socket: ClientSocket,
+        app: &'a App,
+        shutdown: &'a mut Shutdown,
+    ) -> Running<'a> {
+        self.parked.run(ParkedConnection {
+            socket,
+            response: self.response,
+            in_progress: self.in_progress,
+            app,
+            shutdown,
+        })
+    }
+}
+
+/// The connection of a parked request, and all that one needs for it.
+pub(super) struct ParkedConnection<'a> {
+    pub(super) socket: ClientSocket,
+    pub(super) response: ResponseContext,
+    /// Counts the request while it is in progress. What is held open is not in progress, and lets go of it; what is
+    /// answered once pauses it while it waits.
+    pub(super) in_progress: Option<InProgress>,
+    pub(super) app: &'a App,
+    pub(super) shutdown: &'a mut Shutdown,
+}
+
+/// What ended a wait.
+pub(super) enum Wake<T> {
+    Event(T),
+    /// The peer is gone.
+    Disconnected,
+    /// The server is to stop.
+    Shutdown,
+    /// The time is up.
+    Time,
+}
+
+impl<'a> ParkedConnection<'a> {
+    /// Waits for an event, but no longer than the peer, the server and the given time allow. Of several at once the
+    /// event counts: what is there for a client is written before it is told to go.
+    pub(super) async fn wait<T>(
+        &mut self,
+        event: impl Future<Output = T>,
+        until: Instant,
+    ) -> Wake<T> {
+        tokio::select! {
+            biased;
+            event = event => Wake::Event(event),
+            () = peer_disconnected(&mut self.socket) => Wake::Disconnected,
+            () = self.shutdown.begun() => Wake::Shutdown,
+            () = sleep_until(until) => Wake::Time,
         }
-        Ticket::Stream(stream) => Box::pin(stream.wait(line, asked, listener, shutdown)),
-        Ticket::Socket(socket) => Box::pin(socket.wait(line, asked, listener, shutdown)),
-        Ticket::Later(mut later) => {
-            later.work = work;
-            Box::pin(later.wait(line, asked, listener, shutdown))
-        }
-        Ticket::Icomet(ticket) => ticket.wait(line, asked, listener, shutdown),
     }
-}
 
-/// Writes the one reply of a held request.
-pub(super) async fn answer(
-    line: Line,
-    asked: &Asked,
-    mut reply: Reply,
-    keep: bool,
-    patience: Patience,
-) -> End {
-    reply.cache = HELD;
-    let head = asked.raw(&reply, keep);
-    if write(&line.stream, head, reply.body, patience)
-        .await
-        .is_err()
-    {
-        return cut(&line.stream);
+    /// From here on the request only waits.
+    pub(super) fn pause(&mut self) {
+        self.in_progress.iter_mut().for_each(InProgress::pause);
     }
-    if keep {
-        End::GoOn(line)
-    } else {
-        End::Close(line.stream)
+
+    /// From here on the request is answered.
+    pub(super) fn resume(&mut self) {
+        self.in_progress.iter_mut().for_each(InProgress::resume);
     }
-}
 
-/// Cuts a peer that does not read. What it did not take is dropped, not kept by the kernel.
-pub(super) fn cut(stream: &TcpStream) -> End {
-    drop(stream.set_zero_linger());
-    End::Gone
-}
+    /// Whether another request may come by this connection.
+    pub(super) fn may_keep_alive(&self) -> bool {
+        self.response.keep_alive && !self.shutdown.has_begun()
+    }
 
-/// Resolves when the server is to stop.
-pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that nobody is left who could say so: the server has stopped.
-    drop(shutdown.wait_for(|stop| *stop).await);
-}
+    pub(super) fn refusal(&self, refusal: &Refusal) -> Reply {
+        Reply::refusal(refusal, self.app.hub.log())
+    }
 
-/// A time at random between nine and eleven tenths of the given one, so that what began together does
-/// not end together.
-pub(super) fn jittered(time: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    time.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX))
+    /// Writes the one reply of the request, which carries this many messages. Boxed: it is short, and would take room
+    /// in everything that waits.
+    pub(super) fn answer(self, mut reply: Reply, messages: usize, keep_alive: bool) -> Running<'a> {
+        Box::pin(async move {
+            reply.cache = HELD;
+            let head = self.response.head(&reply, keep_alive);
+            let patience = self.app.timeouts.patience();
+            let written = write(&self.socket.stream, head, reply.body, patience).await;
+            if written.is_err() {
+                return self.cut();
+            }
+            self.app.delivered(messages);
+            if keep_alive {
+                NextState::KeepAlive(self.socket)
+            } else {
+                NextState::Close(self.socket.stream)
+            }
+        })
+    }
+
+    /// Cuts a peer that does not read, or has left an endless reply.
+    pub(super) fn cut(self) -> NextState {
+        cut(&self.socket.stream);
+        NextState::Gone
+    }
 }

@@ -4,4 +4,5 @@ pub(super) mod auth;
 pub(super) mod body;
 pub(super) mod call;
 pub(super) mod host;
+pub(super) mod json;
 pub(super) mod query;

@@ -23,35 +23,39 @@ const COMMON: [(HeaderName, HeaderValue); 2] = [
     ),
 ];
 
-/// What a reply must know of its request. Small: it is kept while a request is held.
+/// What a reply must know of its request. Small: it is kept while a request is parked.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct Asked {
+pub(in crate::http) struct ResponseContext {
     /// HTTP/1.0 asks for one reply a connection, unless it says otherwise.
-    old: bool,
+    http10: bool,
     /// Whether the client wants to go on with this connection.
-    pub(in crate::http) keep: bool,
+    pub(in crate::http) keep_alive: bool,
     origin: Origin,
 }
 
-impl Asked {
+impl ResponseContext {
     /// Of a request; without `cors` no page of another site may read the reply.
     pub(in crate::http) fn of<B>(request: &Request<B>, cors: Option<&CorsPolicy>) -> Self {
-        let old = request.version() < Version::HTTP_11;
+        let http10 = request.version() < Version::HTTP_11;
         let headers = request.headers();
-        let keep = if old {
-            says(headers, header::CONNECTION, "keep-alive")
+        let keep_alive = if http10 {
+            header_has_token(headers, header::CONNECTION, "keep-alive")
         } else {
-            !says(headers, header::CONNECTION, "close")
+            !header_has_token(headers, header::CONNECTION, "close")
         };
         let origin = cors.map_or(Origin::Closed, |cors| cors.origin(headers));
-        Self { old, keep, origin }
+        Self {
+            http10,
+            keep_alive,
+            origin,
+        }
     }
 
     /// Of a request that was not read.
     pub(in crate::http) fn unknown() -> Self {
         Self {
-            old: false,
-            keep: false,
+            http10: false,
+            keep_alive: false,
             origin: Origin::Closed,
         }
     }
@@ -105,18 +109,18 @@ impl Asked {
     }
 
     /// Whether the client knows replies in chunks; to others the end of the connection is the end of the reply.
-    pub(in crate::http) fn chunks(&self) -> bool {
-        !self.old
+    pub(in crate::http) fn knows_chunks(&self) -> bool {
+        !self.http10
     }
 
     /// The head of a reply that does not go through hyper: all that hyper would write.
-    pub(in crate::http) fn raw(&self, reply: &Reply, keep: bool) -> Bytes {
-        let mut head = Head::new(self.old, reply.status);
+    pub(in crate::http) fn head(&self, reply: &Reply, keep_alive: bool) -> Bytes {
+        let mut head = Head::new(self.http10, reply.status);
         self.headers(reply, |name, value| {
             head.line(name.as_str(), value.as_bytes());
         });
         head.line("content-length", reply.body_bytes().to_string().as_bytes());
-        match (self.old, keep) {
+        match (self.http10, keep_alive) {
             (_, false) => head.line("connection", b"close"),
             (true, true) => head.line("connection", b"keep-alive"),
             (false, true) => {}
@@ -125,12 +129,12 @@ impl Asked {
     }
 
     /// The head of a reply whose length nobody knows; the connection ends with it.
-    pub(in crate::http) fn raw_stream(&self, reply: &Reply) -> Bytes {
-        let mut head = Head::new(self.old, reply.status);
+    pub(in crate::http) fn endless_head(&self, reply: &Reply) -> Bytes {
+        let mut head = Head::new(self.http10, reply.status);
         self.headers(reply, |name, value| {
             head.line(name.as_str(), value.as_bytes());
         });
-        if self.chunks() {
+        if self.knows_chunks() {
             head.line("transfer-encoding", b"chunked");
         }
         head.line("connection", b"close");
@@ -138,7 +142,7 @@ impl Asked {
     }
 
     /// The head after which the connection is a WebSocket; `accept` answers the client's key.
-    pub(in crate::http) fn raw_switch(accept: &str) -> Bytes {
+    pub(in crate::http) fn switching_head(accept: &str) -> Bytes {
         let mut head = Head::new(false, StatusCode::SWITCHING_PROTOCOLS);
         head.line("connection", b"Upgrade");
         head.line("upgrade", b"websocket");
@@ -151,9 +155,9 @@ impl Asked {
 struct Head(Vec<u8>);
 
 impl Head {
-    fn new(old: bool, status: StatusCode) -> Self {
+    fn new(http10: bool, status: StatusCode) -> Self {
         let mut head = Vec::with_capacity(320);
-        head.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+        head.extend_from_slice(if http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
         head.extend_from_slice(status.as_str().as_bytes());
         head.push(b' ');
         head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
@@ -175,7 +179,7 @@ impl Head {
 }
 
 /// Whether the headers of a name, which are lists, hold this word.
-pub(in crate::http) fn says(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+pub(in crate::http) fn header_has_token(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
     let lines = headers.get_all(name).iter();
     lines
         .filter_map(|line| line.to_str().ok())

@@ -9,22 +9,12 @@ use serde_json::{Map, Value, json};
 use warp::http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::error::Error;
-use crate::http::parked::Ticket;
 use crate::model::{CursorError, LogId, NameError, NotPortable};
 
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 /// Of what may be held: a proxy that packs a reply keeps it back until it has enough of it.
 pub(in crate::http) const HELD: HeaderValue = HeaderValue::from_static("no-store, no-transform");
-
-/// What a handler made of a request.
-#[derive(Debug)]
-pub(in crate::http) enum Outcome {
-    /// An answer.
-    Reply(Reply),
-    /// Nothing to say yet: the connection waits outside of hyper.
-    Held(Ticket),
-}
 
 /// An answer, before it is headers and bytes. The body is in parts, so that shared ones need no copy.
 #[derive(Debug)]

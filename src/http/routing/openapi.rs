@@ -10,13 +10,12 @@ use warp::http::StatusCode;
 
 use crate::config::Limits;
 use crate::http::context::App;
-use crate::http::endpoint::{Auth, Endpoint, Param};
+use crate::http::endpoint::{Auth, Endpoint, Param, parameter};
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::query::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
 use crate::http::response::reply::{Code, Reply};
 use crate::http::routing::schemas;
-use crate::http::routing::table;
-use crate::http::session::stream::HEARTBEAT_S_MAX;
+use crate::http::session::schedule::HEARTBEAT_S_MAX;
 
 /// The greatest whole number that every JSON parser reads exactly.
 const EXACT_MAX: u64 = (1 << 53) - 1;
@@ -42,15 +41,23 @@ const TAGS: &[(&str, &str, &str)] = &[
 ];
 
 /// The document, made once.
-pub(in crate::http) fn reply(app: &App, kind: ListenerKind) -> Reply {
+pub(in crate::http) fn reply(
+    app: &App,
+    kind: ListenerKind,
+    endpoints: impl Iterator<Item = &'static Endpoint>,
+) -> Reply {
     let made = app.document(kind);
-    let text = made.get_or_init(|| document(kind, &app.limits).to_string().into());
+    let text = made.get_or_init(|| document(kind, endpoints, &app.limits).to_string().into());
     Reply::parts(StatusCode::OK, vec![text.clone()])
 }
 
-fn document(kind: ListenerKind, limits: &Limits) -> Value {
+fn document(
+    kind: ListenerKind,
+    endpoints: impl Iterator<Item = &'static Endpoint>,
+    limits: &Limits,
+) -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for endpoint in table::of(kind) {
+    for endpoint in endpoints {
         let verb = endpoint.verb.name().to_lowercase();
         paths
             .entry(endpoint.path)
@@ -190,18 +197,14 @@ fn reference(schema: &str) -> Value {
 }
 
 fn parameters(endpoint: &Endpoint, limits: &Limits) -> Vec<Value> {
-    let in_path = endpoint
-        .path
-        .split('/')
-        .filter_map(table::parameter)
-        .map(|name| {
-            let schema = match name {
-                "id" => whole(1, EXACT_MAX),
-                "sequence" => reference("Sequence"),
-                _ => reference("Name"),
-            };
-            json!({ "name": name, "in": "path", "required": true, "schema": schema })
-        });
+    let in_path = endpoint.path.split('/').filter_map(parameter).map(|name| {
+        let schema = match name {
+            "id" => whole(1, EXACT_MAX),
+            "sequence" => reference("Sequence"),
+            _ => reference("Name"),
+        };
+        json!({ "name": name, "in": "path", "required": true, "schema": schema })
+    });
     let in_query = endpoint.query.iter().map(|param| {
         json!({ "name": param.name, "in": "query", "description": param.about,
             "schema": query_schema(param, limits) })
@@ -292,7 +295,7 @@ fn codes(endpoint: &Endpoint) -> Vec<Code> {
         ]),
         Auth::Key => codes.push(Code::Unauthorized),
     }
-    let mut in_path = endpoint.path.split('/').filter_map(table::parameter);
+    let mut in_path = endpoint.path.split('/').filter_map(parameter);
     if in_path.any(|name| !matches!(name, "id" | "sequence")) {
         codes.push(Code::BadName);
     }
@@ -318,6 +321,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::http::routing::table;
 
     fn documents() -> [Value; 2] {
         let limits = Limits {
@@ -332,7 +336,8 @@ mod tests {
             connections_max: 1,
             icomet_channels_max: 1,
         };
-        [ListenerKind::Client, ListenerKind::Admin].map(|kind| document(kind, &limits))
+        [ListenerKind::Client, ListenerKind::Admin]
+            .map(|kind| document(kind, table::of(kind), &limits))
     }
 
     #[test]

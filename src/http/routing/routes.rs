@@ -15,13 +15,14 @@ use warp::reply::Response;
 
 use crate::http::context::App;
 use crate::http::context::in_progress::InProgress;
-use crate::http::endpoint::{Auth, Endpoint, Verb};
+use crate::http::endpoint::{Auth, Endpoint, Verb, parameter};
 use crate::http::listener_kind::ListenerKind;
+use crate::http::parked::Outcome;
 use crate::http::request::auth;
 use crate::http::request::body::{self, BodyStream};
 use crate::http::request::call::{Call, Segment};
 use crate::http::request::query::Query;
-use crate::http::response::reply::{Outcome, Refusal, Reply};
+use crate::http::response::reply::{Refusal, Reply};
 use crate::http::routing::table;
 use crate::http::session::stream;
 
@@ -32,7 +33,7 @@ pub(in crate::http) type Route = BoxedFilter<(Response,)>;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct HeadOnly;
 
-/// An outcome, and the count of its request while it is in work.
+/// An outcome, and the count of its request while it is in progress.
 pub(in crate::http) type Counted = (Outcome, Option<InProgress>);
 /// Who asks, as the connection knows it.
 #[derive(Clone, Copy, Debug)]
@@ -47,11 +48,11 @@ impl Carried {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn response(outcome: Outcome, work: Option<InProgress>) -> Response {
+    fn response(outcome: Outcome, in_progress: Option<InProgress>) -> Response {
         let mut response = Response::default();
         response
             .extensions_mut()
-            .insert(Self(Arc::new(Mutex::new(Some((outcome, work))))));
+            .insert(Self(Arc::new(Mutex::new(Some((outcome, in_progress))))));
         response
     }
 }
@@ -167,10 +168,10 @@ async fn respond(endpoint: &'static Endpoint, call: Call) -> Response {
         };
         (Outcome::Reply(reply), None)
     };
-    let (outcome, work) = outcome
+    let (outcome, in_progress) = outcome
         .unwrap_or(Err(Refusal::Internal))
         .unwrap_or_else(told);
-    Carried::response(outcome, work)
+    Carried::response(outcome, in_progress)
 }
 
 async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, Refusal> {
@@ -187,12 +188,12 @@ async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, 
         Auth::User => call.caller = Some(auth::user(&call).await?),
         Auth::Key => auth::admin(&call).await?,
     }
-    let work = match &call.caller {
+    let in_progress = match &call.caller {
         Some(caller) => Some(call.app.shared().in_progress.begin(&caller.user).await?),
         None => None,
     };
     let outcome = (endpoint.handler)(call).await?;
-    Ok((outcome, work))
+    Ok((outcome, in_progress))
 }
 
 /// The parameters of a path, if it is of this form. Segments are compared before they are decoded, so
@@ -202,7 +203,7 @@ fn matched(form: &'static str, path: &str) -> Option<Vec<Segment>> {
     let mut parameters = Vec::new();
     for part in form.split('/') {
         let segment = segments.next()?;
-        match table::parameter(part) {
+        match parameter(part) {
             Some(name) if !segment.is_empty() => {
                 parameters.push(Segment {
                     name,

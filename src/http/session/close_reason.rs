@@ -10,7 +10,7 @@ use crate::model::Cursor;
 
 /// Why it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Ending {
+pub(in crate::http) enum CloseReason {
     /// The server stops.
     Closing,
     /// It has lasted long enough: a load balancer or a new version gets its chance.
@@ -33,7 +33,7 @@ pub(in crate::http) enum Ending {
     TooManyFrames,
 }
 
-impl Ending {
+impl CloseReason {
     /// Of a reading that failed.
     pub(in crate::http) fn of(error: Error) -> Self {
         match error {
@@ -118,25 +118,30 @@ mod tests {
     /// As docs/clients.md says it, and as clients decide by it.
     #[test]
     fn every_reason_has_its_code_and_says_whether_to_connect_again() {
-        for (ending, code, close, reconnect) in [
-            (Ending::of(Error::Closing), "closing", 1001, true),
-            (Ending::of(Error::StoreDamaged), "store_damaged", 1011, true),
+        for (reason, code, close, reconnect) in [
+            (CloseReason::of(Error::Closing), "closing", 1001, true),
             (
-                Ending::of(Error::WritesRefused),
+                CloseReason::of(Error::StoreDamaged),
+                "store_damaged",
+                1011,
+                true,
+            ),
+            (
+                CloseReason::of(Error::WritesRefused),
                 "writes_refused",
                 1011,
                 true,
             ),
-            (Ending::Over, "stream_over", 4000, true),
-            (Ending::TokenExpired, "token_expired", 4001, true),
-            (Ending::Silent, "silent", 4008, true),
-            (Ending::Protocol, "protocol_error", 1002, false),
-            (Ending::NotText, "not_text", 1003, false),
-            (Ending::NotUtf8, "not_utf8", 1007, false),
-            (Ending::TooLarge, "body_too_large", 1009, false),
-            (Ending::TooManyFrames, "too_many_frames", 1008, true),
+            (CloseReason::Over, "stream_over", 4000, true),
+            (CloseReason::TokenExpired, "token_expired", 4001, true),
+            (CloseReason::Silent, "silent", 4008, true),
+            (CloseReason::Protocol, "protocol_error", 1002, false),
+            (CloseReason::NotText, "not_text", 1003, false),
+            (CloseReason::NotUtf8, "not_utf8", 1007, false),
+            (CloseReason::TooLarge, "body_too_large", 1009, false),
+            (CloseReason::TooManyFrames, "too_many_frames", 1008, true),
         ] {
-            let object = ending.object(Cursor::new(Position::default(), LogId([0; 16])));
+            let object = reason.object(Cursor::new(Position::default(), LogId([0; 16])));
             assert_eq!(object["code"], code);
             assert_eq!(object["reconnect"], reconnect, "{code}");
             assert!(
@@ -145,8 +150,8 @@ mod tests {
                     .is_some_and(|text| text.len() > 10),
                 "{code}"
             );
-            assert_eq!(ending.code(), code);
-            assert_eq!(u16::from(ending.close_code()), close, "{code}");
+            assert_eq!(reason.code(), code);
+            assert_eq!(u16::from(reason.close_code()), close, "{code}");
         }
     }
 }

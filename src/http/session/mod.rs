@@ -3,5 +3,6 @@
 pub(super) mod close_reason;
 pub(super) mod page;
 pub(super) mod poll;
+pub(super) mod schedule;
 pub(super) mod stream;
 pub(super) mod websocket;

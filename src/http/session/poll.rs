@@ -1,38 +1,27 @@
 //! A held poll: it reads, waits if it finds nothing, and answers once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use crate::http::context::in_progress::InProgress;
-use crate::http::listener::service::Listener;
+use super::page;
 use crate::http::listener_kind::ListenerKind;
-use crate::http::parked::Ticket;
-use crate::http::parked::stopped;
-use crate::http::parked::{End, answer};
+use crate::http::parked::{NextState, Outcome, Parked, ParkedConnection, Running, Wake};
 use crate::http::request::call::Call;
 use crate::http::request::query::PageForm;
-use crate::http::response::head::Asked;
-use crate::http::response::reply::{Outcome, Refusal, Reply};
-use crate::http::session::page;
-use crate::http::socket::Line;
-use crate::http::socket::left;
+use crate::http::response::reply::Refusal;
 use crate::hub::Feed;
 use crate::model::{Batch, PageLimit, Transport};
 
 /// How long a client's poll is held when it does not say.
-const WAIT_USUAL: Duration = Duration::from_secs(30);
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
 /// A poll: it reads, and waits if it finds nothing.
 #[derive(Debug)]
-pub(in crate::http) struct Poll {
-    pub(in crate::http) feed: Feed,
-    pub(in crate::http) limit: PageLimit,
-    pub(in crate::http) deadline: Instant,
-    /// Counts the request, but while it waits.
-    pub(in crate::http) work: Option<InProgress>,
+struct Poll {
+    feed: Feed,
+    limit: PageLimit,
+    deadline: Instant,
 }
 
 /// `GET /v1/inbox`, for users and for the backend: classic and long polling.
@@ -54,12 +43,11 @@ pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Refusal> {
         ListenerKind::Admin => call.app.hub.backend_feed(user, after)?,
     };
     if call.may_hold {
-        return Ok(Outcome::Held(Ticket::Poll(Poll {
+        return Ok(Outcome::park(Poll {
             feed,
             limit,
             deadline,
-            work: None,
-        })));
+        }));
     }
     let batch = feed.read(limit).await?;
     Ok(Outcome::Reply(page::reply(&call.app, &batch)))
@@ -70,61 +58,50 @@ fn wait(call: &Call) -> Result<Duration, Refusal> {
     let given = call.query.number("wait", 0..=most.as_secs())?;
     Ok(match (given, call.kind) {
         (Some(seconds), _) => Duration::from_secs(seconds),
-        (None, ListenerKind::Client) => WAIT_USUAL.min(most),
+        (None, ListenerKind::Client) => DEFAULT_WAIT.min(most),
         // The backend asks for what is there, as it does everywhere else.
         (None, ListenerKind::Admin) => Duration::ZERO,
     })
 }
 
-impl Poll {
-    pub(in crate::http) async fn wait(
-        mut self,
-        mut line: Line,
-        asked: Asked,
-        listener: &Arc<Listener>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> End {
-        let Some(outcome) = self.outcome(&mut line, shutdown).await else {
-            return End::Gone;
-        };
-        let keep = asked.keep && !self.feed.closing() && !*shutdown.borrow();
-        // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in work.
-        let mut work = self.work.take();
-        work.iter_mut().for_each(InProgress::go_on);
-        drop(self);
-        let app = &listener.app;
-        let (reply, count) = match outcome {
-            Ok(batch) => (page::reply(app, &batch), batch.messages.len()),
-            Err(refusal) => (Reply::refusal(&refusal, app.hub.log()), 0),
-        };
-        // Boxed, as is the reading: short, and else a part of every held request.
-        let end = Box::pin(answer(line, &asked, reply, keep, app.timeouts.patience())).await;
-        if !matches!(end, End::Gone) {
-            app.delivered(count);
-        }
-        end
+impl Parked for Poll {
+    fn run(self: Box<Self>, mut connection: ParkedConnection<'_>) -> Running<'_> {
+        let mut poll = *self;
+        Box::pin(async move {
+            let Some(outcome) = poll.outcome(&mut connection).await else {
+                return NextState::Gone;
+            };
+            let keep_alive = connection.may_keep_alive() && !poll.feed.closing();
+            // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in progress.
+            connection.resume();
+            drop(poll);
+            let (reply, messages) = match outcome {
+                Ok(batch) => (page::reply(connection.app, &batch), batch.messages.len()),
+                Err(refusal) => (connection.refusal(&refusal), 0),
+            };
+            connection.answer(reply, messages, keep_alive).await
+        })
     }
+}
 
+impl Poll {
     /// What to answer; none when the peer left.
     async fn outcome(
         &mut self,
-        line: &mut Line,
-        shutdown: &mut watch::Receiver<bool>,
+        connection: &mut ParkedConnection<'_>,
     ) -> Option<Result<Batch, Refusal>> {
         let mut last = self.deadline <= Instant::now() || self.feed.closing();
         loop {
-            // Boxed: it is short, and would take room in every held request.
+            // Boxed: it is short, and would take room in every parked request.
             match Box::pin(self.feed.read(self.limit)).await {
                 Ok(batch) if batch.messages.is_empty() && !batch.more && !last => {}
                 batch => return Some(batch.map_err(Refusal::Hub)),
             }
-            self.work.iter_mut().for_each(InProgress::pause);
-            last = tokio::select! {
-                biased;
-                () = self.feed.wait() => self.feed.closing(),
-                () = left(line) => return None,
-                () = stopped(shutdown) => true,
-                () = sleep_until(self.deadline) => true,
+            connection.pause();
+            last = match connection.wait(self.feed.wait(), self.deadline).await {
+                Wake::Event(()) => self.feed.closing(),
+                Wake::Disconnected => return None,
+                Wake::Shutdown | Wake::Time => true,
             };
         }
     }

@@ -4,25 +4,28 @@ pub(super) mod pace;
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::consume_budget;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use crate::http::socket::pace::{Pace, Patience};
 
 /// What may be sent behind a held request and is kept; whoever sends so much is cut.
-const FRONT_BYTES_MAX: usize = 4 * 1024;
+const READ_AHEAD_BYTES_MAX: usize = 4 * 1024;
+/// What is read and thrown away of a peer that goes on sending after our end.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// What one system call writes.
 const SLICES_MAX: usize = 64;
 
-/// A socket, and what was read from it but not yet used.
+/// A client's socket, and what was read from it but not yet used.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct ClientSocket {
     pub(super) stream: TcpStream,
-    pub(super) front: Bytes,
+    pub(super) read_ahead: Bytes,
 }
 
 /// Waits until the peer sends something; false if it ends or breaks instead. As a poll, because the future of
@@ -38,15 +41,15 @@ pub(super) async fn has_byte(stream: &TcpStream) -> bool {
 
 /// Resolves when the peer has left, or sent so much ahead that nobody could see it leave. Keeps the beginning of a
 /// request that it sent ahead.
-pub(super) async fn left(line: &mut Line) {
+pub(super) async fn peer_disconnected(socket: &mut ClientSocket) {
     loop {
-        if line.front.len() >= FRONT_BYTES_MAX {
+        if socket.read_ahead.len() >= READ_AHEAD_BYTES_MAX {
             return;
         }
-        if !has_byte(&line.stream).await {
+        if !has_byte(&socket.stream).await {
             return;
         }
-        match read_ahead(line) {
+        match read_more(socket) {
             Ok(0) => return,
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
             Ok(_) | Err(_) => {}
@@ -54,16 +57,16 @@ pub(super) async fn left(line: &mut Line) {
     }
 }
 
-fn read_ahead(line: &mut Line) -> io::Result<usize> {
-    let mut room = [0; FRONT_BYTES_MAX];
-    let most = FRONT_BYTES_MAX.saturating_sub(line.front.len());
-    let length = line
+fn read_more(socket: &mut ClientSocket) -> io::Result<usize> {
+    let mut room = [0; READ_AHEAD_BYTES_MAX];
+    let most = READ_AHEAD_BYTES_MAX.saturating_sub(socket.read_ahead.len());
+    let length = socket
         .stream
         .try_read(room.get_mut(..most).unwrap_or_default())?;
-    let mut front = BytesMut::with_capacity(line.front.len() + length);
-    front.extend_from_slice(&line.front);
-    front.extend_from_slice(room.get(..length).unwrap_or_default());
-    line.front = front.freeze();
+    let mut read_ahead = BytesMut::with_capacity(socket.read_ahead.len() + length);
+    read_ahead.extend_from_slice(&socket.read_ahead);
+    read_ahead.extend_from_slice(room.get(..length).unwrap_or_default());
+    socket.read_ahead = read_ahead.freeze();
     Ok(length)
 }
 
@@ -97,6 +100,31 @@ pub(super) async fn write(
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Drops what a peer that does not read did not take, with the socket: else the kernel keeps it.
+pub(super) fn cut(stream: &TcpStream) {
+    drop(stream.set_zero_linger());
+}
+
+/// Ends our side and waits a little for the peer's, so that the last reply is not lost to a reset.
+pub(super) async fn linger(mut stream: TcpStream, limit: Duration) {
+    let discard = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut left = LINGER_BYTES_MAX;
+        let mut scrap = [0; 1024];
+        while left > 0 {
+            match stream.read(&mut scrap).await {
+                Ok(length @ 1..) => left = left.saturating_sub(length),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    };
+    if timeout(limit, discard).await.is_err() {
+        tracing::trace!("the peer did not close");
     }
 }
 

@@ -4,14 +4,13 @@ use super::shared::{
     CHANGE, CONVERSATIONS_QUERY, CURSOR_BACKEND, GROUP_CHANGED, HISTORY_QUERY, INBOX_QUERY, READ,
     READ_GROUP, READ_GROUP_NOW, READ_HISTORY, READ_MESSAGE, RECEIPT, WRITE, WRITE_GROUP,
 };
-use super::{later, now};
 use crate::http::api::conversations;
 use crate::http::api::groups;
 use crate::http::api::history;
 use crate::http::api::operations;
 use crate::http::api::push;
 use crate::http::api::tokens;
-use crate::http::endpoint::{Auth, Endpoint, Verb};
+use crate::http::endpoint::{Auth, Endpoint, Verb, later, now};
 use crate::http::response::reply::Code;
 use crate::http::session::poll;
 

@@ -7,11 +7,11 @@ mod users;
 
 use crate::http::api::operations;
 use crate::http::context::App;
-use crate::http::endpoint::{Endpoint, Handling, Verb};
+use crate::http::endpoint::{Endpoint, Verb, now};
 use crate::http::icomet;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::pages;
-use crate::http::response::reply::{Code, Outcome, Refusal, Reply};
+use crate::http::response::reply::Code;
 use crate::http::routing::openapi;
 
 /// The endpoints of one listener of this app: it has pages, and may speak icomet's protocol.
@@ -33,25 +33,6 @@ pub(in crate::http) fn of(kind: ListenerKind) -> impl Iterator<Item = &'static E
         ListenerKind::Admin => backend::ADMIN,
     };
     own.iter().chain(BOTH)
-}
-
-/// The name in `{name}`.
-pub(in crate::http) fn parameter(part: &'static str) -> Option<&'static str> {
-    part.strip_prefix('{')?.strip_suffix('}')
-}
-
-pub(in crate::http) fn later(
-    reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
-) -> Handling {
-    Box::pin(async move { reply.await.map(Outcome::Reply) })
-}
-
-fn held(outcome: Result<Outcome, Refusal>) -> Handling {
-    Box::pin(std::future::ready(outcome))
-}
-
-pub(in crate::http) fn now(reply: Result<Reply, Refusal>) -> Handling {
-    Box::pin(std::future::ready(reply.map(Outcome::Reply)))
 }
 
 /// For anyone, on both listeners.
@@ -82,7 +63,7 @@ const BOTH: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/openapi.json",
-        |call| now(Ok(openapi::reply(&call.app, call.kind))),
+        |call| now(Ok(openapi::reply(&call.app, call.kind, of(call.kind)))),
         "This document",
     )
     .named("getOpenApi")

@@ -4,11 +4,10 @@ use super::shared::{
     CONVERSATIONS_QUERY, CURSOR, EVENTS_QUERY, HISTORY_QUERY, INBOX_QUERY, READ, READ_GROUP,
     READ_HISTORY, RECEIPT, SEND, SEND_GROUP, SOCKET, STREAM_QUERY,
 };
-use super::{held, later};
 use crate::http::api::conversations;
 use crate::http::api::history;
 use crate::http::api::push;
-use crate::http::endpoint::{Auth, Endpoint, Verb};
+use crate::http::endpoint::{Auth, Endpoint, Verb, later, ready};
 use crate::http::routing::openapi;
 use crate::http::session::poll;
 use crate::http::session::stream;
@@ -30,7 +29,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/v1/inbox/sse",
-        |call| held(stream::events(&call)),
+        |call| ready(stream::events(&call)),
         "The same as events, for an `EventSource`; the header `Last-Event-ID` wins over `after`",
     )
     .named("inboxEvents")
@@ -42,7 +41,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/v1/inbox/stream",
-        |call| held(stream::lines(&call)),
+        |call| ready(stream::lines(&call)),
         "The same as lines of JSON in one reply: a page a line",
     )
     .named("inboxLines")
@@ -53,7 +52,7 @@ pub(super) const CLIENT: &[Endpoint] = &[
     Endpoint::new(
         Verb::Get,
         "/v1/inbox/ws",
-        |call| held(websocket::open(&call)),
+        |call| ready(websocket::open(&call)),
         "The same as frames of a WebSocket, by which the user may send, too",
     )
     .named("inboxSocket")

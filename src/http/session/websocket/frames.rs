@@ -12,9 +12,8 @@ use tokio::time::timeout;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
-use super::{Over, text_head};
-use crate::http::session::close_reason::Ending;
-use crate::http::socket::Line;
+use crate::http::session::close_reason::CloseReason;
+use crate::http::socket::ClientSocket;
 use crate::http::socket::pace::Patience;
 use crate::http::socket::write;
 
@@ -41,9 +40,24 @@ pub(super) enum Heard {
 /// Why reading ends.
 pub(super) enum Fault {
     /// The client is to be told why.
-    Ending(Ending),
+    Reason(CloseReason),
     /// The client knows.
     Over(Over),
+}
+
+/// Why there is nothing more to say.
+#[derive(Debug)]
+pub(in crate::http) enum Over {
+    /// The client closes.
+    Closed,
+    /// The client is gone, or does not read.
+    Gone,
+}
+
+impl From<io::Error> for Over {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
 }
 
 /// An upgraded connection.
@@ -89,20 +103,20 @@ impl Write for Wire {
 
 impl Frames {
     /// `longest` is the most bytes of a message from the client.
-    pub(super) fn new(line: Line, longest: usize, patience: Patience) -> Self {
+    pub(super) fn new(socket: ClientSocket, longest: usize, patience: Patience) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest));
         let wire = Wire {
-            stream: line.stream,
+            stream: socket.stream,
             dry: false,
             readings: READINGS_MAX,
             bytes: 0,
         };
-        let front = line.front.to_vec();
-        let socket = WebSocket::from_partially_read(wire, front, Role::Server, Some(config));
+        let read_ahead = socket.read_ahead.to_vec();
+        let socket = WebSocket::from_partially_read(wire, read_ahead, Role::Server, Some(config));
         Self {
             socket,
             patience,
@@ -137,17 +151,17 @@ impl Frames {
         self.count(&read)?;
         match read {
             Ok(Message::Text(text)) => Ok(Some(Heard::Text(text))),
-            Ok(Message::Binary(_)) => Err(Fault::Ending(Ending::NotText)),
+            Ok(Message::Binary(_)) => Err(Fault::Reason(CloseReason::NotText)),
             Ok(Message::Close(_)) => Ok(Some(Heard::Close)),
             Ok(_) => Ok(Some(Heard::Life)),
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => Err(Fault::Over(Over::Closed)),
-            Err(Error::Capacity(_)) => Err(Fault::Ending(Ending::TooLarge)),
-            Err(Error::Utf8(_)) => Err(Fault::Ending(Ending::NotUtf8)),
+            Err(Error::Capacity(_)) => Err(Fault::Reason(CloseReason::TooLarge)),
+            Err(Error::Utf8(_)) => Err(Fault::Reason(CloseReason::NotUtf8)),
             Err(Error::Protocol(
                 tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
             )) => Err(Fault::Over(Over::Gone)),
-            Err(Error::Protocol(_)) => Err(Fault::Ending(Ending::Protocol)),
+            Err(Error::Protocol(_)) => Err(Fault::Reason(CloseReason::Protocol)),
             Err(_) => Err(Fault::Over(Over::Gone)),
         }
     }
@@ -161,7 +175,7 @@ impl Frames {
             }
             Ok(_) => *bytes = 0,
             Err(_) if *bytes > 2 * self.longest + HEADS_BYTES_MAX => {
-                return Err(Fault::Ending(Ending::TooManyFrames));
+                return Err(Fault::Reason(CloseReason::TooManyFrames));
             }
             Err(_) => {}
         }
@@ -201,20 +215,24 @@ impl Frames {
     }
 
     /// Says why it ends and waits a little for the client's own close. Not behind a fault of the client's.
-    pub(super) async fn close(&mut self, ending: &Ending, limit: Duration) -> Result<(), Over> {
+    pub(super) async fn close(
+        &mut self,
+        reason: &CloseReason,
+        limit: Duration,
+    ) -> Result<(), Over> {
         let frame = CloseFrame {
-            code: ending.close_code(),
-            reason: Utf8Bytes::from_static(ending.code()),
+            code: reason.close_code(),
+            reason: Utf8Bytes::from_static(reason.code()),
         };
         self.put(Message::Close(Some(frame))).await?;
-        if !ending.reconnect() {
+        if !reason.reconnect() {
             // Where the next frame begins is no longer known.
             return Ok(());
         }
         let farewell = async {
             loop {
                 match self.next() {
-                    Ok(Some(_)) | Err(Fault::Ending(Ending::NotText)) => {}
+                    Ok(Some(_)) | Err(Fault::Reason(CloseReason::NotText)) => {}
                     Ok(None) => {
                         self.end_turn().await;
                         self.readable().await;
@@ -240,5 +258,42 @@ impl Frames {
 
     fn stream(&self) -> &TcpStream {
         &self.socket.get_ref().stream
+    }
+}
+
+/// The head of a text frame from a server: never masked, never in parts.
+fn text_head(length: usize) -> Bytes {
+    const TEXT: u8 = 0x81;
+    let mut head = vec![TEXT];
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ ..126), _) => head.push(length),
+        (_, Ok(length)) => {
+            head.push(126);
+            head.extend_from_slice(&length.to_be_bytes());
+        }
+        _ => {
+            head.push(127);
+            let length = u64::try_from(length).unwrap_or(u64::MAX);
+            head.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+    head.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_written_as_short_as_the_standard_wants() {
+        for (length, head) in [
+            (0, vec![0x81, 0]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (65_535, vec![0x81, 126, 0xff, 0xff]),
+            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            assert_eq!(text_head(length)[..], head, "{length}");
+        }
     }
 }

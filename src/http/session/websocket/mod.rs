@@ -9,34 +9,29 @@ mod request;
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tungstenite::handshake::derive_accept_key;
 use warp::http::{HeaderMap, header};
 
 use self::allowance::Allowance;
-use self::frames::{Frames, Heard};
+use self::frames::{Fault, Frames, Heard, Over};
 use self::request::Answer;
+use super::close_reason::CloseReason;
+use super::page;
+use super::schedule::Schedule;
 use crate::http::api::push::AROUND_BODY_BYTES;
 use crate::http::context::App;
-use crate::http::listener::service::Listener;
-use crate::http::parked::stopped;
-use crate::http::parked::{End, Ticket, cut};
+use crate::http::parked::{NextState, Outcome, Parked, ParkedConnection, Running};
 use crate::http::request::call::{Call, Caller};
 use crate::http::request::query::PageForm;
-use crate::http::response::head::{Asked, says};
+use crate::http::response::head::{ResponseContext, header_has_token};
 use crate::http::response::json::Writer;
-use crate::http::response::reply::{Outcome, Refusal};
-use crate::http::session::close_reason::Ending;
-use crate::http::session::page;
-use crate::http::session::stream::Times;
-use crate::http::socket::Line;
-use crate::http::socket::write;
+use crate::http::response::reply::Refusal;
+use crate::http::shutdown::Shutdown;
+use crate::http::socket::{cut, write};
 use crate::hub::Feed;
 use crate::model::{Batch, Cursor, PageLimit, Transport};
 
@@ -50,17 +45,17 @@ const KEY_BYTES: usize = 24;
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// An open socket.
-pub(in crate::http) struct Socket {
+struct Socket {
     feed: Feed,
     limit: PageLimit,
-    times: Times,
+    schedule: Schedule,
     caller: Caller,
     peer: Option<IpAddr>,
     /// What the client's key is answered with.
     accept: String,
-    /// The last cursor that the client was told.
-    told: Cursor,
-    heard: Instant,
+    /// The last cursor that was sent.
+    last_sent: Cursor,
+    last_heard_at: Instant,
     sends: FuturesOrdered<Answering>,
     allowance: Allowance,
 }
@@ -76,7 +71,7 @@ impl std::fmt::Debug for Socket {
 /// `GET /v1/inbox/ws`
 pub(in crate::http) fn open(call: &Call) -> Result<Outcome, Refusal> {
     let caller = call.caller()?.clone();
-    let times = Times::of(call, &caller)?;
+    let schedule = Schedule::of(call, &caller)?;
     let after = call.query.after()?;
     let key = key(&call.headers).filter(|_| call.may_hold);
     let key = key.ok_or(Refusal::UpgradeRequired)?;
@@ -84,93 +79,100 @@ pub(in crate::http) fn open(call: &Call) -> Result<Outcome, Refusal> {
         .app
         .hub
         .feed(caller.user.clone(), after, Transport::Socket)?;
-    Ok(Outcome::Held(Ticket::Socket(Box::new(Socket {
-        told: feed.cursor(),
+    Ok(Outcome::park(Socket {
+        last_sent: feed.cursor(),
         feed,
         limit: call.page(PageForm::Frame)?,
-        times,
+        schedule,
         caller,
         peer: call.peer,
         accept: derive_accept_key(key.as_bytes()),
-        heard: Instant::now(),
+        last_heard_at: Instant::now(),
         sends: FuturesOrdered::new(),
         allowance: Allowance::new(),
-    }))))
+    }))
 }
 
 /// The client's key, if it asks for a WebSocket of the one version there is.
 fn key(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let wants = says(headers, header::UPGRADE, "websocket")
-        && says(headers, header::CONNECTION, "upgrade")
+    let wants = header_has_token(headers, header::UPGRADE, "websocket")
+        && header_has_token(headers, header::CONNECTION, "upgrade")
         && text(header::SEC_WEBSOCKET_VERSION)? == "13";
     text(header::SEC_WEBSOCKET_KEY).filter(|key| wants && key.len() == KEY_BYTES)
 }
 
-impl Socket {
-    pub(in crate::http) async fn wait(
-        mut self: Box<Self>,
-        line: Line,
-        _: Asked,
-        listener: &Arc<Listener>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> End {
-        let app = &listener.app;
-        let patience = app.timeouts.patience();
-        let head = Asked::raw_switch(&self.accept);
-        if write(&line.stream, head, Vec::new(), patience)
-            .await
-            .is_err()
-        {
-            return cut(&line.stream);
-        }
-        let longest = app.limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES);
-        let mut frames = Frames::new(line, longest, patience);
-        let ended = self.run(app, &mut frames, shutdown).await;
-        // What was asked for is done in any case, and answered if somebody listens.
-        let mut gone = matches!(ended, Err(Over::Gone));
-        while let Some(answer) = self.sends.next().await {
-            gone = gone || frames.text(vec![answer.text.into()]).await.is_err();
-        }
-        drop(self);
-        let closed = match ended {
-            _ if gone => Err(Over::Gone),
-            Ok(ending) => frames.close(&ending, app.timeouts.linger).await,
-            Err(_) => frames.flush().await,
-        };
-        match closed {
-            Ok(()) | Err(Over::Closed) => End::Close(frames.into_stream()),
-            Err(Over::Gone) => cut(&frames.into_stream()),
-        }
+impl Parked for Socket {
+    fn run(self: Box<Self>, connection: ParkedConnection<'_>) -> Running<'_> {
+        let mut session = *self;
+        let ParkedConnection {
+            socket,
+            app,
+            shutdown,
+            ..
+        } = connection;
+        Box::pin(async move {
+            let patience = app.timeouts.patience();
+            let head = ResponseContext::switching_head(&session.accept);
+            let written = Box::pin(write(&socket.stream, head, Vec::new(), patience)).await;
+            if written.is_err() {
+                cut(&socket.stream);
+                return NextState::Gone;
+            }
+            let longest = app.limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES);
+            let mut frames = Frames::new(socket, longest, patience);
+            let ended = session.deliver(app, &mut frames, shutdown).await;
+            // What was asked for is done in any case, and answered if somebody listens.
+            let mut gone = matches!(ended, Err(Over::Gone));
+            while let Some(answer) = session.sends.next().await {
+                gone = gone || frames.text(vec![answer.text.into()]).await.is_err();
+            }
+            drop(session);
+            let closed = match ended {
+                _ if gone => Err(Over::Gone),
+                Ok(reason) => frames.close(&reason, app.timeouts.linger).await,
+                Err(_) => frames.flush().await,
+            };
+            let stream = frames.into_stream();
+            match closed {
+                Ok(()) | Err(Over::Closed) => NextState::Close(stream),
+                Err(Over::Gone) => {
+                    cut(&stream);
+                    NextState::Gone
+                }
+            }
+        })
     }
+}
 
+impl Socket {
     /// Writes what comes and does what the client asks, until it ends.
-    async fn run(
+    async fn deliver(
         &mut self,
         app: &App,
         frames: &mut Frames,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<Ending, Over> {
-        let mut heartbeat = self.times.next_heartbeat();
+        shutdown: &mut Shutdown,
+    ) -> Result<CloseReason, Over> {
+        let mut heartbeat = self.schedule.next_heartbeat();
         self.page(app, frames, &self.nothing()).await?;
         loop {
-            if let Some(ending) = self.listen(app, frames).await? {
-                return Ok(ending);
+            if let Some(reason) = self.listen(app, frames).await? {
+                return Ok(reason);
             }
             let batch = match Box::pin(self.feed.read(self.limit)).await {
                 Ok(batch) => batch,
-                Err(error) => return Ok(Ending::of(error)),
+                Err(error) => return Ok(CloseReason::of(error)),
             };
             if !batch.messages.is_empty() {
                 self.page(app, frames, &batch).await?;
                 app.delivered(batch.messages.len());
             }
-            if *shutdown.borrow() || (self.feed.closing() && !batch.more) {
-                return Ok(Ending::Closing);
+            if shutdown.has_begun() || (self.feed.closing() && !batch.more) {
+                return Ok(CloseReason::Closing);
             }
-            let (ends_at, ending) = self.times.end();
+            let (ends_at, reason) = self.schedule.end();
             if Instant::now() >= ends_at {
-                return Ok(ending);
+                return Ok(reason);
             }
             if batch.more {
                 continue;
@@ -179,29 +181,34 @@ impl Socket {
                 Some(answer) = self.sends.next() => {
                     frames.text(vec![answer.text.into()]).await?;
                     if answer.useless && !self.allowance.take() {
-                        return Ok(Ending::TooManyFrames);
+                        return Ok(CloseReason::TooManyFrames);
                     }
                 }
                 () = self.feed.wait() => {}
                 () = frames.readable(), if self.sends.len() < SENDS_MAX => {}
-                () = stopped(shutdown) => {}
+                () = shutdown.begun() => {}
                 () = sleep_until(heartbeat.min(ends_at)) => {}
             }
             if Instant::now() >= heartbeat {
-                if self.heard.elapsed() > 2 * self.times.heartbeat + app.timeouts.silence {
-                    return Ok(Ending::Silent);
+                if self.last_heard_at.elapsed() > 2 * self.schedule.heartbeat + app.timeouts.silence
+                {
+                    return Ok(CloseReason::Silent);
                 }
                 frames.ping().await?;
-                if self.feed.cursor() != self.told {
+                if self.feed.cursor() != self.last_sent {
                     self.page(app, frames, &self.nothing()).await?;
                 }
-                heartbeat = self.times.next_heartbeat();
+                heartbeat = self.schedule.next_heartbeat();
             }
         }
     }
 
     /// Reads what the client has sent, and begins to do it.
-    async fn listen(&mut self, app: &App, frames: &mut Frames) -> Result<Option<Ending>, Over> {
+    async fn listen(
+        &mut self,
+        app: &App,
+        frames: &mut Frames,
+    ) -> Result<Option<CloseReason>, Over> {
         for _ in 0..FRAMES_MAX {
             if self.sends.len() >= SENDS_MAX {
                 break;
@@ -209,10 +216,10 @@ impl Socket {
             let heard = match frames.next() {
                 Ok(Some(heard)) => heard,
                 Ok(None) => break,
-                Err(frames::Fault::Ending(ending)) => return Ok(Some(ending)),
-                Err(frames::Fault::Over(over)) => return Err(over),
+                Err(Fault::Reason(reason)) => return Ok(Some(reason)),
+                Err(Fault::Over(over)) => return Err(over),
             };
-            self.heard = Instant::now();
+            self.last_heard_at = Instant::now();
             match heard {
                 Heard::Text(text) => {
                     // The journal's queue is entered when they are first polled: in the order of the frames.
@@ -223,7 +230,7 @@ impl Socket {
                 Heard::Life => {
                     frames.flush().await?;
                     if !self.allowance.take() {
-                        return Ok(Some(Ending::TooManyFrames));
+                        return Ok(Some(CloseReason::TooManyFrames));
                     }
                 }
                 Heard::Close => return Err(Over::Closed),
@@ -236,14 +243,14 @@ impl Socket {
     /// Does what one message asks for.
     fn answer(&mut self, app: &App, text: &str) -> Answering {
         let (reference, done) = request::take(app, &mut self.caller, text);
-        self.times.expires = self.caller.ends;
+        self.schedule.expires = self.caller.ends;
         Box::pin(request::answer(app.clone(), self.peer, reference, done))
     }
 
     async fn page(&mut self, app: &App, frames: &Frames, batch: &Batch) -> Result<(), Over> {
         let mut out = Writer::default();
         page::write(app, &mut out, batch);
-        self.told = batch.next;
+        self.last_sent = batch.next;
         frames.text(out.finish()).await
     }
 
@@ -256,56 +263,9 @@ impl Socket {
     }
 }
 
-/// Why there is nothing more to say.
-#[derive(Debug)]
-pub(in crate::http) enum Over {
-    /// The client closes.
-    Closed,
-    /// The client is gone, or does not read.
-    Gone,
-}
-
-impl From<std::io::Error> for Over {
-    fn from(_: std::io::Error) -> Self {
-        Self::Gone
-    }
-}
-
-/// The head of a text frame from a server: never masked, never in parts.
-fn text_head(length: usize) -> Bytes {
-    const TEXT: u8 = 0x81;
-    let mut head = vec![TEXT];
-    match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(length @ ..126), _) => head.push(length),
-        (_, Ok(length)) => {
-            head.push(126);
-            head.extend_from_slice(&length.to_be_bytes());
-        }
-        _ => {
-            head.push(127);
-            let length = u64::try_from(length).unwrap_or(u64::MAX);
-            head.extend_from_slice(&length.to_be_bytes());
-        }
-    }
-    head.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths_are_written_as_short_as_the_standard_wants() {
-        for (length, head) in [
-            (0, vec![0x81, 0]),
-            (125, vec![0x81, 125]),
-            (126, vec![0x81, 126, 0, 126]),
-            (65_535, vec![0x81, 126, 0xff, 0xff]),
-            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
-        ] {
-            assert_eq!(text_head(length)[..], head, "{length}");
-        }
-    }
 
     #[test]
     fn only_a_right_handshake_has_a_key() {

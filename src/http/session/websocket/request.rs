@@ -7,11 +7,12 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use crate::http::api::push::{self, ItemIn, ReceiptOut, parse};
+use crate::http::api::push::{self, ItemIn, ReceiptOut};
 use crate::http::context::App;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::auth;
 use crate::http::request::call::Caller;
+use crate::http::request::json::parse;
 use crate::http::response::reply::Refusal;
 use crate::model::Draft;
 
