@@ -241,7 +241,7 @@ const FOLDERS: [(&str, &[&[&str]]); 31] = [
     ("http/context/channels", &[&[OWN], &["rate"]]),
     (
         "http/response",
-        &[&[OWN], &["head"], &["cors", "json", "reply"]],
+        &[&[OWN], &["head"], &["cors", "json", "reply"], &["problem"]],
     ),
     ("http/socket", &[&[OWN], &["pace"]]),
 ];

@@ -4,7 +4,8 @@ use std::pin::Pin;
 
 use crate::http::parked::Outcome;
 use crate::http::request::call::Call;
-use crate::http::response::reply::{Code, Refusal, Reply};
+use crate::http::response::problem::{Code, Problem};
+use crate::http::response::reply::Reply;
 
 /// A method that some endpoint takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub(super) struct Param {
 }
 
 /// What a handler is doing.
-pub(super) type Handling = Pin<Box<dyn Future<Output = Result<Outcome, Refusal>> + Send>>;
+pub(super) type Handling = Pin<Box<dyn Future<Output = Result<Outcome, Problem>> + Send>>;
 
 /// One method of one path.
 #[derive(Debug)]
@@ -139,17 +140,17 @@ pub(super) fn parameter(part: &'static str) -> Option<&'static str> {
 
 /// Handles a request by a reply that has to be waited for.
 pub(super) fn later(
-    reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static,
+    reply: impl Future<Output = Result<Reply, Problem>> + Send + 'static,
 ) -> Handling {
     Box::pin(async move { reply.await.map(Outcome::Reply) })
 }
 
 /// Handles a request by a reply that is there.
-pub(super) fn now(reply: Result<Reply, Refusal>) -> Handling {
+pub(super) fn now(reply: Result<Reply, Problem>) -> Handling {
     ready(reply.map(Outcome::Reply))
 }
 
 /// Handles a request by an outcome that is there.
-pub(super) fn ready(outcome: Result<Outcome, Refusal>) -> Handling {
+pub(super) fn ready(outcome: Result<Outcome, Problem>) -> Handling {
     Box::pin(std::future::ready(outcome))
 }

@@ -8,11 +8,12 @@ use crate::http::parked::cancellable::CancellableReply;
 use crate::http::request::call::Call;
 use crate::http::request::query::{self, PageForm};
 use crate::http::response::json::Writer;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::model::{ConversationEntry, ConversationToken, Message, PageLimit, Sequence, UserName};
 
 /// Newest first, in pages.
-pub(in crate::http) async fn list(call: Call) -> Result<Outcome, Refusal> {
+pub(in crate::http) async fn list(call: Call) -> Result<Outcome, Problem> {
     let user = call.reader()?;
     let limit = call.page(PageForm::Reply)?;
     let before = match call.query.get("before") {
@@ -34,7 +35,7 @@ async fn page(
     user: UserName,
     before: Option<ConversationToken>,
     limit: PageLimit,
-) -> Result<Reply, Refusal> {
+) -> Result<Reply, Problem> {
     let page = app.hub.conversations(user, before, limit).await?;
     let mut out = Writer::default();
     out.page_of(app.hub.log());

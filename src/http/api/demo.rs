@@ -6,7 +6,8 @@ use crate::clock;
 use crate::http::api::tokens;
 use crate::http::request::call::Call;
 use crate::http::request::json::parse;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::hub::GroupChange;
 use crate::model::{GroupName, UserName};
 use crate::token::Claims;
@@ -34,7 +35,7 @@ struct JoinOut<'a> {
 }
 
 /// Makes a token that may send, and lets the user into the group.
-pub(in crate::http) async fn join(mut call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn join(mut call: Call) -> Result<Reply, Problem> {
     let text = call.read_body(REQUEST_BYTES_MAX).await?;
     let given: JoinIn = parse(&text)?;
     let user = UserName::parse(&given.user)?;

@@ -8,7 +8,8 @@ use crate::http::api::shapes::Name;
 use crate::http::context::App;
 use crate::http::request::call::Call;
 use crate::http::request::json::parse;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::hub::{GroupChange, GroupReceipt, HistoryMode};
 use crate::model::{GroupName, UserName};
 
@@ -81,7 +82,7 @@ pub(in crate::http) struct GroupOut<'a> {
 }
 
 /// Makes a group, or sets its members and what those who join may read.
-pub(in crate::http) async fn set(mut call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn set(mut call: Call) -> Result<Reply, Problem> {
     let group = call.group()?;
     let text = call.read_body(call.app.limits.request_bytes_max).await?;
     let given: SetIn = parse(&text)?;
@@ -101,7 +102,7 @@ pub(in crate::http) async fn set(mut call: Call) -> Result<Reply, Refusal> {
 }
 
 /// Adds and removes members.
-pub(in crate::http) async fn change_members(mut call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn change_members(mut call: Call) -> Result<Reply, Problem> {
     let group = call.group()?;
     let text = call.read_body(call.app.limits.request_bytes_max).await?;
     let given: MembersIn = parse(&text)?;
@@ -111,7 +112,7 @@ pub(in crate::http) async fn change_members(mut call: Call) -> Result<Reply, Ref
 }
 
 /// Adds one member.
-pub(in crate::http) async fn add_member(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn add_member(call: Call) -> Result<Reply, Problem> {
     let (group, user) = (call.group()?, call.user("user")?);
     change(
         &call.app,
@@ -125,7 +126,7 @@ pub(in crate::http) async fn add_member(call: Call) -> Result<Reply, Refusal> {
 }
 
 /// Removes one member.
-pub(in crate::http) async fn remove_member(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn remove_member(call: Call) -> Result<Reply, Problem> {
     let (group, user) = (call.group()?, call.user("user")?);
     change(
         &call.app,
@@ -139,7 +140,7 @@ pub(in crate::http) async fn remove_member(call: Call) -> Result<Reply, Refusal>
 }
 
 /// Lets everybody leave; the history stays.
-pub(in crate::http) async fn delete(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn delete(call: Call) -> Result<Reply, Problem> {
     let group = call.group()?;
     let receipt = call
         .app
@@ -153,7 +154,7 @@ pub(in crate::http) async fn delete(call: Call) -> Result<Reply, Refusal> {
 }
 
 /// Who is in a group.
-pub(in crate::http) async fn get(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn get(call: Call) -> Result<Reply, Problem> {
     let group = call.group()?;
     let info = call.app.hub.group(group.clone()).await?;
     let mut members: Vec<&str> = info.members.iter().map(UserName::as_str).collect();
@@ -167,7 +168,7 @@ pub(in crate::http) async fn get(call: Call) -> Result<Reply, Refusal> {
     }))
 }
 
-async fn change(app: &App, group: GroupName, change: GroupChange) -> Result<Reply, Refusal> {
+async fn change(app: &App, group: GroupName, change: GroupChange) -> Result<Reply, Problem> {
     let GroupReceipt {
         made,
         history,
@@ -193,9 +194,9 @@ async fn change(app: &App, group: GroupName, change: GroupChange) -> Result<Repl
     ))
 }
 
-fn names(given: &[String], others: usize) -> Result<Vec<UserName>, Refusal> {
+fn names(given: &[String], others: usize) -> Result<Vec<UserName>, Problem> {
     if given.len().saturating_add(others) > NAMES_MAX {
-        return Err(Refusal::TooLarge {
+        return Err(Problem::TooLarge {
             what: "the list",
             limit: NAMES_MAX,
             unit: " names",

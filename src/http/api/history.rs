@@ -7,11 +7,12 @@ use crate::http::context::App;
 use crate::http::request::call::Call;
 use crate::http::request::query::{self, PageForm};
 use crate::http::response::json::Writer;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::model::{HistoryPage, Sequence};
 
 /// The history of two users.
-pub(in crate::http) async fn direct(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn direct(call: Call) -> Result<Reply, Problem> {
     let (user, peer) = (call.reader()?, call.user("peer")?);
     let bound = call.query.bound()?;
     let limit = call.page(PageForm::Reply)?;
@@ -24,7 +25,7 @@ pub(in crate::http) async fn direct(call: Call) -> Result<Reply, Refusal> {
 }
 
 /// The history of a group, as one who is or was its member sees it.
-pub(in crate::http) async fn group(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn group(call: Call) -> Result<Reply, Problem> {
     let (user, group) = (call.reader()?, call.group()?);
     let bound = call.query.bound()?;
     let limit = call.page(PageForm::Reply)?;
@@ -37,12 +38,12 @@ pub(in crate::http) async fn group(call: Call) -> Result<Reply, Refusal> {
 }
 
 /// One message, whoever may read it.
-pub(in crate::http) async fn message(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn message(call: Call) -> Result<Reply, Problem> {
     let sequence = call.text("sequence")?;
     let sequence = Sequence::ALL
         .into_iter()
         .find(|known| known.name() == sequence)
-        .ok_or(Refusal::NoRoute)?;
+        .ok_or(Problem::NoRoute)?;
     let id = query::digits(&call.text("id")?).ok_or(Error::MessageNotFound)?;
     let message = call.app.hub.message(sequence, id).await?;
     let mut out = Writer::default();

@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::http::api::shapes::Name;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::call::Call;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::hub::Status;
 use crate::model::{Device, Transport};
 
@@ -55,7 +56,7 @@ pub(in crate::http) struct StatusOut {
 }
 
 /// Which requests of a user are held now.
-pub(in crate::http) fn presence(call: &Call) -> Result<Reply, Refusal> {
+pub(in crate::http) fn presence(call: &Call) -> Result<Reply, Problem> {
     let user = call.user("user")?;
     let devices = call.app.hub.devices(&user);
     Ok(Reply::ok(&PresenceOut {
@@ -88,7 +89,7 @@ pub(in crate::http) fn health() -> Reply {
 }
 
 /// The process can do its work.
-pub(in crate::http) fn ready(call: &Call) -> Result<Reply, Refusal> {
+pub(in crate::http) fn ready(call: &Call) -> Result<Reply, Problem> {
     call.app.hub.ready()?;
     Ok(health())
 }

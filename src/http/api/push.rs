@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use warp::http::StatusCode;
 
-use crate::http::api::shapes::{self, AnyJson, Name, Problem};
+use crate::http::api::shapes::{self, AnyJson, Name};
 use crate::http::context::App;
 use crate::http::request::call::{Call, Caller};
 use crate::http::request::json::parse;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::model::{Body, Draft, GroupName, IdempotencyKey, Receipt, Receiver, Sequence, UserName};
 
 /// What a request may hold around one message's body.
@@ -94,7 +95,7 @@ enum ResultOut {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "PushRefusal")]
 struct RefusedOut {
-    #[schemars(with = "Problem")]
+    #[schemars(with = "shapes::Problem")]
     error: serde_json::Value,
 }
 
@@ -106,19 +107,19 @@ pub(in crate::http) struct ResultsOut {
 }
 
 /// To one user.
-pub(in crate::http) async fn direct(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn direct(call: Call) -> Result<Reply, Problem> {
     let parameter = if call.caller.is_some() { "peer" } else { "to" };
     let to = Receiver::User(call.user(parameter)?);
     one(call, to).await
 }
 
 /// To a group.
-pub(in crate::http) async fn group(call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn group(call: Call) -> Result<Reply, Problem> {
     let to = Receiver::Group(call.group()?);
     one(call, to).await
 }
 
-async fn one(mut call: Call, to: Receiver) -> Result<Reply, Refusal> {
+async fn one(mut call: Call, to: Receiver) -> Result<Reply, Problem> {
     call.caller.as_ref().map_or(Ok(()), may_send)?;
     let key = header_key(&call)?;
     let limits = &call.app.limits;
@@ -129,7 +130,7 @@ async fn one(mut call: Call, to: Receiver) -> Result<Reply, Refusal> {
     let given: OneIn<'_> = parse(&text)?;
     let key = match (key, own_key(given.idempotency_key)?) {
         (Some(header), Some(own)) if header != own => {
-            return Err(Refusal::BadJson(
+            return Err(Problem::BadJson(
                 "`idempotency_key` and the header `Idempotency-Key` differ: give one of them"
                     .to_owned(),
             ));
@@ -156,28 +157,28 @@ async fn one(mut call: Call, to: Receiver) -> Result<Reply, Refusal> {
 }
 
 /// Pushes one message.
-pub(in crate::http) async fn one_draft(app: &App, draft: Draft) -> Result<Receipt, Refusal> {
+pub(in crate::http) async fn one_draft(app: &App, draft: Draft) -> Result<Receipt, Problem> {
     let receipts = app.hub.push(vec![draft]).await?;
-    Ok(receipts.into_iter().next().ok_or(Refusal::Internal)??)
+    Ok(receipts.into_iter().next().ok_or(Problem::Internal)??)
 }
 
-fn may_send(caller: &Caller) -> Result<(), Refusal> {
+fn may_send(caller: &Caller) -> Result<(), Problem> {
     if caller.may_send {
         Ok(())
     } else {
-        Err(Refusal::Forbidden(
+        Err(Problem::Forbidden(
             "the token does not allow to send: it needs the claim `send`",
         ))
     }
 }
 
 /// Many, each with its own outcome.
-pub(in crate::http) async fn batch(mut call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn batch(mut call: Call) -> Result<Reply, Problem> {
     let key = header_key(&call)?;
     let text = call.read_body(call.app.limits.request_bytes_max).await?;
     let items: Vec<&RawValue> = parse(&text)?;
     if items.len() > BATCH_MAX {
-        return Err(Refusal::TooLarge {
+        return Err(Problem::TooLarge {
             what: "the array",
             limit: BATCH_MAX,
             unit: " messages",
@@ -188,7 +189,7 @@ pub(in crate::http) async fn batch(mut call: Call) -> Result<Reply, Refusal> {
     for (index, item) in items.into_iter().enumerate() {
         match draft(&call.app, item, key.as_ref().map(|key| key.item(index))) {
             Ok(draft) => drafts.push(draft),
-            Err(refusal) => refusals.push((index, refusal)),
+            Err(problem) => refusals.push((index, problem)),
         }
     }
     drop(text);
@@ -197,26 +198,26 @@ pub(in crate::http) async fn batch(mut call: Call) -> Result<Reply, Refusal> {
     } else {
         call.app.hub.push(drafts).await?
     };
-    let mut outcomes: Vec<Result<Receipt, Refusal>> =
+    let mut outcomes: Vec<Result<Receipt, Problem>> =
         receipts.into_iter().map(|outcome| Ok(outcome?)).collect();
-    for (index, refusal) in refusals {
+    for (index, problem) in refusals {
         // In rising order, so each lands at its own place among the outcomes.
-        outcomes.insert(index.min(outcomes.len()), Err(refusal));
+        outcomes.insert(index.min(outcomes.len()), Err(problem));
     }
     let log = call.app.hub.log();
     let results = outcomes
         .into_iter()
         .map(|outcome| match outcome {
             Ok(receipt) => ResultOut::Stored(receipt.into()),
-            Err(refusal) => ResultOut::Refused(RefusedOut {
-                error: refusal.problem(log),
+            Err(problem) => ResultOut::Refused(RefusedOut {
+                error: problem.to_json(log),
             }),
         })
         .collect();
     Ok(Reply::ok(&ResultsOut { results }))
 }
 
-fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draft, Refusal> {
+fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draft, Problem> {
     let item: ItemIn<'_> = parse(item.get().as_bytes())?;
     let to = receiver(item.to, item.group)?;
     let key = own_key(item.idempotency_key)?.or(key);
@@ -234,7 +235,7 @@ pub(in crate::http) fn draft_of_user(
     app: &App,
     caller: &Caller,
     send: ItemIn<'_>,
-) -> Result<Draft, Refusal> {
+) -> Result<Draft, Problem> {
     may_send(caller)?;
     Ok(Draft {
         from: sender(Some(caller), send.from)?,
@@ -246,37 +247,37 @@ pub(in crate::http) fn draft_of_user(
 }
 
 /// A user sends as the token's user, the backend as whom it names.
-fn sender(caller: Option<&Caller>, named: Option<String>) -> Result<UserName, Refusal> {
+fn sender(caller: Option<&Caller>, named: Option<String>) -> Result<UserName, Problem> {
     match (caller, named) {
         (Some(caller), None) => Ok(caller.user.clone()),
         (None, Some(from)) => Ok(UserName::parse(&from)?),
-        (Some(_), Some(_)) => Err(Refusal::BadJson(
+        (Some(_), Some(_)) => Err(Problem::BadJson(
             "`from` is the token's user: leave it out, or send by the admin listener".to_owned(),
         )),
-        (None, None) => Err(Refusal::BadJson("`from` is missing".to_owned())),
+        (None, None) => Err(Problem::BadJson("`from` is missing".to_owned())),
     }
 }
 
-fn receiver(user: Option<String>, group: Option<String>) -> Result<Receiver, Refusal> {
+fn receiver(user: Option<String>, group: Option<String>) -> Result<Receiver, Problem> {
     match (user, group) {
         (Some(user), None) => Ok(Receiver::User(UserName::parse(&user)?)),
         (None, Some(group)) => Ok(Receiver::Group(GroupName::parse(&group)?)),
-        _ => Err(Refusal::BadJson(
+        _ => Err(Problem::BadJson(
             "exactly one of `to` and `group` is needed".to_owned(),
         )),
     }
 }
 
-fn own_key(key: Option<String>) -> Result<Option<IdempotencyKey>, Refusal> {
+fn own_key(key: Option<String>) -> Result<Option<IdempotencyKey>, Problem> {
     key.map(|key| IdempotencyKey::parse(&key))
         .transpose()
-        .map_err(|rule| Refusal::BadJson(format!("`idempotency_key`: {rule}")))
+        .map_err(|rule| Problem::BadJson(format!("`idempotency_key`: {rule}")))
 }
 
-fn body(app: &App, raw: &RawValue) -> Result<Body, Refusal> {
+fn body(app: &App, raw: &RawValue) -> Result<Body, Problem> {
     let limit = app.limits.body_bytes_max;
     if raw.get().len() > limit {
-        return Err(Refusal::TooLarge {
+        return Err(Problem::TooLarge {
             what: "the message's body",
             limit,
             unit: " bytes",
@@ -285,11 +286,11 @@ fn body(app: &App, raw: &RawValue) -> Result<Body, Refusal> {
     Ok(Body::from_json(raw)?)
 }
 
-fn header_key(call: &Call) -> Result<Option<IdempotencyKey>, Refusal> {
+fn header_key(call: &Call) -> Result<Option<IdempotencyKey>, Problem> {
     let Some(value) = call.headers.get("idempotency-key") else {
         return Ok(None);
     };
     IdempotencyKey::parse(value.to_str().unwrap_or_default())
         .map(Some)
-        .map_err(|rule| Refusal::BadRequest(format!("`Idempotency-Key`: {rule}")))
+        .map_err(|rule| Problem::BadRequest(format!("`Idempotency-Key`: {rule}")))
 }

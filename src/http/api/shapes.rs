@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::http::response::reply::Code;
+use crate::http::response::problem::Code;
 
 /// A text with a rule: a name and the schema.
 macro_rules! texts {
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::http::response::json::Writer;
-    use crate::http::response::reply::Refusal;
+    use crate::http::response::problem::Problem;
     use crate::http::session::close_reason::CloseReason;
     use crate::model::{self, Body, GroupName, Position, Receiver, UserName};
 
@@ -403,7 +403,7 @@ mod tests {
     fn problems_and_ends_have_the_fields_of_their_schemas() {
         let log = model::LogId([7; 16]);
         let cursor = model::Cursor::new(Position::default(), log);
-        let (all, required) = fields::<Problem>();
+        let (all, required) = fields::<super::Problem>();
         let sequence = model::Sequence::Direct;
         for error in [
             Error::LogUnknown { restart: cursor },
@@ -413,7 +413,7 @@ mod tests {
             Error::Busy,
             Error::Behind { limit: 1 },
         ] {
-            let written = Refusal::Hub(error).problem(log);
+            let written = Problem::Hub(error).to_json(log);
             let written = keys(written.as_object().unwrap());
             assert!(written.iter().all(|key| all.contains(key)), "{written:?}");
             assert!(

@@ -12,7 +12,8 @@ use crate::http::api::shapes::Name;
 use crate::http::context::App;
 use crate::http::request::call::Call;
 use crate::http::request::json::parse;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::model::UserName;
 use crate::token::{self, Claims};
 
@@ -83,9 +84,9 @@ pub(in crate::http) struct TokenOut<'a> {
 }
 
 /// Signs claims, where the secret is known.
-pub(in crate::http) fn sign(app: &App, claims: &Claims) -> Result<String, Refusal> {
+pub(in crate::http) fn sign(app: &App, claims: &Claims) -> Result<String, Problem> {
     let Some(secret) = &app.token_secret else {
-        return Err(Refusal::Forbidden(
+        return Err(Problem::Forbidden(
             "this server only knows a public key: tokens are made where the private key is",
         ));
     };
@@ -93,13 +94,13 @@ pub(in crate::http) fn sign(app: &App, claims: &Claims) -> Result<String, Refusa
 }
 
 /// Makes a token for the backend.
-pub(in crate::http) async fn make(mut call: Call) -> Result<Reply, Refusal> {
+pub(in crate::http) async fn make(mut call: Call) -> Result<Reply, Problem> {
     let text = call.read_body(REQUEST_BYTES_MAX).await?;
     let given: TokenIn = parse(&text)?;
     let user = UserName::parse(&given.user)?;
     if !(1..=TTL_MAX_S).contains(&given.ttl_s) {
         let ttl_s = given.ttl_s;
-        return Err(Refusal::BadJson(format!(
+        return Err(Problem::BadJson(format!(
             "`ttl_s` is {ttl_s}, but must be a whole number from 1 to {TTL_MAX_S}"
         )));
     }

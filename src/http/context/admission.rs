@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::Limits;
 use crate::http::address::network;
 use crate::http::listener_kind::ListenerKind;
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 
 /// Connections that are kept for the backend, unless the limit is very small.
 const BACKEND_RESERVE: usize = 64;
@@ -43,7 +43,7 @@ impl Connections {
         self: &Arc<Self>,
         kind: ListenerKind,
         address: IpAddr,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Admitted, Problem> {
         let limit = self.limit;
         let most = match kind {
             ListenerKind::Client => limit.saturating_sub((limit / 8).min(BACKEND_RESERVE)),
@@ -58,11 +58,11 @@ impl Connections {
         };
         let open = self.count(ListenerKind::Client) + self.count(ListenerKind::Admin);
         if open > most {
-            return Err(Refusal::TooManyConnections { limit });
+            return Err(Problem::TooManyConnections { limit });
         }
         if let (ListenerKind::Client, Some(limit)) = (kind, self.limit_per_address) {
             let address = self.addresses.take(address, limit);
-            admitted.address = Some(address.ok_or(Refusal::TooManyOfAddress { limit })?);
+            admitted.address = Some(address.ok_or(Problem::TooManyOfAddress { limit })?);
         }
         Ok(admitted)
     }

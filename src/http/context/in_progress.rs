@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::model::UserName;
 
 /// How soon a request that has no place looks for one again, at first and at the latest.
@@ -42,7 +42,7 @@ impl RequestsInProgress {
     pub(in crate::http) async fn begin(
         self: &Arc<Self>,
         user: &UserName,
-    ) -> Result<InProgress, Refusal> {
+    ) -> Result<InProgress, Problem> {
         let due = Instant::now() + self.crowd;
         let mut pause = LOOK_FIRST;
         loop {
@@ -55,12 +55,12 @@ impl RequestsInProgress {
         }
     }
 
-    fn begin_now(self: &Arc<Self>, user: &UserName) -> Result<InProgress, Refusal> {
+    fn begin_now(self: &Arc<Self>, user: &UserName) -> Result<InProgress, Problem> {
         let limit = self.limit;
         let mut all = self.lock();
         let count = all.entry(user.clone()).or_default();
         if *count >= limit {
-            return Err(Refusal::TooManyRequests { limit });
+            return Err(Problem::TooManyRequests { limit });
         }
         *count += 1;
         drop(all);

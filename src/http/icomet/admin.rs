@@ -13,7 +13,8 @@ use crate::http::context::App;
 use crate::http::context::channels::ChannelsInUse;
 use crate::http::request::auth;
 use crate::http::request::call::Call;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::hub;
 use crate::model::{Body, Draft, Receiver, UserName};
 use crate::token::{self, Claims};
@@ -34,7 +35,7 @@ const IDLE_LOOKED_AT: usize = 1000;
 const BACK_MAX: u64 = 10;
 
 /// The parameters of a backend that may ask. The key may be among them, also in a form.
-pub(super) async fn asked(call: &mut Call) -> Result<Params, Refusal> {
+pub(super) async fn asked(call: &mut Call) -> Result<Params, Problem> {
     let mut params = Params::of_query(call.query.raw())?;
     let strict = call.app.icomet != Some(IcometRules::Open);
     // A wrong key is refused before the form is read.
@@ -54,7 +55,7 @@ pub(super) async fn asked(call: &mut Call) -> Result<Params, Refusal> {
     params.add_form(&form)?;
     match params.get("key") {
         _ if shown => Ok(params),
-        "" => Err(Refusal::Unauthorized(
+        "" => Err(Problem::Unauthorized(
             "the admin key is needed: `Authorization: Bearer KEY`, or the parameter `key`"
                 .to_owned(),
         )),
@@ -63,25 +64,25 @@ pub(super) async fn asked(call: &mut Call) -> Result<Params, Refusal> {
 }
 
 /// Plain text for one channel.
-pub(super) async fn push(mut call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn push(mut call: Call) -> Result<Reply, Problem> {
     let params = asked(&mut call).await?;
     let body = Body::from(quoted(params.get("content")).into_bytes());
     send(&call.app, &params, body).await
 }
 
 /// Text that is the inside of a JSON string already, for one channel.
-pub(super) async fn publish(mut call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn publish(mut call: Call) -> Result<Reply, Problem> {
     let params = asked(&mut call).await?;
     let json = format!("\"{}\"", params.get("content"));
     let raw: &RawValue = serde_json::from_str(&json).map_err(|_| {
-        Refusal::BadQuery(
+        Problem::BadQuery(
             "`content` must be the inside of a JSON string: `/push` takes plain text".to_owned(),
         )
     })?;
     send(&call.app, &params, Body::from_json(raw)?).await
 }
 
-async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Refusal> {
+async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Problem> {
     let (user, callback) = (params.channel()?, params.callback()?);
     check_length(app, &body)?;
     let draft = Draft {
@@ -104,7 +105,7 @@ async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Refusal> 
 }
 
 /// Plain text for all channels.
-pub(super) async fn broadcast(mut call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn broadcast(mut call: Call) -> Result<Reply, Problem> {
     let params = asked(&mut call).await?;
     let body = Body::from(quoted(params.get("content")).into_bytes());
     check_length(&call.app, &body)?;
@@ -123,10 +124,10 @@ fn too_many_channels() -> Reply {
     }
 }
 
-fn check_length(app: &App, body: &Body) -> Result<(), Refusal> {
+fn check_length(app: &App, body: &Body) -> Result<(), Problem> {
     let limit = app.limits.body_bytes_max;
     if body.as_bytes().len() > limit {
-        return Err(Refusal::TooLarge {
+        return Err(Problem::TooLarge {
             what: "the message's body",
             limit,
             unit: " bytes",
@@ -136,12 +137,12 @@ fn check_length(app: &App, body: &Body) -> Result<(), Refusal> {
 }
 
 /// A token for a client, and where it may begin.
-pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn sign(mut call: Call) -> Result<Reply, Problem> {
     let params = asked(&mut call).await?;
     let (user, callback) = (params.channel()?, params.callback()?);
     let app = &call.app;
     let token = token_for(app, &user)?;
-    let live = app.channels().ok_or(Refusal::NoRoute)?;
+    let live = app.channels().ok_or(Problem::NoRoute)?;
     if !app.hub.open_channel(&user).await? {
         return Ok(too_many_channels());
     }
@@ -165,16 +166,16 @@ pub(super) async fn sign(mut call: Call) -> Result<Reply, Refusal> {
 
 /// A user token; under icomet's own rules, where nobody asks for it, what looks like icomet's: not a key to
 /// anything else.
-fn token_for(app: &App, user: &UserName) -> Result<String, Refusal> {
+fn token_for(app: &App, user: &UserName) -> Result<String, Problem> {
     if app.icomet == Some(IcometRules::Open) {
         let hash = Sha256::digest(user.as_str().as_bytes());
         let [half, _] = hash.as_chunks::<16>().0 else {
-            return Err(Refusal::Internal);
+            return Err(Problem::Internal);
         };
         return Ok(format!("{:032x}", u128::from_be_bytes(*half)));
     }
     let Some(secret) = &app.token_secret else {
-        return Err(Refusal::Forbidden(
+        return Err(Problem::Forbidden(
             "this server only knows a public key: tokens are made where the private key is",
         ));
     };
@@ -186,15 +187,15 @@ fn token_for(app: &App, user: &UserName) -> Result<String, Refusal> {
     Ok(token::mint(secret.expose().as_bytes(), &claims))
 }
 
-async fn next(app: &App, user: &UserName) -> Result<u64, Refusal> {
+async fn next(app: &App, user: &UserName) -> Result<u64, Problem> {
     Ok(app.hub.channel_page(user.clone(), 1, 0).await?.next)
 }
 
 /// Ends the requests that wait for a channel; with `forget=1` also the channel, which then takes no place.
-pub(super) async fn close(mut call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn close(mut call: Call) -> Result<Reply, Problem> {
     let params = asked(&mut call).await?;
     let (user, forget) = (params.channel()?, params.flag("forget")?);
-    let live = call.app.channels().ok_or(Refusal::NoRoute)?;
+    let live = call.app.channels().ok_or(Problem::NoRoute)?;
     if forget {
         // Before the requests end: who waits for what is closed finds that out, whoever of two is first.
         let next = call.app.hub.close_channel(user.clone()).await?;
@@ -206,10 +207,10 @@ pub(super) async fn close(mut call: Call) -> Result<Reply, Refusal> {
 }
 
 /// Hides what is there; the numbers go on.
-pub(super) async fn clear(mut call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn clear(mut call: Call) -> Result<Reply, Problem> {
     let user = asked(&mut call).await?.channel()?;
     let next = next(&call.app, &user).await?;
-    let live = call.app.channels().ok_or(Refusal::NoRoute)?;
+    let live = call.app.channels().ok_or(Problem::NoRoute)?;
     Ok(numbered(live.clear(&user, next), &user, next))
 }
 
@@ -226,9 +227,9 @@ fn numbered(used: bool, user: &UserName, next: u64) -> Reply {
 }
 
 /// How many channels are in use, or how many requests wait for one; with `idle=1` which are open and not in use.
-pub(super) async fn info(mut call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn info(mut call: Call) -> Result<Reply, Problem> {
     let params = asked(&mut call).await?;
-    let live = call.app.channels().ok_or(Refusal::NoRoute)?;
+    let live = call.app.channels().ok_or(Problem::NoRoute)?;
     if params.flag("idle")? {
         return Ok(text_reply(
             HTML,
@@ -263,9 +264,9 @@ fn idle(app: &App, live: &ChannelsInUse, after: Option<&UserName>) -> String {
 }
 
 /// Whether a channel is in use.
-pub(super) async fn check(mut call: Call) -> Result<Reply, Refusal> {
+pub(super) async fn check(mut call: Call) -> Result<Reply, Problem> {
     let user = asked(&mut call).await?.channel()?;
-    let live = call.app.channels().ok_or(Refusal::NoRoute)?;
+    let live = call.app.channels().ok_or(Problem::NoRoute)?;
     let json = if live.contains(&user) {
         format!("{{{}: 1}}\n", page(&quoted(user.as_str())))
     } else {

@@ -18,7 +18,8 @@ use crate::http::endpoint::{Endpoint, Handling, Verb, now};
 use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::Outcome;
 use crate::http::request::call::Call;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 
 /// The endpoints of one listener.
 pub(super) fn endpoints(kind: ListenerKind) -> &'static [Endpoint] {
@@ -92,7 +93,7 @@ fn subscriber(call: Call, form: Form) -> Handling {
 /// Answers a backend.
 fn backend<F>(call: Call, work: fn(Call) -> F) -> Handling
 where
-    F: Future<Output = Result<Reply, Refusal>> + Send + 'static,
+    F: Future<Output = Result<Reply, Problem>> + Send + 'static,
 {
     if !call.may_hold {
         return wrong_method(&["GET", "POST"]);
@@ -101,7 +102,7 @@ where
         let log = call.app.hub.log();
         let reply = work(call)
             .await
-            .unwrap_or_else(|refusal| Reply::refusal(&refusal, log));
+            .unwrap_or_else(|problem| Reply::problem(&problem, log));
         Ok(Outcome::Reply(Reply {
             more: headers(BACKEND_HEADERS),
             ..reply

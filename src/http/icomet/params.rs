@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::model::UserName;
 
 /// The longest name of a callback.
@@ -38,12 +38,12 @@ impl Callback {
 }
 
 impl Params {
-    pub(super) fn of_query(query: &str) -> Result<Self, Refusal> {
+    pub(super) fn of_query(query: &str) -> Result<Self, Problem> {
         Ok(Self(pairs(query.as_bytes())?))
     }
 
     /// Values of a form win over those of the query, name by name.
-    pub(super) fn add_form(&mut self, form: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn add_form(&mut self, form: &[u8]) -> Result<(), Problem> {
         let mut form = pairs(form)?;
         form.append(&mut self.0);
         self.0 = form;
@@ -75,21 +75,21 @@ impl Params {
     }
 
     /// The channel: a user's name.
-    pub(super) fn channel(&self) -> Result<UserName, Refusal> {
+    pub(super) fn channel(&self) -> Result<UserName, Problem> {
         Ok(UserName::parse(self.get("cname"))?)
     }
 
     /// Whether this is asked for, by `1`.
-    pub(super) fn flag(&self, name: &str) -> Result<bool, Refusal> {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.get(name) {
             "" | "0" => Ok(false),
             "1" => Ok(true),
-            _ => Err(Refusal::BadQuery(format!("`{name}` must be 0 or 1"))),
+            _ => Err(Problem::BadQuery(format!("`{name}` must be 0 or 1"))),
         }
     }
 
     /// The channel behind which a list goes on.
-    pub(super) fn after(&self) -> Result<Option<UserName>, Refusal> {
+    pub(super) fn after(&self) -> Result<Option<UserName>, Problem> {
         match self.get("after") {
             "" => Ok(None),
             name => Ok(Some(UserName::parse(name)?)),
@@ -97,11 +97,11 @@ impl Params {
     }
 
     /// The function to call with the reply, if there is to be one.
-    pub(super) fn callback(&self) -> Result<Option<Callback>, Refusal> {
+    pub(super) fn callback(&self) -> Result<Option<Callback>, Problem> {
         match self.get("cb") {
             "" => Ok(None),
             text => Callback::parse(text).map(Some).ok_or_else(|| {
-                Refusal::BadQuery(format!(
+                Problem::BadQuery(format!(
                     "`cb` must be the name of a JavaScript function, at most {CALLBACK_BYTES_MAX} bytes: \
                      letters, digits, `_`, `$` and `.`"
                 ))
@@ -111,7 +111,7 @@ impl Params {
 }
 
 /// `name=value&name=value`. What has no name says nothing.
-fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
+fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Problem> {
     let mut found = Vec::new();
     for pair in text.split(|byte| *byte == b'&') {
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
@@ -124,7 +124,7 @@ fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
     Ok(found)
 }
 
-fn decode(text: &[u8]) -> Result<String, Refusal> {
+fn decode(text: &[u8]) -> Result<String, Problem> {
     let spaced: Cow<'_, [u8]> = if text.contains(&b'+') {
         let space = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
         text.iter().map(space).collect()
@@ -133,7 +133,7 @@ fn decode(text: &[u8]) -> Result<String, Refusal> {
     };
     let decoded: Vec<u8> = percent_decode(&spaced).collect();
     String::from_utf8(decoded)
-        .map_err(|_| Refusal::BadQuery("a parameter is not UTF-8 when it is decoded".to_owned()))
+        .map_err(|_| Problem::BadQuery("a parameter is not UTF-8 when it is decoded".to_owned()))
 }
 
 #[cfg(test)]
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     fn params(query: &str) -> Params {
-        Params::of_query(query).unwrap_or_else(|refusal| panic!("{refusal}"))
+        Params::of_query(query).unwrap_or_else(|problem| panic!("{problem}"))
     }
 
     #[test]

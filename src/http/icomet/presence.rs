@@ -11,7 +11,8 @@ use crate::http::context::channels::ChannelsInUse;
 use crate::http::parked::endless::EndlessReply;
 use crate::http::parked::{NextState, Outcome, Parked, ParkedConnection, Running};
 use crate::http::request::call::Call;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::http::socket::peer_disconnected;
 use crate::model::UserName;
 
@@ -28,7 +29,7 @@ struct Watcher {
 }
 
 /// Checks who asks.
-pub(super) async fn open(mut call: Call) -> Result<Outcome, Refusal> {
+pub(super) async fn open(mut call: Call) -> Result<Outcome, Problem> {
     let log = call.app.hub.log();
     let refused = |reply| {
         Ok(Outcome::Reply(Reply {
@@ -41,7 +42,7 @@ pub(super) async fn open(mut call: Call) -> Result<Outcome, Refusal> {
     }
     match admin::asked(&mut call).await {
         Ok(_) => Ok(Outcome::park(Watcher::default())),
-        Err(refusal) => refused(Reply::refusal(&refusal, log)),
+        Err(problem) => refused(Reply::problem(&problem, log)),
     }
 }
 

@@ -12,11 +12,12 @@ use crate::http::parked::Outcome;
 use crate::http::request::auth;
 use crate::http::request::call::{Call, Caller};
 use crate::http::request::query::{digits, wrong};
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::model::{After, Transport, UserName};
 
 /// Checks who asks for what. Refusals that icomet knows have its shape and status 200.
-pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
+pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Problem> {
     let params = Params::of_query(call.query.raw())?;
     let user = params.channel()?;
     let form = match form {
@@ -25,8 +26,8 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
     };
     let wanted = wanted(&call, &params, &form)?;
     let app = &call.app;
-    let refused = |kind| Ok(Outcome::Reply(refusal(&form, &user, kind)));
-    let live = app.channels().ok_or(Refusal::NoRoute)?;
+    let refused = |kind| Ok(Outcome::Reply(refused(&form, &user, kind)));
+    let live = app.channels().ok_or(Problem::NoRoute)?;
     let expires = match app.icomet {
         // Anyone may ask for any name here.
         Some(IcometRules::Open)
@@ -42,7 +43,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
                 _ => return refused(Kind::Token),
             }
         }
-        None => return Err(Refusal::NoRoute),
+        None => return Err(Problem::NoRoute),
     };
     // Here a user is known only by the channel.
     let Ok(in_progress) = app.shared().in_progress.begin(&user).await else {
@@ -70,16 +71,16 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Refusal> {
 }
 
 /// Whose token it is that the request shows.
-fn shown(call: &Call, params: &Params) -> Result<Caller, Refusal> {
+fn shown(call: &Call, params: &Params) -> Result<Caller, Problem> {
     match auth::bearer(&call.headers)?.unwrap_or_else(|| params.get("token")) {
-        "" => Err(Refusal::Unauthorized("a user token is needed".to_owned())),
+        "" => Err(Problem::Unauthorized("a user token is needed".to_owned())),
         token => auth::bearer_of(&call.app, token),
     }
 }
 
 /// The number that the client wants next. An `EventSource` that comes again says what it had, and its address is still
 /// the first one.
-fn wanted(call: &Call, params: &Params, form: &Form) -> Result<i64, Refusal> {
+fn wanted(call: &Call, params: &Params, form: &Form) -> Result<i64, Problem> {
     let last = match form {
         Form::Events => call.last_event_id(),
         Form::Poll(_) | Form::Stream | Form::Frame => None,
@@ -93,7 +94,7 @@ fn wanted(call: &Call, params: &Params, form: &Form) -> Result<i64, Refusal> {
 }
 
 /// `icomet_cb({"type":"ping","sub_timeout":30});`
-pub(super) fn ping(call: &Call) -> Result<Reply, Refusal> {
+pub(super) fn ping(call: &Call) -> Result<Reply, Problem> {
     let callback = Params::of_query(call.query.raw())?.callback()?;
     let name = callback.as_ref().map_or("icomet_cb", |name| name.as_str());
     let seconds = call.app.timeouts.noop.as_secs().max(1);
@@ -102,7 +103,7 @@ pub(super) fn ping(call: &Call) -> Result<Reply, Refusal> {
 }
 
 /// The whole reply of a request that is refused.
-fn refusal(form: &Form, user: &UserName, kind: Kind) -> Reply {
+fn refused(form: &Form, user: &UserName, kind: Kind) -> Reply {
     let object = text::sign(kind, user, 0).into();
     whole(
         form,

@@ -13,7 +13,8 @@ use crate::http::context::channels::Subscribed;
 use crate::http::context::in_progress::InProgress;
 use crate::http::parked::endless::EndlessReply;
 use crate::http::parked::{NextState, Parked, ParkedConnection, Running, Wake};
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::http::session::schedule::jittered;
 use crate::http::shutdown::Shutdown;
 use crate::hub::{ChannelPage, Feed};
@@ -96,7 +97,7 @@ impl Subscriber {
             let keep_alive = connection.may_keep_alive() && !self.feed.closing();
             let (reply, messages) = match found {
                 Ok((text, messages)) => (whole(&self.form, text), messages),
-                Err(error) => (connection.refusal(&Refusal::Hub(error)), 0),
+                Err(error) => (connection.problem(&Problem::Hub(error)), 0),
             };
             // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in progress.
             connection.resume();
@@ -259,7 +260,7 @@ impl Subscriber {
                 Ok(Ended::Whole) => out.end(connection).await,
                 Ok(Ended::Short) => out.break_off(connection).await,
                 Err(error) if out.unbegun() => {
-                    let reply = connection.refusal(&Refusal::Hub(error));
+                    let reply = connection.problem(&Problem::Hub(error));
                     connection.answer(reply, 0, false).await
                 }
                 Ok(Ended::Gone) | Err(_) => connection.cut(),

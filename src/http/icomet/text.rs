@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn no_text_leaves_its_script_page_event_or_line() {
         let evil = sign(Kind::Noop, &name("</script>\u{2028}<b>&'\""), -1);
-        let params = Params::of_query("cb=f").unwrap_or_else(|refusal| panic!("{refusal}"));
+        let params = Params::of_query("cb=f").unwrap_or_else(|problem| panic!("{problem}"));
         let callback = params.callback().unwrap();
         let json: serde_json::Value = serde_json::from_str(&evil).unwrap();
         for form in [

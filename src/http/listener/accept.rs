@@ -14,7 +14,8 @@ use super::service::Listener;
 use crate::http::context::App;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::response::head::ResponseContext;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::http::routing::routes;
 use crate::http::shutdown::Shutdown;
 use crate::http::socket::linger;
@@ -100,17 +101,17 @@ fn admit(
                 connection::run(stream, listener, stop).await;
             });
         }
-        Err(refusal) if connections.len() < admitted_before.saturating_add(REFUSALS_MAX) => {
-            connections.spawn(refuse(stream, listener, refusal));
+        Err(problem) if connections.len() < admitted_before.saturating_add(REFUSALS_MAX) => {
+            connections.spawn(refuse(stream, listener, problem));
         }
         Err(_) => {}
     }
 }
 
 /// Says that there is no room.
-async fn refuse(stream: TcpStream, listener: Arc<Listener>, refusal: Refusal) {
+async fn refuse(stream: TcpStream, listener: Arc<Listener>, problem: Problem) {
     let app = &listener.app;
-    let reply = Reply::refusal(&refusal, app.hub.log());
+    let reply = Reply::problem(&problem, app.hub.log());
     let text = [
         &ResponseContext::unknown().head(&reply, false)[..],
         &reply.body.concat(),

@@ -24,7 +24,8 @@ use crate::http::parked::{Outcome, ParkedRequest};
 use crate::http::request::body;
 use crate::http::request::host;
 use crate::http::response::head::ResponseContext;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::http::routing::routes::{self, Carried, Counted, Route};
 
 /// What all connections of one listener share.
@@ -63,8 +64,8 @@ impl Service<Request<Incoming>> for HttpService {
         Box::pin(async move {
             let (outcome, in_progress) = match answer_early(&request, &listener) {
                 Some(Ok(reply)) => (Outcome::Reply(reply), None),
-                Some(Err(refusal)) => {
-                    let reply = Reply::refusal(&refusal, listener.app.hub.log());
+                Some(Err(problem)) => {
+                    let reply = Reply::problem(&problem, listener.app.hub.log());
                     (Outcome::Reply(reply), None)
                 }
                 None => ask_routes(&listener, &exchange, request).await,
@@ -90,19 +91,19 @@ impl Service<Request<Incoming>> for HttpService {
 fn answer_early(
     request: &Request<Incoming>,
     listener: &Listener,
-) -> Option<Result<Reply, Refusal>> {
-    if let Err(refusal) = host::check(request, &listener.app, listener.kind) {
-        return Some(Err(refusal));
+) -> Option<Result<Reply, Problem>> {
+    if let Err(problem) = host::check(request, &listener.app, listener.kind) {
+        return Some(Err(problem));
     }
     if !request.body().is_end_stream()
-        && let Err(refusal) = body::plain(request.headers())
+        && let Err(problem) = body::plain(request.headers())
     {
-        return Some(Err(refusal));
+        return Some(Err(problem));
     }
     let path = request.uri().path();
     if request.uri().path_and_query().is_none() {
         // As a proxy is asked to CONNECT. warp would panic over it.
-        return Some(Err(Refusal::BadRequest(
+        return Some(Err(Problem::BadRequest(
             "the target of a request must be a path".to_owned(),
         )));
     }
@@ -111,7 +112,7 @@ fn answer_early(
             let allow = routes::methods_of(&listener.app, listener.kind, path);
             let unknown = allow.is_none() && path != "*";
             Some(if unknown {
-                Err(Refusal::NoRoute)
+                Err(Problem::NoRoute)
             } else {
                 Ok(Reply::options(allow))
             })
@@ -119,9 +120,9 @@ fn answer_early(
         Method::GET | Method::HEAD if !request.body().is_end_stream() => {
             let allow = routes::methods_of(&listener.app, listener.kind, path);
             Some(Err(match allow {
-                None => Refusal::NoRoute,
-                Some(allow) if !allow.contains("GET") => Refusal::WrongMethod { allow },
-                Some(_) => Refusal::BadRequest("a GET or HEAD request has no body".to_owned()),
+                None => Problem::NoRoute,
+                Some(allow) if !allow.contains("GET") => Problem::WrongMethod { allow },
+                Some(_) => Problem::BadRequest("a GET or HEAD request has no body".to_owned()),
             }))
         }
         _ => None,
@@ -153,7 +154,7 @@ async fn ask_routes(
         .remove::<Carried>()
         .and_then(|carried| carried.take())
         .unwrap_or_else(|| {
-            let reply = Reply::refusal(&Refusal::Internal, listener.app.hub.log());
+            let reply = Reply::problem(&Problem::Internal, listener.app.hub.log());
             (Outcome::Reply(reply), None)
         })
 }

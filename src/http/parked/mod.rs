@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep_until};
 use super::context::App;
 use super::context::in_progress::InProgress;
 use super::response::head::ResponseContext;
-use super::response::reply::{HELD, Refusal, Reply};
+use super::response::problem::Problem;
+use super::response::reply::{HELD, Reply};
 use super::shutdown::Shutdown;
 use super::socket::{ClientSocket, cut, peer_disconnected, write};
 
@@ -140,8 +141,8 @@ impl<'a> ParkedConnection<'a> {
         self.response.keep_alive && !self.shutdown.has_begun()
     }
 
-    pub(super) fn refusal(&self, refusal: &Refusal) -> Reply {
-        Reply::refusal(refusal, self.app.hub.log())
+    pub(super) fn problem(&self, problem: &Problem) -> Reply {
+        Reply::problem(problem, self.app.hub.log())
     }
 
     /// Writes the one reply of the request, which carries this many messages. Boxed: it is short, and would take room

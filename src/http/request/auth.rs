@@ -13,21 +13,21 @@ use crate::clock;
 use crate::http::context::App;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::call::{Call, Caller};
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::model::UserName;
 use crate::token::TokenError;
 
 /// The user of a token in `Authorization`, or in `?token=` where a browser cannot set headers.
-pub(in crate::http) fn user(call: &Call) -> impl Future<Output = Result<Caller, Refusal>> + use<> {
+pub(in crate::http) fn user(call: &Call) -> impl Future<Output = Result<Caller, Problem>> + use<> {
     late(&call.app, call.peer, call.kind, user_of(call))
 }
 
-fn user_of(call: &Call) -> Result<Caller, Refusal> {
+fn user_of(call: &Call) -> Result<Caller, Problem> {
     let in_query = call.query.get("token");
     let token = match bearer(&call.headers)? {
         Some(token) => token,
         None => in_query.as_deref().ok_or_else(|| {
-            Refusal::Unauthorized(
+            Problem::Unauthorized(
                 "a user token is needed: `Authorization: Bearer TOKEN`, or `?token=`".to_owned(),
             )
         })?,
@@ -40,11 +40,11 @@ pub(in crate::http) fn late<T>(
     app: &App,
     peer: Option<IpAddr>,
     kind: ListenerKind,
-    outcome: Result<T, Refusal>,
-) -> impl Future<Output = Result<T, Refusal>> + use<T> {
+    outcome: Result<T, Problem>,
+) -> impl Future<Output = Result<T, Problem>> + use<T> {
     let app = app.clone();
     async move {
-        if let Err(Refusal::WrongCredential(_)) = &outcome {
+        if let Err(Problem::WrongCredential(_)) = &outcome {
             app.shared().attempts.refused(peer, kind).await;
         }
         outcome
@@ -52,16 +52,16 @@ pub(in crate::http) fn late<T>(
 }
 
 /// The user of a token.
-pub(in crate::http) fn bearer_of(app: &App, token: &str) -> Result<Caller, Refusal> {
+pub(in crate::http) fn bearer_of(app: &App, token: &str) -> Result<Caller, Problem> {
     let claims = app
         .verifier
         .verify(token, clock::now_s())
         .map_err(|error| match error {
-            TokenError::Expired => Refusal::TokenExpired,
-            TokenError::Invalid(_) => Refusal::WrongCredential(error.to_string()),
+            TokenError::Expired => Problem::TokenExpired,
+            TokenError::Invalid(_) => Problem::WrongCredential(error.to_string()),
         })?;
     let user = UserName::parse(&claims.user)
-        .map_err(|error| Refusal::Unauthorized(format!("the token's `sub`: {error}")))?;
+        .map_err(|error| Problem::Unauthorized(format!("the token's `sub`: {error}")))?;
     Ok(Caller {
         user,
         may_send: claims.send,
@@ -78,10 +78,10 @@ fn instant_of(unix_s: u64) -> Instant {
 }
 
 /// Checks the API key in `Authorization`.
-pub(in crate::http) fn admin(call: &Call) -> impl Future<Output = Result<(), Refusal>> + use<> {
+pub(in crate::http) fn admin(call: &Call) -> impl Future<Output = Result<(), Problem>> + use<> {
     let outcome = bearer(&call.headers).and_then(|key| match key {
         Some(key) => is_key(&call.app, key),
-        None => Err(Refusal::Unauthorized(
+        None => Err(Problem::Unauthorized(
             "the admin key is needed: `Authorization: Bearer KEY`".to_owned(),
         )),
     });
@@ -92,19 +92,19 @@ pub(in crate::http) fn admin(call: &Call) -> impl Future<Output = Result<(), Ref
 pub(in crate::http) fn admin_key(
     call: &Call,
     key: &str,
-) -> impl Future<Output = Result<(), Refusal>> + use<> {
+) -> impl Future<Output = Result<(), Problem>> + use<> {
     late(&call.app, call.peer, call.kind, is_key(&call.app, key))
 }
 
 /// Takes the same time however much of it is right.
-fn is_key(app: &App, key: &str) -> Result<(), Refusal> {
+fn is_key(app: &App, key: &str) -> Result<(), Problem> {
     let right = key.as_bytes().ct_eq(app.admin_key.expose().as_bytes());
     bool::from(right)
         .then_some(())
-        .ok_or_else(|| Refusal::WrongCredential("this is not the admin key".to_owned()))
+        .ok_or_else(|| Problem::WrongCredential("this is not the admin key".to_owned()))
 }
 
-pub(in crate::http) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+pub(in crate::http) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);
     };
@@ -114,7 +114,7 @@ pub(in crate::http) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refus
     });
     match token {
         Some(token) => Ok(Some(token)),
-        None => Err(Refusal::Unauthorized(
+        None => Err(Problem::Unauthorized(
             "`Authorization` is not `Bearer` and a token".to_owned(),
         )),
     }

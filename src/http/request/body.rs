@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::timeout_at;
 use warp::http::{HeaderMap, HeaderName, header};
 
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::http::socket::pace::Patience;
 
 /// The lowest rate of a long body: less than the worst line gives.
@@ -37,7 +37,7 @@ pub(in crate::http) fn none() -> BodyStream {
 }
 
 /// Refuses a body that is not as it is: what is compressed would be taken for its content.
-pub(in crate::http) fn plain(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(in crate::http) fn plain(headers: &HeaderMap) -> Result<(), Problem> {
     let only = |name: HeaderName, word: &str| {
         let mut lines = headers.get_all(name).iter();
         lines.all(|line| {
@@ -47,10 +47,10 @@ pub(in crate::http) fn plain(headers: &HeaderMap) -> Result<(), Refusal> {
         })
     };
     if !only(header::TRANSFER_ENCODING, "chunked") {
-        return Err(Refusal::TransferCoding);
+        return Err(Problem::TransferCoding);
     }
     if !only(header::CONTENT_ENCODING, "identity") {
-        return Err(Refusal::ContentCoding);
+        return Err(Problem::ContentCoding);
     }
     Ok(())
 }
@@ -67,8 +67,8 @@ pub(in crate::http) async fn read(
     headers: &HeaderMap,
     bytes_max: usize,
     stall: Duration,
-) -> Result<Vec<u8>, Refusal> {
-    let too_large = Refusal::TooLarge {
+) -> Result<Vec<u8>, Problem> {
+    let too_large = Problem::TooLarge {
         what: "the request's body",
         limit: bytes_max,
         unit: " bytes",
@@ -91,10 +91,10 @@ pub(in crate::http) async fn read(
             pace.add(piece.len());
         }
         match next {
-            Err(_) => return Err(Refusal::Timeout),
+            Err(_) => return Err(Problem::Timeout),
             Ok(None) => return Ok(whole),
             Ok(Some(Err(_))) => {
-                return Err(Refusal::BadRequest(
+                return Err(Problem::BadRequest(
                     "the request's body broke off or is not framed as its head says".to_owned(),
                 ));
             }

@@ -12,7 +12,7 @@ use crate::http::context::App;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::body::{self, BodyStream};
 use crate::http::request::query::{PageForm, Query};
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::model::{GroupName, PageLimit, UserName};
 
 /// A request whose path, method and bearer have been found right.
@@ -60,7 +60,7 @@ impl fmt::Debug for Call {
 
 impl Call {
     /// The user whose messages are read: the token's, or on the admin listener the one in the path.
-    pub(in crate::http) fn reader(&self) -> Result<UserName, Refusal> {
+    pub(in crate::http) fn reader(&self) -> Result<UserName, Problem> {
         match &self.caller {
             Some(caller) => Ok(caller.user.clone()),
             None => self.user("user"),
@@ -68,12 +68,12 @@ impl Call {
     }
 
     /// The token's user, where the route asks for one.
-    pub(in crate::http) fn caller(&self) -> Result<&Caller, Refusal> {
-        self.caller.as_ref().ok_or(Refusal::Internal)
+    pub(in crate::http) fn caller(&self) -> Result<&Caller, Problem> {
+        self.caller.as_ref().ok_or(Problem::Internal)
     }
 
     /// How much a page may hold.
-    pub(in crate::http) fn page(&self, form: PageForm) -> Result<PageLimit, Refusal> {
+    pub(in crate::http) fn page(&self, form: PageForm) -> Result<PageLimit, Problem> {
         self.query.page(self.app.limits.page_messages_max, form)
     }
 
@@ -88,17 +88,17 @@ impl Call {
     }
 
     /// A user named in the path.
-    pub(in crate::http) fn user(&self, parameter: &'static str) -> Result<UserName, Refusal> {
+    pub(in crate::http) fn user(&self, parameter: &'static str) -> Result<UserName, Problem> {
         Ok(UserName::parse(&self.text(parameter)?)?)
     }
 
     /// The group named in the path.
-    pub(in crate::http) fn group(&self) -> Result<GroupName, Refusal> {
+    pub(in crate::http) fn group(&self) -> Result<GroupName, Problem> {
         Ok(GroupName::parse(&self.text("group")?)?)
     }
 
     /// A parameter of the path, percent-decoded.
-    pub(in crate::http) fn text(&self, parameter: &'static str) -> Result<String, Refusal> {
+    pub(in crate::http) fn text(&self, parameter: &'static str) -> Result<String, Problem> {
         let raw = self
             .path
             .iter()
@@ -106,7 +106,7 @@ impl Call {
             .map(|segment| segment.raw.as_str())
             .expect("the route's path has this parameter");
         decode(raw).ok_or_else(|| {
-            Refusal::BadRequest(format!(
+            Problem::BadRequest(format!(
                 "`{parameter}` in the path is not percent-encoded UTF-8"
             ))
         })
@@ -116,7 +116,7 @@ impl Call {
     pub(in crate::http) async fn read_body(
         &mut self,
         bytes_max: usize,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<Vec<u8>, Problem> {
         body::read(
             &mut self.body,
             &self.headers,

@@ -12,7 +12,7 @@ use crate::http::authority::Authority;
 use crate::http::context::App;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::query::beginning;
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 
 /// How much of a foreign name is repeated.
 const ECHO_BYTES_MAX: usize = 64;
@@ -22,7 +22,7 @@ pub(in crate::http) fn check<B>(
     request: &Request<B>,
     app: &App,
     kind: ListenerKind,
-) -> Result<(), Refusal> {
+) -> Result<(), Problem> {
     let headers = request.headers();
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -45,7 +45,7 @@ pub(in crate::http) fn check<B>(
     };
     if !host.is_own(&app.allowed_hosts) {
         let name = beginning(host.host, ECHO_BYTES_MAX);
-        return Err(Refusal::ForeignHost(format!(
+        return Err(Problem::ForeignHost(format!(
             "{name:?} is not a known name of this server; it takes requests without a key or token, so a name must \
              be listed in --allowed-host"
         )));
@@ -53,12 +53,12 @@ pub(in crate::http) fn check<B>(
     sent_by_own_page(request, host, app, kind)
 }
 
-fn authority_of(host: &HeaderValue) -> Result<Authority<'_>, Refusal> {
+fn authority_of(host: &HeaderValue) -> Result<Authority<'_>, Problem> {
     Authority::of_header(host).ok_or_else(|| wrong("`Host` is not a host, or a host and a port"))
 }
 
-fn wrong(reason: &str) -> Refusal {
-    Refusal::BadRequest(reason.to_owned())
+fn wrong(reason: &str) -> Problem {
+    Problem::BadRequest(reason.to_owned())
 }
 
 /// Browsers say which page sends a request; whatever else sends one says nothing.
@@ -67,7 +67,7 @@ fn sent_by_own_page<B>(
     host: Authority<'_>,
     app: &App,
     kind: ListenerKind,
-) -> Result<(), Refusal> {
+) -> Result<(), Problem> {
     let headers = request.headers();
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let site = text("sec-fetch-site");
@@ -94,7 +94,7 @@ fn sent_by_own_page<B>(
         return Ok(());
     }
     let page = beginning(sender, ECHO_BYTES_MAX);
-    Err(Refusal::ForeignPage(match kind {
+    Err(Problem::ForeignPage(match kind {
         ListenerKind::Client => format!(
             "a page of another site sends this request (origin {page:?}); this server takes requests without a token, \
              so the origin must be listed in --cors-origin"

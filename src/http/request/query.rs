@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use crate::http::response::json;
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::model::{After, Bound, Message, PageLimit};
 
 /// How much of a wrong value is repeated.
@@ -76,7 +76,7 @@ impl Query {
         &self,
         name: &str,
         limits: RangeInclusive<u64>,
-    ) -> Result<Option<u64>, Refusal> {
+    ) -> Result<Option<u64>, Problem> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
@@ -92,7 +92,7 @@ impl Query {
     }
 
     /// How much a page may hold, by `limit` and `page_bytes`.
-    pub(in crate::http) fn page(&self, most: usize, form: PageForm) -> Result<PageLimit, Refusal> {
+    pub(in crate::http) fn page(&self, most: usize, form: PageForm) -> Result<PageLimit, Problem> {
         const USUAL: usize = 100;
         let messages = self.number("limit", 1..=u64::try_from(most).unwrap_or(u64::MAX))?;
         let bytes = self.number("page_bytes", PAGE_BYTES_MIN..=PAGE_BYTES_MAX)?;
@@ -113,13 +113,13 @@ impl Query {
     }
 
     /// Where an inbox goes on; the beginning if it does not say.
-    pub(in crate::http) fn after(&self) -> Result<After, Refusal> {
+    pub(in crate::http) fn after(&self) -> Result<After, Problem> {
         self.get("after")
             .map_or(Ok(After::START), |text| Ok(After::parse(&text)?))
     }
 
     /// Which way a history goes.
-    pub(in crate::http) fn bound(&self) -> Result<Bound, Refusal> {
+    pub(in crate::http) fn bound(&self) -> Result<Bound, Problem> {
         match (
             self.number("before", 0..=u64::MAX)?,
             self.number("after", 0..=u64::MAX)?,
@@ -127,7 +127,7 @@ impl Query {
             (None, None) => Ok(Bound::Newest),
             (Some(id), None) => Ok(Bound::Before(id)),
             (None, Some(id)) => Ok(Bound::After(id)),
-            (Some(_), Some(_)) => Err(Refusal::BadQuery(
+            (Some(_), Some(_)) => Err(Problem::BadQuery(
                 "`before` and `after` exclude each other: give one of them".to_owned(),
             )),
         }
@@ -135,10 +135,10 @@ impl Query {
 }
 
 /// A refusal that says what was given and what may be.
-pub(in crate::http) fn wrong(name: &str, given: &str, wanted: &str) -> Refusal {
+pub(in crate::http) fn wrong(name: &str, given: &str, wanted: &str) -> Problem {
     let shown = beginning(given, ECHO_BYTES_MAX);
     let more = if shown.len() < given.len() { "…" } else { "" };
-    Refusal::BadQuery(format!("`{name}` is {shown:?}{more}, but must be {wanted}"))
+    Problem::BadQuery(format!("`{name}` is {shown:?}{more}, but must be {wanted}"))
 }
 
 /// At most so many bytes of a text, cut between characters.

@@ -3,4 +3,5 @@
 pub(super) mod cors;
 pub(super) mod head;
 pub(super) mod json;
+pub(super) mod problem;
 pub(super) mod reply;

@@ -13,7 +13,8 @@ use crate::http::context::App;
 use crate::http::endpoint::{Auth, Endpoint, Param, parameter};
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::query::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
-use crate::http::response::reply::{Code, Reply};
+use crate::http::response::problem::Code;
+use crate::http::response::reply::Reply;
 use crate::http::routing::schemas;
 use crate::http::session::schedule::HEARTBEAT_S_MAX;
 

@@ -22,7 +22,8 @@ use crate::http::request::auth;
 use crate::http::request::body::{self, BodyStream};
 use crate::http::request::call::{Call, Segment};
 use crate::http::request::query::Query;
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::http::routing::table;
 use crate::http::session::stream;
 
@@ -143,11 +144,11 @@ fn unmatched(app: &App, kind: ListenerKind) -> Route {
     let app = app.clone();
     warp::path::full()
         .map(move |path: FullPath| {
-            let refusal = match methods_of(&app, kind, path.as_str()) {
-                Some(allow) => Refusal::WrongMethod { allow },
-                None => Refusal::NoRoute,
+            let problem = match methods_of(&app, kind, path.as_str()) {
+                Some(allow) => Problem::WrongMethod { allow },
+                None => Problem::NoRoute,
             };
-            let reply = Reply::refusal(&refusal, app.hub.log());
+            let reply = Reply::problem(&problem, app.hub.log());
             Carried::response(Outcome::Reply(reply), None)
         })
         .boxed()
@@ -160,26 +161,26 @@ async fn respond(endpoint: &'static Endpoint, call: Call) -> Response {
     let outcome = AssertUnwindSafe(answer(endpoint, call))
         .catch_unwind()
         .await;
-    let told = |refusal| {
+    let told = |problem| {
         let reply = if as_event {
-            stream::refusal(&refusal, log)
+            stream::problem_event(&problem, log)
         } else {
-            Reply::refusal(&refusal, log)
+            Reply::problem(&problem, log)
         };
         (Outcome::Reply(reply), None)
     };
     let (outcome, in_progress) = outcome
-        .unwrap_or(Err(Refusal::Internal))
+        .unwrap_or(Err(Problem::Internal))
         .unwrap_or_else(told);
     Carried::response(outcome, in_progress)
 }
 
-async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, Refusal> {
+async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, Problem> {
     if matches!(endpoint.verb, Verb::Put | Verb::Delete)
         && endpoint.takes.is_none()
         && body::is_announced(&call.headers)
     {
-        return Err(Refusal::BadRequest(
+        return Err(Problem::BadRequest(
             "this path takes no body: send the request without one".to_owned(),
         ));
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::error::Error;
-use crate::http::response::reply::{Code, Refusal};
+use crate::http::response::problem::{Code, Problem};
 use crate::model::Cursor;
 
 /// Why it ends.
@@ -20,7 +20,7 @@ pub(in crate::http) enum CloseReason {
     /// The client did not answer pings.
     Silent,
     /// A reading failed.
-    Failed(Refusal),
+    Failed(Problem),
     /// The client broke RFC 6455.
     Protocol,
     /// The client sent something else than text.
@@ -38,7 +38,7 @@ impl CloseReason {
     pub(in crate::http) fn of(error: Error) -> Self {
         match error {
             Error::Closing => Self::Closing,
-            error => Self::Failed(Refusal::Hub(error)),
+            error => Self::Failed(Problem::Hub(error)),
         }
     }
 
@@ -49,7 +49,7 @@ impl CloseReason {
             Self::Over => "stream_over",
             Self::TokenExpired => Code::TokenExpired.text(),
             Self::Silent => "silent",
-            Self::Failed(refusal) => refusal.code().text(),
+            Self::Failed(problem) => problem.code().text(),
             Self::Protocol => "protocol_error",
             Self::NotText => "not_text",
             Self::NotUtf8 => "not_utf8",
@@ -86,9 +86,9 @@ impl CloseReason {
         match self {
             Self::Closing => "the server is stopping: connect again in a moment".to_owned(),
             Self::Over => "it has lasted long enough: connect again".to_owned(),
-            Self::TokenExpired => Refusal::TokenExpired.to_string(),
+            Self::TokenExpired => Problem::TokenExpired.to_string(),
             Self::Silent => "pings were not answered: connect again".to_owned(),
-            Self::Failed(refusal) => refusal.to_string(),
+            Self::Failed(problem) => problem.to_string(),
             Self::Protocol => "a frame breaks RFC 6455".to_owned(),
             Self::NotText => "a binary frame came, and only text is understood".to_owned(),
             Self::NotUtf8 => "a text frame is not UTF-8".to_owned(),

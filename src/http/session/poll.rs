@@ -9,7 +9,7 @@ use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::{NextState, Outcome, Parked, ParkedConnection, Running, Wake};
 use crate::http::request::call::Call;
 use crate::http::request::query::PageForm;
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::hub::Feed;
 use crate::model::{Batch, PageLimit, Transport};
 
@@ -28,7 +28,7 @@ struct Poll {
 ///
 /// Checks the request; reading and waiting are done outside of hyper, whose buffers would be many if
 /// many clients came back at once.
-pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Refusal> {
+pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Problem> {
     let user = call.reader()?;
     let after = call.query.after()?;
     let limit = call.page(PageForm::Reply)?;
@@ -53,7 +53,7 @@ pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Refusal> {
     Ok(Outcome::Reply(page::reply(&call.app, &batch)))
 }
 
-fn wait(call: &Call) -> Result<Duration, Refusal> {
+fn wait(call: &Call) -> Result<Duration, Problem> {
     let most = call.app.limits.poll_wait_max;
     let given = call.query.number("wait", 0..=most.as_secs())?;
     Ok(match (given, call.kind) {
@@ -77,7 +77,7 @@ impl Parked for Poll {
             drop(poll);
             let (reply, messages) = match outcome {
                 Ok(batch) => (page::reply(connection.app, &batch), batch.messages.len()),
-                Err(refusal) => (connection.refusal(&refusal), 0),
+                Err(problem) => (connection.problem(&problem), 0),
             };
             connection.answer(reply, messages, keep_alive).await
         })
@@ -89,13 +89,13 @@ impl Poll {
     async fn outcome(
         &mut self,
         connection: &mut ParkedConnection<'_>,
-    ) -> Option<Result<Batch, Refusal>> {
+    ) -> Option<Result<Batch, Problem>> {
         let mut last = self.deadline <= Instant::now() || self.feed.closing();
         loop {
             // Boxed: it is short, and would take room in every parked request.
             match Box::pin(self.feed.read(self.limit)).await {
                 Ok(batch) if batch.messages.is_empty() && !batch.more && !last => {}
-                batch => return Some(batch.map_err(Refusal::Hub)),
+                batch => return Some(batch.map_err(Problem::Hub)),
             }
             connection.pause();
             last = match connection.wait(self.feed.wait(), self.deadline).await {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::close_reason::CloseReason;
 use crate::http::request::call::{Call, Caller};
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 
 /// Seconds between heartbeats when the client does not say.
 const DEFAULT_HEARTBEAT_S: u64 = 30;
@@ -23,7 +23,7 @@ pub(in crate::http) struct Schedule {
 }
 
 impl Schedule {
-    pub(in crate::http) fn of(call: &Call, caller: &Caller) -> Result<Self, Refusal> {
+    pub(in crate::http) fn of(call: &Call, caller: &Caller) -> Result<Self, Problem> {
         let least = call.app.timeouts.heartbeat_s_min;
         let heartbeat = call.query.number("heartbeat", least..=HEARTBEAT_S_MAX)?;
         Ok(Self {

@@ -18,7 +18,8 @@ use crate::http::parked::{Outcome, Parked, ParkedConnection, Running, Wake};
 use crate::http::request::call::Call;
 use crate::http::request::query::{PageForm, Query, wrong};
 use crate::http::response::json::{Writer, one_line};
-use crate::http::response::reply::{Refusal, Reply};
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::hub::Feed;
 use crate::model::{After, Batch, Cursor, LogId, PageLimit, Transport};
 
@@ -75,16 +76,16 @@ struct Stream {
 }
 
 /// `GET /v1/inbox/sse`
-pub(in crate::http) fn events(call: &Call) -> Result<Outcome, Refusal> {
+pub(in crate::http) fn events(call: &Call) -> Result<Outcome, Problem> {
     open(call, Form::Events)
 }
 
 /// `GET /v1/inbox/stream`
-pub(in crate::http) fn lines(call: &Call) -> Result<Outcome, Refusal> {
+pub(in crate::http) fn lines(call: &Call) -> Result<Outcome, Problem> {
     open(call, Form::Lines)
 }
 
-fn open(call: &Call, form: Form) -> Result<Outcome, Refusal> {
+fn open(call: &Call, form: Form) -> Result<Outcome, Problem> {
     let caller = call.caller()?;
     let schedule = Schedule::of(call, caller)?;
     let limit = call.page(form.page())?;
@@ -123,14 +124,14 @@ pub(in crate::http) fn tells_refusals(query: &Query) -> bool {
 
 /// A refusal as the only event of a stream. An `EventSource` is not told the status of a reply, nor its body, and
 /// gives up for good unless the status is 200.
-pub(in crate::http) fn refusal(refusal: &Refusal, log: LogId) -> Reply {
-    let reply = Reply::refusal(refusal, log);
+pub(in crate::http) fn problem_event(problem: &Problem, log: LogId) -> Reply {
+    let reply = Reply::problem(problem, log);
     // What a new attempt may cure is worth one soon. For the rest the page should close it and start over.
     let pause = reply
         .retry_after_s
         .map_or(REFUSED_PAUSE, |seconds| Duration::from_secs(seconds.into()));
     let pause_ms = jittered(pause).as_millis();
-    let mut object = refusal.problem(log);
+    let mut object = problem.to_json(log);
     if let Some(fields) = object.as_object_mut() {
         let reconnect = reply.retry_after_s.is_some();
         fields.insert("reconnect".to_owned(), reconnect.into());

@@ -11,7 +11,7 @@ use crate::http::api::operations;
 use crate::http::api::push;
 use crate::http::api::tokens;
 use crate::http::endpoint::{Auth, Endpoint, Verb, later, now};
-use crate::http::response::reply::Code;
+use crate::http::response::problem::Code;
 use crate::http::session::poll;
 
 /// For the backend.

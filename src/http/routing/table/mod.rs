@@ -11,7 +11,7 @@ use crate::http::endpoint::{Endpoint, Verb, now};
 use crate::http::icomet;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::pages;
-use crate::http::response::reply::Code;
+use crate::http::response::problem::Code;
 use crate::http::routing::openapi;
 
 /// The endpoints of one listener of this app: it has pages, and may speak icomet's protocol.

@@ -1,7 +1,7 @@
 //! What several rows of the tables share: query parameters, refusals, answers.
 
 use crate::http::endpoint::Param;
-use crate::http::response::reply::Code;
+use crate::http::response::problem::Code;
 
 pub(super) const LIMIT: Param = Param {
     name: "limit",

@@ -29,7 +29,7 @@ use crate::http::request::call::{Call, Caller};
 use crate::http::request::query::PageForm;
 use crate::http::response::head::{ResponseContext, header_has_token};
 use crate::http::response::json::Writer;
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::http::shutdown::Shutdown;
 use crate::http::socket::{cut, write};
 use crate::hub::Feed;
@@ -69,12 +69,12 @@ impl std::fmt::Debug for Socket {
 }
 
 /// `GET /v1/inbox/ws`
-pub(in crate::http) fn open(call: &Call) -> Result<Outcome, Refusal> {
+pub(in crate::http) fn open(call: &Call) -> Result<Outcome, Problem> {
     let caller = call.caller()?.clone();
     let schedule = Schedule::of(call, &caller)?;
     let after = call.query.after()?;
     let key = key(&call.headers).filter(|_| call.may_hold);
-    let key = key.ok_or(Refusal::UpgradeRequired)?;
+    let key = key.ok_or(Problem::UpgradeRequired)?;
     let feed = call
         .app
         .hub

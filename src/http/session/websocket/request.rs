@@ -13,7 +13,7 @@ use crate::http::listener_kind::ListenerKind;
 use crate::http::request::auth;
 use crate::http::request::call::Caller;
 use crate::http::request::json::parse;
-use crate::http::response::reply::Refusal;
+use crate::http::response::problem::Problem;
 use crate::model::Draft;
 
 /// The longest `ref`.
@@ -43,19 +43,19 @@ pub(super) fn take(
     app: &App,
     caller: &mut Caller,
     text: &str,
-) -> (Option<Box<RawValue>>, Result<Doing, Refusal>) {
+) -> (Option<Box<RawValue>>, Result<Doing, Problem>) {
     let request: RequestIn<'_> = match parse(text.as_bytes()) {
         Ok(request) => request,
-        Err(refusal) => return (None, Err(refusal)),
+        Err(problem) => return (None, Err(problem)),
     };
     let reference = match request.reference.map(reference).transpose() {
         Ok(reference) => reference,
-        Err(refusal) => return (None, Err(refusal)),
+        Err(problem) => return (None, Err(problem)),
     };
     (reference, doing(app, caller, &request))
 }
 
-fn doing(app: &App, caller: &mut Caller, request: &RequestIn<'_>) -> Result<Doing, Refusal> {
+fn doing(app: &App, caller: &mut Caller, request: &RequestIn<'_>) -> Result<Doing, Problem> {
     match (request.send, &request.token) {
         (Some(send), None) => {
             let send: ItemIn<'_> = parse(send.get().as_bytes())?;
@@ -64,26 +64,26 @@ fn doing(app: &App, caller: &mut Caller, request: &RequestIn<'_>) -> Result<Doin
         (None, Some(token)) => {
             let fresh = auth::bearer_of(app, token)?;
             if fresh.user != caller.user {
-                return Err(Refusal::Forbidden(
+                return Err(Problem::Forbidden(
                     "the token is another user's: open a socket of its own for it",
                 ));
             }
             *caller = fresh;
             Ok(Doing::Renewed(caller.expires_at))
         }
-        _ => Err(Refusal::BadJson(
+        _ => Err(Problem::BadJson(
             "exactly one of `send` and `token` is needed".to_owned(),
         )),
     }
 }
 
 /// As it was written: a number may have more digits than any type of ours.
-fn reference(raw: &RawValue) -> Result<Box<RawValue>, Refusal> {
+fn reference(raw: &RawValue) -> Result<Box<RawValue>, Problem> {
     let value: Value = parse(raw.get().as_bytes())?;
     let short = raw.get().len() <= REF_BYTES_MAX;
     match value {
         Value::Number(_) | Value::String(_) if short => Ok(raw.to_owned()),
-        _ => Err(Refusal::BadJson(format!(
+        _ => Err(Problem::BadJson(format!(
             "`ref` must be a text or a number of at most {REF_BYTES_MAX} bytes"
         ))),
     }
@@ -101,20 +101,20 @@ pub(super) async fn answer(
     app: App,
     peer: Option<IpAddr>,
     reference: Option<Box<RawValue>>,
-    doing: Result<Doing, Refusal>,
+    doing: Result<Doing, Problem>,
 ) -> Answer {
     let done = match auth::late(&app, peer, ListenerKind::Client, doing).await {
         Ok(Doing::Send(draft)) => push::one_draft(&app, draft)
             .await
             .map(|receipt| ("receipt", json!(ReceiptOut::from(receipt)))),
         Ok(Doing::Renewed(expires_at)) => Ok(("token", json!({ "expires_at": expires_at }))),
-        Err(refusal) => Err(refusal),
+        Err(problem) => Err(problem),
     };
     let useless = match &done {
         Ok((name, _)) => *name == "token",
-        Err(refusal) => refusal.code().status().is_client_error(),
+        Err(problem) => problem.code().status().is_client_error(),
     };
-    let (name, value) = done.unwrap_or_else(|refusal| ("error", refusal.problem(app.hub.log())));
+    let (name, value) = done.unwrap_or_else(|problem| ("error", problem.to_json(app.hub.log())));
     let value = to_raw_value(&value).expect("a value is always JSON");
     let mut answer = BTreeMap::from([(name, value)]);
     answer.extend(reference.map(|reference| ("ref", reference)));
