@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use crate::http::parked::Outcome;
 use crate::http::request::call::Call;
+use crate::http::request::query::Parameter;
 use crate::http::response::problem::{Code, Problem};
 use crate::http::response::reply::Reply;
 
@@ -44,7 +45,7 @@ pub(super) enum Auth {
 /// A query parameter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Param {
-    pub(super) name: &'static str,
+    pub(super) parameter: Parameter,
     /// A whole number, or else a text.
     pub(super) number: bool,
     pub(super) about: &'static str,

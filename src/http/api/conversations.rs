@@ -6,7 +6,7 @@ use crate::http::context::App;
 use crate::http::parked::Outcome;
 use crate::http::parked::cancellable::CancellableReply;
 use crate::http::request::call::Call;
-use crate::http::request::query::{self, PageForm};
+use crate::http::request::query::{self, PageForm, Parameter};
 use crate::http::response::json::Writer;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
@@ -16,7 +16,7 @@ use crate::model::{ConversationEntry, ConversationToken, Message, PageLimit, Seq
 pub(in crate::http) async fn list(call: Call) -> Result<Outcome, Problem> {
     let user = call.reader()?;
     let limit = call.page(PageForm::Reply)?;
-    let before = match call.query.get("before") {
+    let before = match call.query.get(Parameter::Before) {
         None => None,
         Some(text) => Some(
             parse(&text)

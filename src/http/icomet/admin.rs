@@ -95,8 +95,8 @@ async fn send(app: &App, params: &Params, body: Body) -> Result<Reply, Problem> 
     if app.hub.push_to_channel(draft).await?.is_none() {
         return Ok(too_many_channels());
     }
-    if let Some(live) = app.channels() {
-        live.published(&user);
+    if let Some(channels) = app.channels() {
+        channels.published(&user);
     }
     Ok(text_reply(
         SCRIPT,
@@ -110,8 +110,8 @@ pub(super) async fn broadcast(mut call: Call) -> Result<Reply, Problem> {
     let body = Body::from(quoted(params.get("content")).into_bytes());
     check_length(&call.app, &body)?;
     call.app.hub.broadcast(body).await?;
-    if let Some(live) = call.app.channels() {
-        live.published_to_all();
+    if let Some(channels) = call.app.channels() {
+        channels.published_to_all();
     }
     Ok(text_reply(HTML_LATIN, "ok\n".to_owned()))
 }
@@ -142,14 +142,14 @@ pub(super) async fn sign(mut call: Call) -> Result<Reply, Problem> {
     let (user, callback) = (params.channel()?, params.callback()?);
     let app = &call.app;
     let token = token_for(app, &user)?;
-    let live = app.channels().ok_or(Problem::NoRoute)?;
+    let channels = app.channels().ok_or(Problem::NoRoute)?;
     if !app.hub.open_channel(&user).await? {
         return Ok(too_many_channels());
     }
-    let expires = live.signed(&user, params.number("expires"));
+    let expires = channels.signed(&user, params.number("expires"));
     let held = app.hub.channel_page(user.clone(), 1, 0).await?;
     let back = held.next.saturating_sub(BACK_MAX);
-    let seq = back.max(held.first).max(live.first(&user));
+    let seq = back.max(held.first).max(channels.first(&user));
     let json = format!(
         "{{\"type\":\"sign\",\"cname\":{},\"seq\":{seq},\"token\":{},\"expires\":{},\"sub_timeout\":{}}}",
         quoted(user.as_str()),
@@ -195,23 +195,23 @@ async fn next(app: &App, user: &UserName) -> Result<u64, Problem> {
 pub(super) async fn close(mut call: Call) -> Result<Reply, Problem> {
     let params = asked(&mut call).await?;
     let (user, forget) = (params.channel()?, params.flag("forget")?);
-    let live = call.app.channels().ok_or(Problem::NoRoute)?;
+    let channels = call.app.channels().ok_or(Problem::NoRoute)?;
     if forget {
         // Before the requests end: who waits for what is closed finds that out, whoever of two is first.
         let next = call.app.hub.close_channel(user.clone()).await?;
-        live.close(&user);
+        channels.close(&user);
         return Ok(numbered(next.is_some(), &user, next.unwrap_or(1)));
     }
     let next = next(&call.app, &user).await?;
-    Ok(numbered(live.close(&user), &user, next))
+    Ok(numbered(channels.close(&user), &user, next))
 }
 
 /// Hides what is there; the numbers go on.
 pub(super) async fn clear(mut call: Call) -> Result<Reply, Problem> {
     let user = asked(&mut call).await?.channel()?;
     let next = next(&call.app, &user).await?;
-    let live = call.app.channels().ok_or(Problem::NoRoute)?;
-    Ok(numbered(live.clear(&user, next), &user, next))
+    let channels = call.app.channels().ok_or(Problem::NoRoute)?;
+    Ok(numbered(channels.clear(&user, next), &user, next))
 }
 
 fn numbered(used: bool, user: &UserName, next: u64) -> Reply {
@@ -229,22 +229,22 @@ fn numbered(used: bool, user: &UserName, next: u64) -> Reply {
 /// How many channels are in use, or how many requests wait for one; with `idle=1` which are open and not in use.
 pub(super) async fn info(mut call: Call) -> Result<Reply, Problem> {
     let params = asked(&mut call).await?;
-    let live = call.app.channels().ok_or(Problem::NoRoute)?;
+    let channels = call.app.channels().ok_or(Problem::NoRoute)?;
     if params.flag("idle")? {
         return Ok(text_reply(
             HTML,
-            idle(&call.app, live, params.after()?.as_ref()),
+            idle(&call.app, channels, params.after()?.as_ref()),
         ));
     }
     if params.get("cname").is_empty() {
-        let (channels, subscribers) = live.counts();
+        let (channels, subscribers) = channels.counts();
         let json = format!(
             "{{\"version\": \"0.2.5\", \"channels\": {channels}, \"subscribers\": {subscribers}}}\n"
         );
         return Ok(text_reply(HTML, json));
     }
     let user = params.channel()?;
-    let (name, subscribers) = (quoted(user.as_str()), live.waiting(&user));
+    let (name, subscribers) = (quoted(user.as_str()), channels.waiting(&user));
     let json = format!(
         "{{\"cname\": {}, \"subscribers\": {subscribers}}}\n",
         page(&name)
@@ -253,11 +253,11 @@ pub(super) async fn info(mut call: Call) -> Result<Reply, Problem> {
 }
 
 /// Part of the open channels that are not in use, and after which of them to go on.
-fn idle(app: &App, live: &ChannelsInUse, after: Option<&UserName>) -> String {
+fn idle(app: &App, channels: &ChannelsInUse, after: Option<&UserName>) -> String {
     let open = app.hub.open_channels(after, IDLE_LOOKED_AT);
     let more = open.last().filter(|_| open.len() == IDLE_LOOKED_AT);
     let next = more.map_or("null".to_owned(), |last| quoted(last.as_str()));
-    let idle = open.iter().filter(|user| !live.contains(user));
+    let idle = open.iter().filter(|user| !channels.contains(user));
     let idle: Vec<_> = idle.map(|user| quoted(user.as_str())).collect();
     let json = format!("{{\"idle\": [{}], \"next\": {next}}}\n", idle.join(", "));
     page(&json)
@@ -266,8 +266,8 @@ fn idle(app: &App, live: &ChannelsInUse, after: Option<&UserName>) -> String {
 /// Whether a channel is in use.
 pub(super) async fn check(mut call: Call) -> Result<Reply, Problem> {
     let user = asked(&mut call).await?.channel()?;
-    let live = call.app.channels().ok_or(Problem::NoRoute)?;
-    let json = if live.contains(&user) {
+    let channels = call.app.channels().ok_or(Problem::NoRoute)?;
+    let json = if channels.contains(&user) {
         format!("{{{}: 1}}\n", page(&quoted(user.as_str())))
     } else {
         "{}\n".to_owned()

@@ -27,11 +27,11 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Problem> {
     let wanted = wanted(&call, &params, &form)?;
     let app = &call.app;
     let refused = |kind| Ok(Outcome::Reply(refused(&form, &user, kind)));
-    let live = app.channels().ok_or(Problem::NoRoute)?;
+    let channels = app.channels().ok_or(Problem::NoRoute)?;
     let expires = match app.icomet {
         // Anyone may ask for any name here.
         Some(IcometRules::Open)
-            if !app.hub.has_channel(&user) && !live.opened.admit(Instant::now()) =>
+            if !app.hub.has_channel(&user) && !channels.opened.admit(Instant::now()) =>
         {
             return refused(Kind::Channels);
         }
@@ -58,7 +58,7 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Problem> {
     }
     let subscriber = Subscriber {
         feed,
-        subscribed: live.subscribe(&user),
+        subscribed: channels.subscribe(&user),
         form,
         wanted,
         next: 0,

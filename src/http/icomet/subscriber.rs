@@ -152,7 +152,9 @@ impl Subscriber {
     async fn begin(&mut self, app: &App, limit: usize) -> Result<(Vec<Object>, usize), Error> {
         self.look().await?;
         let wanted = u64::try_from(self.wanted).unwrap_or(1);
-        let first = app.channels().map_or(1, |live| live.first(&self.user));
+        let first = app
+            .channels()
+            .map_or(1, |channels| channels.first(&self.user));
         self.next = wanted.max(first);
         let limit = if wanted == 0 { 0 } else { limit };
         let page = app.hub.channel_page(self.user.clone(), self.next, limit);

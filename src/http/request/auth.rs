@@ -13,6 +13,7 @@ use crate::clock;
 use crate::http::context::App;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::call::{Call, Caller};
+use crate::http::request::query::Parameter;
 use crate::http::response::problem::Problem;
 use crate::model::UserName;
 use crate::token::TokenError;
@@ -23,7 +24,7 @@ pub(in crate::http) fn user(call: &Call) -> impl Future<Output = Result<Caller, 
 }
 
 fn user_of(call: &Call) -> Result<Caller, Problem> {
-    let in_query = call.query.get("token");
+    let in_query = call.query.get(Parameter::Token);
     let token = match bearer(&call.headers)? {
         Some(token) => token,
         None => in_query.as_deref().ok_or_else(|| {

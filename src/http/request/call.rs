@@ -11,7 +11,7 @@ use warp::http::HeaderMap;
 use crate::http::context::App;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::request::body::{self, BodyStream};
-use crate::http::request::query::{PageForm, Query};
+use crate::http::request::query::{PageForm, Parameter, Query};
 use crate::http::response::problem::Problem;
 use crate::model::{GroupName, PageLimit, UserName};
 
@@ -84,7 +84,7 @@ impl Call {
         header
             .map(|value| String::from_utf8_lossy(value.as_bytes()))
             .filter(|id| !id.is_empty())
-            .or_else(|| self.query.last_event_id())
+            .or_else(|| self.query.get(Parameter::LastEventId))
     }
 
     /// A user named in the path.

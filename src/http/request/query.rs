@@ -37,54 +37,111 @@ pub(in crate::http) enum PageForm {
     Events,
 }
 
-/// A query as it came. It may hold a token, so it has no `Debug`.
-pub(in crate::http) struct Query(String);
+/// A parameter that some endpoint takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum Parameter {
+    After,
+    Before,
+    Heartbeat,
+    LastEventId,
+    Limit,
+    PageBytes,
+    Refusals,
+    Token,
+    Wait,
+}
+
+impl Parameter {
+    const ALL: [Self; 9] = [
+        Self::After,
+        Self::Before,
+        Self::Heartbeat,
+        Self::LastEventId,
+        Self::Limit,
+        Self::PageBytes,
+        Self::Refusals,
+        Self::Token,
+        Self::Wait,
+    ];
+
+    pub(in crate::http) const fn name(self) -> &'static str {
+        match self {
+            Self::After => "after",
+            Self::Before => "before",
+            Self::Heartbeat => "heartbeat",
+            Self::LastEventId => "lastEventId",
+            Self::Limit => "limit",
+            Self::PageBytes => "page_bytes",
+            Self::Refusals => "refusals",
+            Self::Token => "token",
+            Self::Wait => "wait",
+        }
+    }
+
+    /// Whether a pair of the query gives this parameter. Libraries spell `lastEventId` in many ways (`last_event_id`,
+    /// `last-event-id`, `Last-Event-ID`), and send it empty before there was an event.
+    fn is_given_by(self, name: &str, value: &str) -> bool {
+        if self != Self::LastEventId {
+            return name == self.name();
+        }
+        let letters = name.bytes().filter(|byte| !matches!(byte, b'-' | b'_'));
+        let letters = letters.map(|letter| letter.to_ascii_lowercase());
+        letters.eq(*b"lasteventid") && !value.is_empty()
+    }
+}
+
+/// A query, parsed once: where each parameter stands. It may hold a token, so it has no `Debug`.
+pub(in crate::http) struct Query {
+    raw: String,
+    /// Where the pair of each of [`Parameter::ALL`] begins. Values stay in the text, as most of them need no decoding.
+    pairs: [Option<u32>; Parameter::ALL.len()],
+}
 
 impl Query {
     pub(in crate::http) fn new(raw: String) -> Self {
-        Self(raw)
+        let mut pairs = [None; Parameter::ALL.len()];
+        let mut begin = 0;
+        for pair in raw.split('&') {
+            if let Some((name, value)) = decoded(pair) {
+                for (parameter, place) in Parameter::ALL.into_iter().zip(&mut pairs) {
+                    if place.is_none() && parameter.is_given_by(&name, &value) {
+                        *place = u32::try_from(begin).ok();
+                    }
+                }
+            }
+            begin += pair.len() + 1;
+        }
+        Self { raw, pairs }
     }
 
     /// As it came.
     pub(in crate::http) fn raw(&self) -> &str {
-        &self.0
+        &self.raw
     }
 
     /// The first value of a parameter, decoded.
-    pub(in crate::http) fn get(&self, name: &str) -> Option<Cow<'_, str>> {
-        form_urlencoded::parse(self.0.as_bytes())
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value)
-    }
-
-    /// The first `lastEventId` that says something. Libraries spell it in many ways: `last_event_id`,
-    /// `last-event-id`, `Last-Event-ID`.
-    pub(in crate::http) fn last_event_id(&self) -> Option<Cow<'_, str>> {
-        let is_it = |name: &str| {
-            let letters = name.bytes().filter(|byte| !matches!(byte, b'-' | b'_'));
-            letters
-                .map(|letter| letter.to_ascii_lowercase())
-                .eq(*b"lasteventid")
-        };
-        form_urlencoded::parse(self.0.as_bytes())
-            .find(|(name, id)| is_it(name) && !id.is_empty())
-            .map(|(_, id)| id)
+    pub(in crate::http) fn get(&self, parameter: Parameter) -> Option<Cow<'_, str>> {
+        let mut pairs = Parameter::ALL.into_iter().zip(self.pairs);
+        let (_, begin) = pairs.find(|(known, _)| *known == parameter)?;
+        let rest = self.raw.get(usize::try_from(begin?).ok()?..)?;
+        let (_, value) = decoded(rest)?;
+        Some(value)
     }
 
     /// A whole number within limits.
     pub(in crate::http) fn number(
         &self,
-        name: &str,
+        parameter: Parameter,
         limits: RangeInclusive<u64>,
     ) -> Result<Option<u64>, Problem> {
-        let Some(text) = self.get(name) else {
+        let Some(text) = self.get(parameter) else {
             return Ok(None);
         };
         let number = digits(&text).filter(|number| limits.contains(number));
         number.map(Some).ok_or_else(|| {
             let (least, most) = (limits.start(), limits.end());
             wrong(
-                name,
+                parameter.name(),
                 &text,
                 &format!("a whole number from {least} to {most}"),
             )
@@ -94,8 +151,11 @@ impl Query {
     /// How much a page may hold, by `limit` and `page_bytes`.
     pub(in crate::http) fn page(&self, most: usize, form: PageForm) -> Result<PageLimit, Problem> {
         const USUAL: usize = 100;
-        let messages = self.number("limit", 1..=u64::try_from(most).unwrap_or(u64::MAX))?;
-        let bytes = self.number("page_bytes", PAGE_BYTES_MIN..=PAGE_BYTES_MAX)?;
+        let messages = self.number(
+            Parameter::Limit,
+            1..=u64::try_from(most).unwrap_or(u64::MAX),
+        )?;
+        let bytes = self.number(Parameter::PageBytes, PAGE_BYTES_MIN..=PAGE_BYTES_MAX)?;
         let whole = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok());
         let (usual, size_of): (_, fn(&Message) -> usize) = match form {
             PageForm::Reply => (REPLY_BYTES, json::bytes_of),
@@ -114,15 +174,15 @@ impl Query {
 
     /// Where an inbox goes on; the beginning if it does not say.
     pub(in crate::http) fn after(&self) -> Result<After, Problem> {
-        self.get("after")
+        self.get(Parameter::After)
             .map_or(Ok(After::START), |text| Ok(After::parse(&text)?))
     }
 
     /// Which way a history goes.
     pub(in crate::http) fn bound(&self) -> Result<Bound, Problem> {
         match (
-            self.number("before", 0..=u64::MAX)?,
-            self.number("after", 0..=u64::MAX)?,
+            self.number(Parameter::Before, 0..=u64::MAX)?,
+            self.number(Parameter::After, 0..=u64::MAX)?,
         ) {
             (None, None) => Ok(Bound::Newest),
             (Some(id), None) => Ok(Bound::Before(id)),
@@ -132,6 +192,11 @@ impl Query {
             )),
         }
     }
+}
+
+/// The first pair of a query's text.
+fn decoded(text: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+    form_urlencoded::parse(text.as_bytes()).next()
 }
 
 /// A refusal that says what was given and what may be.
@@ -173,6 +238,17 @@ mod tests {
     }
 
     #[test]
+    fn names_and_values_are_decoded_and_empty_pairs_skipped() {
+        let query = query("&&%61fter=now%2B+&&before&wait==5&token=a%26limit%3D3");
+        let get = |parameter| query.get(parameter);
+        assert_eq!(get(Parameter::After).as_deref(), Some("now+ "));
+        assert_eq!(get(Parameter::Before).as_deref(), Some(""));
+        assert_eq!(get(Parameter::Wait).as_deref(), Some("=5"));
+        assert_eq!(get(Parameter::Token).as_deref(), Some("a&limit=3"));
+        assert_eq!(get(Parameter::Limit), None);
+    }
+
+    #[test]
     fn the_last_id_of_an_event_source_has_many_spellings_and_counts_if_it_says_something() {
         for name in [
             "lastEventId",
@@ -182,9 +258,15 @@ mod tests {
             "lastEventID",
         ] {
             let text = format!("after=now&lastEventId=&{name}=7.1.ab&lastEventId=9");
-            assert_eq!(query(&text).last_event_id().as_deref(), Some("7.1.ab"));
+            assert_eq!(
+                query(&text).get(Parameter::LastEventId).as_deref(),
+                Some("7.1.ab")
+            );
         }
-        assert_eq!(query("lastEventIds=1&eventId=2").last_event_id(), None);
+        assert_eq!(
+            query("lastEventIds=1&eventId=2").get(Parameter::LastEventId),
+            None
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::config::Limits;
 use crate::http::context::App;
 use crate::http::endpoint::{Auth, Endpoint, Param, parameter};
 use crate::http::listener_kind::ListenerKind;
-use crate::http::request::query::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
+use crate::http::request::query::{PAGE_BYTES_MAX, PAGE_BYTES_MIN, Parameter};
 use crate::http::response::problem::Code;
 use crate::http::response::reply::Reply;
 use crate::http::routing::schemas;
@@ -207,7 +207,7 @@ fn parameters(endpoint: &Endpoint, limits: &Limits) -> Vec<Value> {
         json!({ "name": name, "in": "path", "required": true, "schema": schema })
     });
     let in_query = endpoint.query.iter().map(|param| {
-        json!({ "name": param.name, "in": "query", "description": param.about,
+        json!({ "name": param.parameter.name(), "in": "query", "description": param.about,
             "schema": query_schema(param, limits) })
     });
     let in_header =
@@ -224,17 +224,16 @@ fn parameters(endpoint: &Endpoint, limits: &Limits) -> Vec<Value> {
 /// What a query parameter may be.
 fn query_schema(param: &Param, limits: &Limits) -> Value {
     let whole_max = |most: usize| whole(1, u64::try_from(most).unwrap_or(EXACT_MAX));
-    match (param.name, param.number) {
-        ("limit", _) => whole_max(limits.page_messages_max),
-        ("wait", _) => whole(0, limits.poll_wait_max.as_secs()),
-        ("heartbeat", _) => whole(5, HEARTBEAT_S_MAX),
-        ("page_bytes", _) => whole(PAGE_BYTES_MIN, PAGE_BYTES_MAX),
-        ("before" | "after", true) => whole(0, u64::MAX),
-        (_, true) => whole(0, EXACT_MAX),
-        ("before", false) => reference("Place"),
-        ("after" | "lastEventId", false) => reference("After"),
-        ("refusals", false) => json!({ "type": "string", "enum": ["event"] }),
-        (_, false) => json!({ "type": "string" }),
+    match (param.parameter, param.number) {
+        (Parameter::Limit, _) => whole_max(limits.page_messages_max),
+        (Parameter::Wait, _) => whole(0, limits.poll_wait_max.as_secs()),
+        (Parameter::Heartbeat, _) => whole(5, HEARTBEAT_S_MAX),
+        (Parameter::PageBytes, _) => whole(PAGE_BYTES_MIN, PAGE_BYTES_MAX),
+        (Parameter::Before | Parameter::After, true) => whole(0, u64::MAX),
+        (Parameter::Before, false) => reference("Place"),
+        (Parameter::After | Parameter::LastEventId, _) => reference("After"),
+        (Parameter::Refusals, _) => json!({ "type": "string", "enum": ["event"] }),
+        (Parameter::Token, _) => json!({ "type": "string" }),
     }
 }
 

@@ -8,7 +8,7 @@ use super::page;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::{NextState, Outcome, Parked, ParkedConnection, Running, Wake};
 use crate::http::request::call::Call;
-use crate::http::request::query::PageForm;
+use crate::http::request::query::{PageForm, Parameter};
 use crate::http::response::problem::Problem;
 use crate::hub::Feed;
 use crate::model::{Batch, PageLimit, Transport};
@@ -55,7 +55,7 @@ pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Problem> {
 
 fn wait(call: &Call) -> Result<Duration, Problem> {
     let most = call.app.limits.poll_wait_max;
-    let given = call.query.number("wait", 0..=most.as_secs())?;
+    let given = call.query.number(Parameter::Wait, 0..=most.as_secs())?;
     Ok(match (given, call.kind) {
         (Some(seconds), _) => Duration::from_secs(seconds),
         (None, ListenerKind::Client) => DEFAULT_WAIT.min(most),

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::close_reason::CloseReason;
 use crate::http::request::call::{Call, Caller};
+use crate::http::request::query::Parameter;
 use crate::http::response::problem::Problem;
 
 /// Seconds between heartbeats when the client does not say.
@@ -25,7 +26,9 @@ pub(in crate::http) struct Schedule {
 impl Schedule {
     pub(in crate::http) fn of(call: &Call, caller: &Caller) -> Result<Self, Problem> {
         let least = call.app.timeouts.heartbeat_s_min;
-        let heartbeat = call.query.number("heartbeat", least..=HEARTBEAT_S_MAX)?;
+        let heartbeat = call
+            .query
+            .number(Parameter::Heartbeat, least..=HEARTBEAT_S_MAX)?;
         Ok(Self {
             heartbeat: Duration::from_secs(heartbeat.unwrap_or(DEFAULT_HEARTBEAT_S)),
             over: Instant::now() + jittered(call.app.timeouts.stream),

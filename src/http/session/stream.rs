@@ -16,7 +16,7 @@ use crate::http::context::App;
 use crate::http::parked::endless::EndlessReply;
 use crate::http::parked::{Outcome, Parked, ParkedConnection, Running, Wake};
 use crate::http::request::call::Call;
-use crate::http::request::query::{PageForm, Query, wrong};
+use crate::http::request::query::{PageForm, Parameter, Query, wrong};
 use crate::http::response::json::{Writer, one_line};
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
@@ -89,7 +89,7 @@ fn open(call: &Call, form: Form) -> Result<Outcome, Problem> {
     let caller = call.caller()?;
     let schedule = Schedule::of(call, caller)?;
     let limit = call.page(form.page())?;
-    if let (Form::Events, Some(other)) = (form, call.query.get("refusals"))
+    if let (Form::Events, Some(other)) = (form, call.query.get(Parameter::Refusals))
         && other != "event"
     {
         return Err(wrong("refusals", &other, "`event`"));
@@ -119,7 +119,7 @@ fn open(call: &Call, form: Form) -> Result<Outcome, Problem> {
 
 /// Whether a refusal is to be told as an event.
 pub(in crate::http) fn tells_refusals(query: &Query) -> bool {
-    query.get("refusals").as_deref() == Some("event")
+    query.get(Parameter::Refusals).as_deref() == Some("event")
 }
 
 /// A refusal as the only event of a stream. An `EventSource` is not told the status of a reply, nor its body, and

@@ -1,34 +1,35 @@
 //! What several rows of the tables share: query parameters, refusals, answers.
 
 use crate::http::endpoint::Param;
+use crate::http::request::query::Parameter;
 use crate::http::response::problem::Code;
 
 pub(super) const LIMIT: Param = Param {
-    name: "limit",
+    parameter: Parameter::Limit,
     number: true,
     about: "Most messages of the page: 1 to 1000 (`page-messages-max`), usually 100.",
 };
 pub(super) const PAGE_BYTES: Param = Param {
-    name: "page_bytes",
+    parameter: Parameter::PageBytes,
     number: true,
     about: "Most bytes of the page with everything around it, unless it has a single message: 256 to 1048576, \
             usually 1048576.",
 };
 pub(super) const FRAME_BYTES: Param = Param {
-    name: "page_bytes",
+    parameter: Parameter::PageBytes,
     number: true,
     about: "Most bytes of a line, a frame or the events that are written at once, unless it has a single message: \
             256 to 1048576, usually 32768.",
 };
 pub(super) const AFTER: Param = Param {
-    name: "after",
+    parameter: Parameter::After,
     number: false,
     about: "The cursor of the last reply; `0` or absent: from the beginning; `now`: from here on.",
 };
 pub(super) const INBOX_QUERY: &[Param] = &[
     AFTER,
     Param {
-        name: "wait",
+        parameter: Parameter::Wait,
         number: true,
         about: "Seconds to hold the request if there is nothing: 0 to 300 (`poll-wait-s-max`); \
                 usually 30 for users and 0 for the backend.",
@@ -37,7 +38,7 @@ pub(super) const INBOX_QUERY: &[Param] = &[
     PAGE_BYTES,
 ];
 pub(super) const HEARTBEAT: Param = Param {
-    name: "heartbeat",
+    parameter: Parameter::Heartbeat,
     number: true,
     about: "Seconds between signs of life when nothing comes: 5 to 300, usually 30.",
 };
@@ -45,13 +46,13 @@ pub(super) const STREAM_QUERY: &[Param] = &[AFTER, HEARTBEAT, LIMIT, FRAME_BYTES
 pub(super) const EVENTS_QUERY: &[Param] = &[
     AFTER,
     Param {
-        name: "lastEventId",
+        parameter: Parameter::LastEventId,
         number: false,
         about: "The same as the header `Last-Event-ID`, which wins over it, for clients that cannot set headers; \
                 both win over `after`. Also `last_event_id` and `last-event-id`.",
     },
     Param {
-        name: "refusals",
+        parameter: Parameter::Refusals,
         number: false,
         about: "`event`: a refusal is answered with 200 and an event `end` that carries the problem, as an \
                 `EventSource` is told nothing else.",
@@ -62,12 +63,12 @@ pub(super) const EVENTS_QUERY: &[Param] = &[
 ];
 pub(super) const HISTORY_QUERY: &[Param] = &[
     Param {
-        name: "before",
+        parameter: Parameter::Before,
         number: true,
         about: "The page just before this id.",
     },
     Param {
-        name: "after",
+        parameter: Parameter::After,
         number: true,
         about: "The page just after this id.",
     },
@@ -76,7 +77,7 @@ pub(super) const HISTORY_QUERY: &[Param] = &[
 ];
 pub(super) const CONVERSATIONS_QUERY: &[Param] = &[
     Param {
-        name: "before",
+        parameter: Parameter::Before,
         number: false,
         about: "The `next` of the page before.",
     },
