@@ -46,10 +46,10 @@ const LINES: [Line; 6] = [
     line(Work::Nothing, 64.0, Some(2)),
     line(Work::Push, 79.0, Some(5)),
     // Whether the poll waits when the push comes, only a server in this process tells.
-    line(Work::Poll, 155.0, None),
-    line(Work::Sse, 94.0, Some(7)),
-    line(Work::Stream, 95.0, Some(7)),
-    line(Work::Socket, 96.0, Some(6)),
+    line(Work::Poll, 152.0, None),
+    line(Work::Sse, 92.0, Some(7)),
+    line(Work::Stream, 92.0, Some(7)),
+    line(Work::Socket, 93.0, Some(6)),
 ];
 /// How many allocations more are no failure: the optimiser leaves some out, and not the same in each profile and version
 /// of the compiler, and those of threads in the background are in the average. System calls are held without any.

@@ -38,21 +38,10 @@ async fn page(
 ) -> Result<Reply, Problem> {
     let page = app.hub.conversations(user, before, limit).await?;
     let mut out = Writer::default();
-    out.page_of(app.hub.log());
-    out.raw("\"conversations\":[");
-    for (index, entry) in page.entries.iter().enumerate() {
-        if index > 0 {
-            out.raw(",");
-        }
-        write(&mut out, entry);
-    }
-    out.raw("],\"next\":");
+    out.page(app.hub.log(), "conversations", &page.entries, write);
+    out.raw(",\"next\":");
     out.value(&page.next.map(text));
-    out.raw(if page.next.is_some() {
-        ",\"more\":true}"
-    } else {
-        ",\"more\":false}"
-    });
+    out.end_page(page.next.is_some());
     Ok(Reply::parts(StatusCode::OK, out.finish()))
 }
 

@@ -53,13 +53,14 @@ pub(in crate::http) async fn message(call: Call) -> Result<Reply, Problem> {
 
 fn page(app: &App, history: &HistoryPage) -> Reply {
     let mut out = Writer::default();
-    out.page_of(app.hub.log());
-    out.raw("\"messages\":");
-    out.messages(history.messages.iter().map(|message| &**message));
-    out.raw(if history.more {
-        ",\"more\":true}"
-    } else {
-        ",\"more\":false}"
-    });
+    out.page(
+        app.hub.log(),
+        "messages",
+        &history.messages,
+        |out, message| {
+            out.message(message);
+        },
+    );
+    out.end_page(history.more);
     Reply::parts(StatusCode::OK, out.finish())
 }

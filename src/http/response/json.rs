@@ -1,13 +1,14 @@
 //! Messages as JSON. A body stands in it byte for byte as it was pushed.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::model::{Cursor, LogId, Message, Receiver};
+use crate::model::{LogId, Message, Receiver};
 
 /// How many group messages are kept serialised: those that many waiters are being told.
 const RENDERED_MAX: usize = 64;
@@ -28,6 +29,11 @@ pub(in crate::http) struct Writer {
 impl Writer {
     pub(in crate::http) fn raw(&mut self, text: &str) {
         self.open.extend_from_slice(text.as_bytes());
+    }
+
+    /// Text in pieces, without a string of its own.
+    pub(in crate::http) fn text(&mut self, text: fmt::Arguments<'_>) {
+        self.open.write_fmt(text).expect(IN_MEMORY);
     }
 
     /// A number, a text, or anything else that cannot fail to serialise.
@@ -66,33 +72,27 @@ impl Writer {
         self.done.push(piece);
     }
 
-    /// `[message,message,...]`
-    pub(in crate::http) fn messages<'a>(
+    /// `{"log":"...","LIST":[item,item,...]`: how every page begins.
+    pub(in crate::http) fn page<T>(
         &mut self,
-        messages: impl IntoIterator<Item = &'a Message>,
+        log: LogId,
+        list: &str,
+        items: impl IntoIterator<Item = T>,
+        item: impl Fn(&mut Self, T),
     ) {
-        self.raw("[");
-        for (index, message) in messages.into_iter().enumerate() {
+        self.text(format_args!("{{\"log\":\"{log}\",\"{list}\":["));
+        for (index, one) in items.into_iter().enumerate() {
             if index > 0 {
                 self.raw(",");
             }
-            self.message(message);
+            item(self, one);
         }
         self.raw("]");
     }
 
-    /// `{"log":"...",` with which every page begins.
-    pub(in crate::http) fn page_of(&mut self, log: LogId) {
-        self.raw("{\"log\":\"");
-        self.raw(&log.to_string());
-        self.raw("\",");
-    }
-
-    /// `"name":"cursor"`
-    pub(in crate::http) fn cursor(&mut self, cursor: Cursor) {
-        self.raw("\"next\":\"");
-        self.raw(&cursor.to_string());
-        self.raw("\"");
+    /// `,"more":true}`: how every page ends.
+    pub(in crate::http) fn end_page(&mut self, more: bool) {
+        self.text(format_args!(",\"more\":{more}}}"));
     }
 
     pub(in crate::http) fn finish(mut self) -> Vec<Bytes> {
@@ -262,6 +262,8 @@ fn write(out: &mut Vec<u8>, message: &Message) {
     fields(out, message).expect(IN_MEMORY);
 }
 
+/// By hand: a derived serialiser takes a quarter longer (232 ns instead of 182 for 256 bytes), and would parse the body
+/// once more before it wrote it as it is.
 fn fields(out: &mut impl Write, message: &Message) -> io::Result<()> {
     let text = |out: &mut _, text: &str| serde_json::to_writer(out, text);
     write!(

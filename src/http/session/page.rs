@@ -19,19 +19,15 @@ pub(in crate::http) fn reply(app: &App, batch: &Batch) -> Reply {
 
 /// Writes a batch.
 pub(in crate::http) fn write(app: &App, out: &mut Writer, batch: &Batch) {
-    out.page_of(app.hub.log());
-    out.raw("\"messages\":[");
-    for (index, message) in batch.messages.iter().enumerate() {
-        if index > 0 {
-            out.raw(",");
-        }
-        app.shared().rendered.write(out, message);
-    }
-    out.raw("],");
-    out.cursor(batch.next);
-    out.raw(if batch.more {
-        ",\"more\":true}"
-    } else {
-        ",\"more\":false}"
-    });
+    let rendered = &app.shared().rendered;
+    out.page(
+        app.hub.log(),
+        "messages",
+        &batch.messages,
+        |out, message| {
+            rendered.write(out, message);
+        },
+    );
+    out.text(format_args!(",\"next\":\"{}\"", batch.next));
+    out.end_page(batch.more);
 }

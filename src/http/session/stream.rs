@@ -248,9 +248,7 @@ impl Stream {
                     *sent.position.of_mut(message.sequence()) = message.id;
                     let last = index + 1 == batch.messages.len();
                     let id = if last { batch.next } else { sent };
-                    out.raw("id: ");
-                    out.raw(&id.to_string());
-                    out.raw("\ndata: ");
+                    out.text(format_args!("id: {id}\ndata: "));
                     app.shared().rendered.write(&mut out, message);
                     out.raw("\n\n");
                 }
