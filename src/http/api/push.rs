@@ -5,13 +5,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use warp::http::StatusCode;
 
+use crate::config::Limits;
 use crate::http::api::shapes::{self, AnyJson, Name};
 use crate::http::context::App;
 use crate::http::request::call::{Call, Caller};
 use crate::http::request::json::parse;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
-use crate::model::{Body, Draft, GroupName, IdempotencyKey, Receipt, Receiver, Sequence, UserName};
+use crate::model::{
+    Body, Draft, GroupName, IdempotencyKey, LogId, Receipt, Receiver, Sequence, UserName,
+};
 
 /// What a request may hold around one message's body.
 pub(in crate::http) const AROUND_BODY_BYTES: usize = 16 * 1024;
@@ -110,44 +113,28 @@ pub(in crate::http) struct ResultsOut {
 pub(in crate::http) async fn direct(call: Call) -> Result<Reply, Problem> {
     let parameter = if call.caller.is_some() { "peer" } else { "to" };
     let to = Receiver::User(call.user(parameter)?);
-    one(call, to).await
+    push_one(call, to).await
 }
 
 /// To a group.
 pub(in crate::http) async fn group(call: Call) -> Result<Reply, Problem> {
     let to = Receiver::Group(call.group()?);
-    one(call, to).await
+    push_one(call, to).await
 }
 
-async fn one(mut call: Call, to: Receiver) -> Result<Reply, Problem> {
+async fn push_one(mut call: Call, to: Receiver) -> Result<Reply, Problem> {
     call.caller.as_ref().map_or(Ok(()), may_send)?;
     let key = header_key(&call)?;
-    let limits = &call.app.limits;
-    let bytes_max = limits
-        .request_bytes_max
-        .min(limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES));
-    let text = call.read_body(bytes_max).await?;
+    let text = call.read_body(one_bytes_max(&call.app.limits)).await?;
     let given: OneIn<'_> = parse(&text)?;
-    let key = match (key, own_key(given.idempotency_key)?) {
-        (Some(header), Some(own)) if header != own => {
-            return Err(Problem::BadJson(
-                "`idempotency_key` and the header `Idempotency-Key` differ: give one of them"
-                    .to_owned(),
-            ));
-        }
-        (header, own) => own.or(header),
-    };
-    let by_user = call.caller.is_some();
-    let from = sender(call.caller.as_ref(), given.from)?;
-    let body = body(&call.app, given.body)?;
     let draft = Draft {
-        from,
+        key: one_key(key, own_key(given.idempotency_key)?)?,
+        from: sender(call.caller.as_ref(), given.from)?,
+        body: body(&call.app, given.body)?,
         to,
-        body,
-        key,
-        by_user,
+        by_user: call.caller.is_some(),
     };
-    let receipt = one_draft(&call.app, draft).await?;
+    let receipt = push_draft(&call.app, draft).await?;
     let status = if receipt.duplicate {
         StatusCode::OK
     } else {
@@ -156,8 +143,28 @@ async fn one(mut call: Call, to: Receiver) -> Result<Reply, Problem> {
     Ok(Reply::json(status, &ReceiptOut::from(receipt)))
 }
 
+/// What a request with one message may hold.
+fn one_bytes_max(limits: &Limits) -> usize {
+    let body = limits.body_bytes_max.saturating_add(AROUND_BODY_BYTES);
+    limits.request_bytes_max.min(body)
+}
+
+/// The key of a message, by the header or by itself.
+fn one_key(
+    header: Option<IdempotencyKey>,
+    own: Option<IdempotencyKey>,
+) -> Result<Option<IdempotencyKey>, Problem> {
+    match (header, own) {
+        (Some(header), Some(own)) if header != own => Err(Problem::BadJson(
+            "`idempotency_key` and the header `Idempotency-Key` differ: give one of them"
+                .to_owned(),
+        )),
+        (header, own) => Ok(own.or(header)),
+    }
+}
+
 /// Pushes one message.
-pub(in crate::http) async fn one_draft(app: &App, draft: Draft) -> Result<Receipt, Problem> {
+pub(in crate::http) async fn push_draft(app: &App, draft: Draft) -> Result<Receipt, Problem> {
     let receipts = app.hub.push(vec![draft]).await?;
     Ok(receipts.into_iter().next().ok_or(Problem::Internal)??)
 }
@@ -184,37 +191,53 @@ pub(in crate::http) async fn batch(mut call: Call) -> Result<Reply, Problem> {
             unit: " messages",
         });
     }
-    let mut drafts = Vec::with_capacity(items.len());
-    let mut refusals = Vec::new();
-    for (index, item) in items.into_iter().enumerate() {
-        match draft(&call.app, item, key.as_ref().map(|key| key.item(index))) {
-            Ok(draft) => drafts.push(draft),
-            Err(problem) => refusals.push((index, problem)),
-        }
-    }
+    let (drafts, problems) = drafts(&call.app, &items, key.as_ref());
     drop(text);
     let receipts = if drafts.is_empty() {
         Vec::new()
     } else {
         call.app.hub.push(drafts).await?
     };
-    let mut outcomes: Vec<Result<Receipt, Problem>> =
-        receipts.into_iter().map(|outcome| Ok(outcome?)).collect();
-    for (index, problem) in refusals {
+    let receipts = receipts.into_iter().map(|outcome| Ok(outcome?)).collect();
+    Ok(Reply::ok(&results(receipts, problems, call.app.hub.log())))
+}
+
+/// The drafts of the items that are right, and what is wrong with the rest, by their index.
+fn drafts(
+    app: &App,
+    items: &[&RawValue],
+    key: Option<&IdempotencyKey>,
+) -> (Vec<Draft>, Vec<(usize, Problem)>) {
+    let mut drafts = Vec::with_capacity(items.len());
+    let mut problems = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        match draft(app, item, key.map(|key| key.item(index))) {
+            Ok(draft) => drafts.push(draft),
+            Err(problem) => problems.push((index, problem)),
+        }
+    }
+    (drafts, problems)
+}
+
+/// What became of each item, in their order.
+fn results(
+    mut outcomes: Vec<Result<Receipt, Problem>>,
+    problems: Vec<(usize, Problem)>,
+    log: LogId,
+) -> ResultsOut {
+    for (index, problem) in problems {
         // In rising order, so each lands at its own place among the outcomes.
         outcomes.insert(index.min(outcomes.len()), Err(problem));
     }
-    let log = call.app.hub.log();
-    let results = outcomes
-        .into_iter()
-        .map(|outcome| match outcome {
-            Ok(receipt) => ResultOut::Stored(receipt.into()),
-            Err(problem) => ResultOut::Refused(RefusedOut {
-                error: problem.to_json(log),
-            }),
-        })
-        .collect();
-    Ok(Reply::ok(&ResultsOut { results }))
+    let results = outcomes.into_iter().map(|outcome| match outcome {
+        Ok(receipt) => ResultOut::Stored(receipt.into()),
+        Err(problem) => ResultOut::Refused(RefusedOut {
+            error: problem.to_json(log),
+        }),
+    });
+    ResultsOut {
+        results: results.collect(),
+    }
 }
 
 fn draft(app: &App, item: &RawValue, key: Option<IdempotencyKey>) -> Result<Draft, Problem> {

@@ -18,7 +18,7 @@ use crate::model::UserName;
 use crate::token::{self, Claims};
 
 /// A day.
-const TTL_USUAL_S: u64 = 86_400;
+const DEFAULT_TTL_S: u64 = 86_400;
 /// A year.
 const TTL_MAX_S: u64 = 31_536_000;
 /// More than a name and two numbers need.
@@ -32,7 +32,7 @@ pub(in crate::http) struct TokenIn {
     #[schemars(with = "Name")]
     user: String,
     /// For how long it is good.
-    #[serde(default = "ttl_usual_s", deserialize_with = "whole")]
+    #[serde(default = "default_ttl_s", deserialize_with = "whole")]
     #[schemars(range(min = 1, max = TTL_MAX_S))]
     ttl_s: u64,
     /// Whether its user may send.
@@ -40,8 +40,8 @@ pub(in crate::http) struct TokenIn {
     send: bool,
 }
 
-fn ttl_usual_s() -> u64 {
-    TTL_USUAL_S
+fn default_ttl_s() -> u64 {
+    DEFAULT_TTL_S
 }
 
 /// A whole number, also as `3600.0` or `3.6e3`: JSON has one kind of numbers, and some languages write all of them

@@ -31,13 +31,13 @@ const LOG_LINES_MAX: u32 = 20;
 /// The addresses that wrong keys and tokens came from.
 #[derive(Debug)]
 pub(in crate::http) struct Attempts {
-    book: Mutex<Book>,
+    log: Mutex<AttemptLog>,
     waiting: Semaphore,
     delay_max: Duration,
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct AttemptLog {
     addresses: HashMap<Source, Seen>,
     /// When the lines of this period began, and how many there were.
     period: Option<Instant>,
@@ -68,7 +68,7 @@ impl Attempts {
     /// No refusal waits longer than `delay_max`.
     pub(in crate::http) fn new(delay_max: Duration) -> Self {
         Self {
-            book: Mutex::default(),
+            log: Mutex::default(),
             waiting: Semaphore::new(WAITING_MAX),
             delay_max,
         }
@@ -81,7 +81,7 @@ impl Attempts {
         };
         let now = Instant::now();
         let verdict = self
-            .book
+            .log
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .note((peer, kind), now);
@@ -102,7 +102,7 @@ impl Attempts {
     }
 }
 
-impl Book {
+impl AttemptLog {
     fn note(&mut self, peer: Source, now: Instant) -> Verdict {
         self.make_room(peer, now);
         let seen = self.addresses.entry(peer).or_insert(Seen {
@@ -164,63 +164,60 @@ mod tests {
 
     #[test]
     fn the_delay_grows_for_one_address_and_is_forgotten() {
-        let mut book = Book::default();
+        let mut log = AttemptLog::default();
         let begin = Instant::now();
         let mut delays = Vec::new();
         for n in 0..7 {
             delays.push(
-                book.note(client("10.0.0.1"), begin + Duration::from_millis(n))
+                log.note(client("10.0.0.1"), begin + Duration::from_millis(n))
                     .delay,
             );
         }
         let ms: Vec<u128> = delays.iter().map(Duration::as_millis).collect();
         assert_eq!(ms, [0, 0, 0, 50, 100, 200, 400]);
-        assert_eq!(book.note(client("10.0.0.2"), begin).delay, Duration::ZERO);
+        assert_eq!(log.note(client("10.0.0.2"), begin).delay, Duration::ZERO);
         let admin = (ip("10.0.0.1"), ListenerKind::Admin);
-        assert_eq!(book.note(admin, begin).delay, Duration::ZERO);
+        assert_eq!(log.note(admin, begin).delay, Duration::ZERO);
         let later = begin + FORGOTTEN + Duration::from_secs(1);
-        assert_eq!(book.note(client("10.0.0.1"), later).delay, Duration::ZERO);
+        assert_eq!(log.note(client("10.0.0.1"), later).delay, Duration::ZERO);
         for _ in 0..100 {
-            book.note(client("10.0.0.1"), later);
+            log.note(client("10.0.0.1"), later);
         }
-        assert!(book.note(client("10.0.0.1"), later).delay > Duration::from_secs(1000));
+        assert!(log.note(client("10.0.0.1"), later).delay > Duration::from_secs(1000));
     }
 
     #[test]
     fn a_line_a_minute_for_an_address_says_how_many_it_stands_for() {
-        let mut book = Book::default();
+        let mut log = AttemptLog::default();
         let begin = Instant::now();
-        assert_eq!(book.note(client("10.0.0.1"), begin).line, Some(1));
+        assert_eq!(log.note(client("10.0.0.1"), begin).line, Some(1));
         for _ in 0..4 {
-            assert_eq!(book.note(client("10.0.0.1"), begin).line, None);
+            assert_eq!(log.note(client("10.0.0.1"), begin).line, None);
         }
         assert_eq!(
-            book.note(client("10.0.0.1"), begin + LOG_PERIOD).line,
+            log.note(client("10.0.0.1"), begin + LOG_PERIOD).line,
             Some(5)
         );
     }
 
     #[test]
     fn many_addresses_take_bounded_memory_and_lines() {
-        let mut book = Book::default();
+        let mut log = AttemptLog::default();
         let begin = Instant::now();
         let mut lines = 0;
         for n in 0..5000_u32 {
             let peer = (IpAddr::V4((0x0a00_0000 + n).into()), ListenerKind::Client);
             lines += u32::from(
-                book.note(peer, begin + Duration::from_micros(n.into()))
+                log.note(peer, begin + Duration::from_micros(n.into()))
                     .line
                     .is_some(),
             );
         }
-        assert_eq!(
-            (book.addresses.len(), lines),
-            (ADDRESSES_MAX, LOG_LINES_MAX)
-        );
+        assert_eq!((log.addresses.len(), lines), (ADDRESSES_MAX, LOG_LINES_MAX));
         let last = (
             IpAddr::V4((0x0a00_0000_u32 + 4999).into()),
             ListenerKind::Client,
         );
-        assert!(book.addresses.contains_key(&last), "the newest are known");
+        assert!(log.addresses.contains_key(&last), "the newest are known");
     }
 }

@@ -8,15 +8,41 @@ use super::subscriber::Subscriber;
 use super::text::{self, Form, Kind};
 use crate::config::IcometRules;
 use crate::error::Error;
+use crate::http::context::App;
+use crate::http::context::channels::Subscribed;
+use crate::http::context::in_progress::InProgress;
 use crate::http::parked::Outcome;
 use crate::http::request::auth;
 use crate::http::request::call::{Call, Caller};
 use crate::http::request::query::{digits, wrong};
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
+use crate::hub::Feed;
 use crate::model::{After, Transport, UserName};
 
-/// Checks who asks for what. Refusals that icomet knows have its shape and status 200.
+/// Why nobody is let in.
+enum Refused {
+    /// As icomet says it: with its shape and status 200.
+    Kind(Kind),
+    /// icomet has no word for it.
+    Problem(Problem),
+}
+
+impl<E: Into<Problem>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
+/// Who is let in: a feed of the channel, and until when.
+struct Admitted {
+    feed: Feed,
+    subscribed: Subscribed,
+    expires: Option<Instant>,
+    in_progress: InProgress,
+}
+
+/// Subscribes to a channel.
 pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Problem> {
     let params = Params::of_query(call.query.raw())?;
     let user = params.channel()?;
@@ -25,40 +51,25 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Problem> {
         endless => endless,
     };
     let wanted = wanted(&call, &params, &form)?;
-    let app = &call.app;
-    let refused = |kind| Ok(Outcome::Reply(refused(&form, &user, kind)));
-    let channels = app.channels().ok_or(Problem::NoRoute)?;
-    let expires = match app.icomet {
-        // Anyone may ask for any name here.
-        Some(IcometRules::Open)
-            if !app.hub.has_channel(&user) && !channels.opened.admit(Instant::now()) =>
-        {
-            return refused(Kind::Channels);
-        }
-        Some(IcometRules::Open) => None,
-        Some(IcometRules::Strict) => {
-            let caller = shown(&call, &params);
-            match auth::late(app, call.peer, call.kind, caller).await {
-                Ok(caller) if caller.user == user => Some(caller.ends),
-                _ => return refused(Kind::Token),
-            }
-        }
-        None => return Err(Problem::NoRoute),
-    };
-    // Here a user is known only by the channel.
-    let Ok(in_progress) = app.shared().in_progress.begin(&user).await else {
-        return refused(Kind::Subscribers);
-    };
-    let feed = match app.hub.feed(user.clone(), After::Now, Transport::Icomet) {
-        Err(Error::TooManyWaiters { .. }) => return refused(Kind::Subscribers),
-        feed => feed?,
-    };
-    if !app.hub.open_channel(&user).await? {
-        return refused(Kind::Channels);
-    }
-    let subscriber = Subscriber {
+    // Under icomet's own rules anyone may ask for any name.
+    let strict = call.app.icomet == Some(IcometRules::Strict);
+    let caller = strict.then(|| {
+        let caller = shown(&call, &params);
+        auth::late(&call.app, call.peer, call.kind, caller)
+    });
+    let Admitted {
         feed,
-        subscribed: channels.subscribe(&user),
+        subscribed,
+        expires,
+        in_progress,
+    } = match admit(&call.app, &user, caller).await {
+        Ok(admitted) => admitted,
+        Err(Refused::Kind(kind)) => return Ok(Outcome::Reply(refused(&form, &user, kind))),
+        Err(Refused::Problem(problem)) => return Err(problem),
+    };
+    Ok(Outcome::park(Subscriber {
+        feed,
+        subscribed,
         form,
         wanted,
         next: 0,
@@ -66,8 +77,41 @@ pub(super) async fn open(call: Call, form: Form) -> Result<Outcome, Problem> {
         expires,
         in_progress: Some(in_progress),
         user,
+    }))
+}
+
+/// Lets in who may, if there is room: the caller of this name, or without one anybody.
+async fn admit(
+    app: &App,
+    user: &UserName,
+    caller: Option<impl Future<Output = Result<Caller, Problem>>>,
+) -> Result<Admitted, Refused> {
+    let channels = app.channels().ok_or(Problem::NoRoute)?;
+    let expires = match caller {
+        Some(caller) => match caller.await {
+            Ok(caller) if caller.user == *user => Some(caller.ends),
+            _ => return Err(Refused::Kind(Kind::Token)),
+        },
+        None if app.hub.has_channel(user) || channels.opened.admit(Instant::now()) => None,
+        None => return Err(Refused::Kind(Kind::Channels)),
     };
-    Ok(Outcome::park(subscriber))
+    // Here a user is known only by the channel.
+    let Ok(in_progress) = app.shared().in_progress.begin(user).await else {
+        return Err(Refused::Kind(Kind::Subscribers));
+    };
+    let feed = match app.hub.feed(user.clone(), After::Now, Transport::Icomet) {
+        Err(Error::TooManyWaiters { .. }) => return Err(Refused::Kind(Kind::Subscribers)),
+        feed => feed?,
+    };
+    if !app.hub.open_channel(user).await? {
+        return Err(Refused::Kind(Kind::Channels));
+    }
+    Ok(Admitted {
+        feed,
+        subscribed: channels.subscribe(user),
+        expires,
+        in_progress,
+    })
 }
 
 /// Whose token it is that the request shows.

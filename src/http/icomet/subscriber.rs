@@ -60,12 +60,12 @@ enum Event {
 }
 
 /// How an endless reply ended.
-enum Ended {
+enum ReplyEnd {
     /// The backend closed the channel: the reply is complete.
-    Whole,
+    Complete,
     /// There would be more to say later. The reply breaks off, as icomet's does when it stops: iCometClient4j takes
     /// that for a lost connection and comes again, but waits for ever where a reply is complete.
-    Short,
+    BrokenOff,
     /// The peer left, or does not read.
     Gone,
 }
@@ -259,13 +259,13 @@ impl Subscriber {
             connection.in_progress = None;
             drop(self);
             match ended {
-                Ok(Ended::Whole) => out.end(connection).await,
-                Ok(Ended::Short) => out.break_off(connection).await,
+                Ok(ReplyEnd::Complete) => out.end(connection).await,
+                Ok(ReplyEnd::BrokenOff) => out.break_off(connection).await,
                 Err(error) if out.unbegun() => {
                     let reply = connection.problem(&Problem::Hub(error));
                     connection.answer(reply, 0, false).await
                 }
-                Ok(Ended::Gone) | Err(_) => connection.cut(),
+                Ok(ReplyEnd::Gone) | Err(_) => connection.cut(),
             }
         })
     }
@@ -275,7 +275,7 @@ impl Subscriber {
         &mut self,
         connection: &mut ParkedConnection<'_>,
         out: &mut EndlessReply,
-    ) -> Result<Ended, Error> {
+    ) -> Result<ReplyEnd, Error> {
         let app = connection.app;
         let (mut objects, mut count) = Box::pin(self.begin(app, BATCH_MAX)).await?;
         let mut noop = Instant::now() + jittered(app.timeouts.noop);
@@ -285,7 +285,7 @@ impl Subscriber {
             }
             out.put_texts(objects.iter().map(|object| self.form.framed(object)));
             if out.send(connection).await.is_err() {
-                return Ok(Ended::Gone);
+                return Ok(ReplyEnd::Gone);
             }
             app.delivered(count);
             let event = match self.due(app, connection.shutdown) {
@@ -305,10 +305,10 @@ impl Subscriber {
                     (objects, count) = (vec![object.into()], 0);
                     continue;
                 }
-                Event::Left => return Ok(Ended::Gone),
-                Event::Stopping => return Ok(Ended::Short),
-                Event::Expired => (text::sign(Kind::Token, &self.user, 0), Ended::Short),
-                Event::Closed => (Box::pin(self.closed(app)).await?, Ended::Whole),
+                Event::Left => return Ok(ReplyEnd::Gone),
+                Event::Stopping => return Ok(ReplyEnd::BrokenOff),
+                Event::Expired => (text::sign(Kind::Token, &self.user, 0), ReplyEnd::BrokenOff),
+                Event::Closed => (Box::pin(self.closed(app)).await?, ReplyEnd::Complete),
             };
             out.put_texts([self.form.framed(&last.into())]);
             return Ok(ended);

@@ -34,9 +34,9 @@ const LINE_BYTES_MORE: usize = 64 * 1024;
 const QUIET: Duration = Duration::from_millis(250);
 
 /// What became of the requests that hyper was given.
-enum Turn {
+enum AfterHyper {
     /// The connection is to be closed.
-    Over(Option<TcpStream>),
+    Close(Option<TcpStream>),
     /// All is answered; the next request may take long to come.
     Idle(ClientSocket),
     /// A request waits for something to happen.
@@ -60,14 +60,14 @@ pub(super) async fn run(stream: TcpStream, listener: Arc<Listener>, mut shutdown
         }
         // Boxed, so that the hyper part takes no room in the task while it is not there.
         match Box::pin(drive(socket, &listener, peer, &mut shutdown)).await {
-            Turn::Over(stream) => {
+            AfterHyper::Close(stream) => {
                 if let Some(stream) = stream {
                     Box::pin(linger(stream, listener.app.timeouts.linger)).await;
                 }
                 return;
             }
-            Turn::Idle(idle) => socket = idle,
-            Turn::Parked(parked_socket, request) => {
+            AfterHyper::Idle(idle) => socket = idle,
+            AfterHyper::Parked(parked_socket, request) => {
                 let parked = request.run(parked_socket, &listener.app, &mut shutdown);
                 match parked.await {
                     NextState::KeepAlive(answered) => socket = answered,
@@ -97,7 +97,7 @@ async fn drive(
     listener: &Arc<Listener>,
     peer: Option<IpAddr>,
     shutdown: &mut Shutdown,
-) -> Turn {
+) -> AfterHyper {
     let exchange = Arc::new(Exchange::default());
     let timeouts = &listener.app.timeouts;
     let io = Io::new(socket, timeouts.patience(), exchange.clone());
@@ -119,8 +119,8 @@ async fn drive(
     let end = loop {
         tokio::select! {
             biased;
-            end = next_end(&mut connection, &exchange) => break end,
-            () = &mut quiet, if !stopping => break End::Idle,
+            end = hyper_end(&mut connection, &exchange) => break end,
+            () = &mut quiet, if !stopping => break HyperEnd::Idle,
             () = shutdown.begun(), if !stopping => {
                 stopping = true;
                 stop(&mut connection);
@@ -130,13 +130,13 @@ async fn drive(
     let parts = connection.into_parts();
     let socket = parts.io.into_socket(&parts.read_buf);
     match end {
-        End::Over { cut: true } => {
+        HyperEnd::Closed { cut: true } => {
             cut(&socket.stream);
-            Turn::Over(None)
+            AfterHyper::Close(None)
         }
-        End::Over { cut: false } => Turn::Over(Some(socket.stream)),
-        End::Idle => Turn::Idle(socket),
-        End::Parked(request) => Turn::Parked(socket, request),
+        HyperEnd::Closed { cut: false } => AfterHyper::Close(Some(socket.stream)),
+        HyperEnd::Idle => AfterHyper::Idle(socket),
+        HyperEnd::Parked(request) => AfterHyper::Parked(socket, request),
     }
 }
 
@@ -153,8 +153,8 @@ fn stop(connection: &mut Connection<Io, HttpService>) {
     Pin::new(connection).graceful_shutdown();
 }
 
-/// Resolves when the last request was answered a while ago and no other has begun. Must be polled after the
-/// connection.
+/// Resolves when the last request was answered a while ago and no other has begun. Must be polled after the connection:
+/// it registers no waker for the flags that hyper sets, but is polled whenever hyper has got on.
 async fn quiet(exchange: &Exchange, pause: Duration) {
     let mut waiting = None;
     poll_fn(|cx| {
@@ -168,24 +168,24 @@ async fn quiet(exchange: &Exchange, pause: Duration) {
     .await;
 }
 
-enum End {
-    Over { cut: bool },
+enum HyperEnd {
+    Closed { cut: bool },
     Idle,
     Parked(ParkedRequest),
 }
 
-async fn next_end(connection: &mut Connection<Io, HttpService>, exchange: &Exchange) -> End {
+async fn hyper_end(connection: &mut Connection<Io, HttpService>, exchange: &Exchange) -> HyperEnd {
     poll_fn(|cx| {
         if let Poll::Ready(done) = connection.poll_without_shutdown(cx) {
             if let Err(error) = &done {
                 tracing::debug!(%error, "connection ended early");
             }
-            return Poll::Ready(End::Over {
+            return Poll::Ready(HyperEnd::Closed {
                 cut: exchange.is_blocked(),
             });
         }
         if let Some(request) = exchange.take_parked() {
-            return Poll::Ready(End::Parked(request));
+            return Poll::Ready(HyperEnd::Parked(request));
         }
         Poll::Pending
     })

@@ -1,8 +1,8 @@
 //! The thin layer between hyper and the routes.
 //!
-//! It answers what is no route's business (OPTIONS, HEAD, a GET with a body, a target without a path), dresses replies with the
-//! common headers, and hands a held request to the connection loop: then it stays pending, and the loop
-//! takes the socket away from hyper.
+//! It answers what is no route's business (OPTIONS, HEAD, a GET with a body, a target without a path), adds the common
+//! headers to replies, and hands a parked request to the connection loop: then it stays pending, and the loop takes the
+//! socket away from hyper.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use crate::http::request::host;
 use crate::http::response::head::ResponseContext;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
-use crate::http::routing::routes::{self, Carried, Counted, Route};
+use crate::http::routing::routes::{self, Counted, OutcomeSlot, Route};
 
 /// What all connections of one listener share.
 pub(super) struct Listener {
@@ -81,6 +81,7 @@ impl Service<Request<Incoming>> for HttpService {
                         response: context,
                         in_progress,
                     });
+                    // The connection loop sees it, takes the socket back, and drops hyper with this future.
                     std::future::pending().await
                 }
             }
@@ -151,8 +152,8 @@ async fn ask_routes(
     let Ok(mut response) = service.call(request).await;
     response
         .extensions_mut()
-        .remove::<Carried>()
-        .and_then(|carried| carried.take())
+        .remove::<OutcomeSlot>()
+        .and_then(|slot| slot.take())
         .unwrap_or_else(|| {
             let reply = Reply::problem(&Problem::Internal, listener.app.hub.log());
             (Outcome::Reply(reply), None)

@@ -40,11 +40,12 @@ pub(in crate::http) type Counted = (Outcome, Option<InProgress>);
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Peer(pub(in crate::http) IpAddr);
 
-/// Takes an outcome past warp, whose replies have one body and cannot be held.
+/// Takes an outcome past warp, whose replies have one body and cannot be parked. It travels as an extension of the
+/// response, and extensions must be `Clone`, hence the `Arc`.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct Carried(Arc<Mutex<Option<Counted>>>);
+pub(in crate::http) struct OutcomeSlot(Arc<Mutex<Option<Counted>>>);
 
-impl Carried {
+impl OutcomeSlot {
     pub(in crate::http) fn take(&self) -> Option<Counted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -149,7 +150,7 @@ fn unmatched(app: &App, kind: ListenerKind) -> Route {
                 None => Problem::NoRoute,
             };
             let reply = Reply::problem(&problem, app.hub.log());
-            Carried::response(Outcome::Reply(reply), None)
+            OutcomeSlot::response(Outcome::Reply(reply), None)
         })
         .boxed()
 }
@@ -172,7 +173,7 @@ async fn respond(endpoint: &'static Endpoint, call: Call) -> Response {
     let (outcome, in_progress) = outcome
         .unwrap_or(Err(Problem::Internal))
         .unwrap_or_else(told);
-    Carried::response(outcome, in_progress)
+    OutcomeSlot::response(outcome, in_progress)
 }
 
 async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, Problem> {

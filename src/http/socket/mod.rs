@@ -1,4 +1,4 @@
-//! A socket without hyper: whether its peer is still there, and writing to it.
+//! A socket without hyper: whether its peer is still there, writing to it, and its end.
 
 pub(super) mod pace;
 
@@ -39,8 +39,8 @@ pub(super) async fn has_byte(stream: &TcpStream) -> bool {
     .await
 }
 
-/// Resolves when the peer has left, or sent so much ahead that nobody could see it leave. Keeps the beginning of a
-/// request that it sent ahead.
+/// Resolves when the peer has left, or sent so much ahead that nobody could see it leave. What it sends is read, because
+/// its end can only be seen behind it, and kept: it is the beginning of its next request.
 pub(super) async fn peer_disconnected(socket: &mut ClientSocket) {
     loop {
         if socket.read_ahead.len() >= READ_AHEAD_BYTES_MAX {

@@ -29,7 +29,7 @@ use tests::now;
 /// The channels in use.
 #[derive(Debug)]
 pub(in crate::http) struct ChannelsInUse {
-    inside: Mutex<Inside>,
+    state: Mutex<State>,
     /// Counts changes, so that who watches looks again.
     changed: watch::Sender<u64>,
     /// How long a channel is in use after its last request.
@@ -39,7 +39,7 @@ pub(in crate::http) struct ChannelsInUse {
 }
 
 #[derive(Debug)]
-struct Inside {
+struct State {
     channels: HashMap<UserName, Channel>,
     /// Numbers below which nothing is given again.
     cleared: HashMap<UserName, u64>,
@@ -123,32 +123,32 @@ pub(in crate::http) type Lives = HashMap<UserName, u64>;
 
 impl ChannelsInUse {
     pub(in crate::http) fn new(idle: Duration) -> Self {
-        let inside = Inside {
+        let state = State {
             channels: HashMap::new(),
             cleared: HashMap::new(),
             begun: 0,
             swept: now(),
         };
         Self {
-            inside: Mutex::new(inside),
+            state: Mutex::new(state),
             changed: watch::Sender::new(0),
             idle,
             opened: Rate::new(now()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now();
-        if now.saturating_duration_since(inside.swept) >= SWEEP_EVERY.min(self.idle / 4) {
-            inside.swept = now;
-            let before = inside.channels.len();
-            inside.channels.retain(|_, channel| !channel.over(now));
-            if inside.channels.len() < before {
+        if now.saturating_duration_since(state.swept) >= SWEEP_EVERY.min(self.idle / 4) {
+            state.swept = now;
+            let before = state.channels.len();
+            state.channels.retain(|_, channel| !channel.over(now));
+            if state.channels.len() < before {
                 self.tell();
             }
         }
-        inside
+        state
     }
 
     fn tell(&self) {
@@ -158,10 +158,10 @@ impl ChannelsInUse {
 
     /// The channel is in use: what is done with it begins.
     fn begin<T>(&self, user: &UserName, work: impl FnOnce(&mut Channel) -> T) -> T {
-        let mut inside = self.lock();
-        let Inside {
+        let mut state = self.lock();
+        let State {
             channels, begun, ..
-        } = &mut *inside;
+        } = &mut *state;
         let channel = channels.entry(user.clone()).or_insert_with(|| {
             *begun += 1;
             self.tell();
@@ -195,8 +195,8 @@ impl ChannelsInUse {
 
     /// Changes a channel, unless it was closed meanwhile.
     fn change(&self, user: &UserName, life: u64, change: impl FnOnce(&mut Channel)) {
-        let mut inside = self.lock();
-        let channel = inside.channels.get_mut(user);
+        let mut state = self.lock();
+        let channel = state.channels.get_mut(user);
         if let Some(channel) = channel.filter(|channel| channel.life == life) {
             change(channel);
         }
@@ -209,9 +209,9 @@ impl ChannelsInUse {
 
     /// Something was published to all.
     pub(in crate::http) fn published_to_all(&self) {
-        let mut inside = self.lock();
+        let mut state = self.lock();
         let now = now();
-        for channel in inside.channels.values_mut() {
+        for channel in state.channels.values_mut() {
             channel.raise(self.idle, now);
         }
     }
@@ -238,11 +238,11 @@ impl ChannelsInUse {
 
     /// Hides what has a lower number. Whether the channel is in use.
     pub(in crate::http) fn clear(&self, user: &UserName, next: u64) -> bool {
-        let mut inside = self.lock();
-        let used = inside.channels.contains_key(user);
+        let mut state = self.lock();
+        let used = state.channels.contains_key(user);
         if used {
             // Of two at once, the later is the higher.
-            let first = inside.cleared.entry(user.clone()).or_default();
+            let first = state.cleared.entry(user.clone()).or_default();
             *first = next.max(*first);
         }
         used
@@ -259,15 +259,15 @@ impl ChannelsInUse {
 
     /// Channels in use, and requests that wait.
     pub(in crate::http) fn counts(&self) -> (usize, usize) {
-        let inside = self.lock();
-        let waiting = inside.channels.values().map(|channel| channel.waiting);
-        (inside.channels.len(), waiting.sum())
+        let state = self.lock();
+        let waiting = state.channels.values().map(|channel| channel.waiting);
+        (state.channels.len(), waiting.sum())
     }
 
     /// Requests that wait for one channel.
     pub(in crate::http) fn waiting(&self, user: &UserName) -> usize {
-        let inside = self.lock();
-        inside
+        let state = self.lock();
+        state
             .channels
             .get(user)
             .map_or(0, |channel| channel.waiting)
@@ -275,8 +275,8 @@ impl ChannelsInUse {
 
     /// All channels in use.
     pub(in crate::http) fn lives(&self) -> Lives {
-        let inside = self.lock();
-        let lives = inside.channels.iter();
+        let state = self.lock();
+        let lives = state.channels.iter();
         lives
             .map(|(user, channel)| (user.clone(), channel.life))
             .collect()

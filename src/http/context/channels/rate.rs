@@ -13,11 +13,11 @@ const EACH: Duration = Duration::from_millis(100);
 /// What has been opened lately. A channel is for ever, so made-up names must not take them all in a minute.
 #[derive(Debug)]
 pub(in crate::http) struct Rate {
-    inside: Mutex<Inside>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct Inside {
+struct State {
     /// Time that must pass until nothing counts any longer.
     debt: Duration,
     since: Instant,
@@ -25,24 +25,24 @@ struct Inside {
 
 impl Rate {
     pub(super) fn new(now: Instant) -> Self {
-        let inside = Inside {
+        let state = State {
             debt: Duration::ZERO,
             since: now,
         };
         Self {
-            inside: Mutex::new(inside),
+            state: Mutex::new(state),
         }
     }
 
     /// Whether one more may be opened now; counts it.
     pub(in crate::http) fn admit(&self, now: Instant) -> bool {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_duration_since(inside.since);
-        inside.debt = inside.debt.saturating_sub(passed);
-        inside.since = now;
-        let admitted = inside.debt < EACH * AT_ONCE;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = now.saturating_duration_since(state.since);
+        state.debt = state.debt.saturating_sub(passed);
+        state.since = now;
+        let admitted = state.debt < EACH * AT_ONCE;
         if admitted {
-            inside.debt += EACH;
+            state.debt += EACH;
         }
         admitted
     }

@@ -28,33 +28,33 @@ const HEADS_BYTES_MAX: usize = 4096;
 const CONTROL_HEAD_BYTES: usize = 6;
 
 /// What the client has sent.
-pub(super) enum Heard {
+pub(super) enum ClientFrame {
     /// A whole message.
     Text(Utf8Bytes),
     /// A ping, or the answer to one.
-    Life,
+    Alive,
     /// It wants no more; what is to be said must be said before the next flush, which says good-bye.
     Close,
 }
 
 /// Why reading ends.
-pub(super) enum Fault {
+pub(super) enum ReadEnd {
     /// The client is to be told why.
     Reason(CloseReason),
     /// The client knows.
-    Over(Over),
+    End(SocketEnd),
 }
 
 /// Why there is nothing more to say.
 #[derive(Debug)]
-pub(in crate::http) enum Over {
+pub(in crate::http) enum SocketEnd {
     /// The client closes.
     Closed,
     /// The client is gone, or does not read.
     Gone,
 }
 
-impl From<io::Error> for Over {
+impl From<io::Error> for SocketEnd {
     fn from(_: io::Error) -> Self {
         Self::Gone
     }
@@ -146,28 +146,30 @@ impl Frames {
     }
 
     /// What has come; none if nothing has, or the turn is over.
-    pub(super) fn next(&mut self) -> Result<Option<Heard>, Fault> {
+    pub(super) fn next(&mut self) -> Result<Option<ClientFrame>, ReadEnd> {
         let read = self.socket.read();
         self.count(&read)?;
         match read {
-            Ok(Message::Text(text)) => Ok(Some(Heard::Text(text))),
-            Ok(Message::Binary(_)) => Err(Fault::Reason(CloseReason::NotText)),
-            Ok(Message::Close(_)) => Ok(Some(Heard::Close)),
-            Ok(_) => Ok(Some(Heard::Life)),
+            Ok(Message::Text(text)) => Ok(Some(ClientFrame::Text(text))),
+            Ok(Message::Binary(_)) => Err(ReadEnd::Reason(CloseReason::NotText)),
+            Ok(Message::Close(_)) => Ok(Some(ClientFrame::Close)),
+            Ok(_) => Ok(Some(ClientFrame::Alive)),
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(Error::ConnectionClosed | Error::AlreadyClosed) => Err(Fault::Over(Over::Closed)),
-            Err(Error::Capacity(_)) => Err(Fault::Reason(CloseReason::TooLarge)),
-            Err(Error::Utf8(_)) => Err(Fault::Reason(CloseReason::NotUtf8)),
+            Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                Err(ReadEnd::End(SocketEnd::Closed))
+            }
+            Err(Error::Capacity(_)) => Err(ReadEnd::Reason(CloseReason::TooLarge)),
+            Err(Error::Utf8(_)) => Err(ReadEnd::Reason(CloseReason::NotUtf8)),
             Err(Error::Protocol(
                 tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            )) => Err(Fault::Over(Over::Gone)),
-            Err(Error::Protocol(_)) => Err(Fault::Reason(CloseReason::Protocol)),
-            Err(_) => Err(Fault::Over(Over::Gone)),
+            )) => Err(ReadEnd::End(SocketEnd::Gone)),
+            Err(Error::Protocol(_)) => Err(ReadEnd::Reason(CloseReason::Protocol)),
+            Err(_) => Err(ReadEnd::End(SocketEnd::Gone)),
         }
     }
 
     /// Parts of a message may be empty, so that they never become too long.
-    fn count(&mut self, read: &Result<Message, Error>) -> Result<(), Fault> {
+    fn count(&mut self, read: &Result<Message, Error>) -> Result<(), ReadEnd> {
         let bytes = &mut self.socket.get_mut().bytes;
         match read {
             Ok(Message::Ping(payload) | Message::Pong(payload)) => {
@@ -175,7 +177,7 @@ impl Frames {
             }
             Ok(_) => *bytes = 0,
             Err(_) if *bytes > 2 * self.longest + HEADS_BYTES_MAX => {
-                return Err(Fault::Reason(CloseReason::TooManyFrames));
+                return Err(ReadEnd::Reason(CloseReason::TooManyFrames));
             }
             Err(_) => {}
         }
@@ -183,22 +185,24 @@ impl Frames {
     }
 
     /// Writes what reading has left to write.
-    pub(super) async fn flush(&mut self) -> Result<(), Over> {
+    pub(super) async fn flush(&mut self) -> Result<(), SocketEnd> {
         loop {
             match self.socket.flush() {
                 Ok(()) => return Ok(()),
-                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Err(Over::Closed),
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                    return Err(SocketEnd::Closed);
+                }
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     let writable = Box::pin(timeout(self.patience.pause, self.stream().writable()));
-                    writable.await.map_err(|_| Over::Gone)??;
+                    writable.await.map_err(|_| SocketEnd::Gone)??;
                 }
-                Err(_) => return Err(Over::Gone),
+                Err(_) => return Err(SocketEnd::Gone),
             }
         }
     }
 
     /// Writes one text frame. What reading has left must be written before.
-    pub(super) async fn text(&self, parts: Vec<Bytes>) -> Result<(), Over> {
+    pub(super) async fn text(&self, parts: Vec<Bytes>) -> Result<(), SocketEnd> {
         let length = parts.iter().map(Bytes::len).sum();
         Box::pin(write(
             self.stream(),
@@ -210,7 +214,7 @@ impl Frames {
         Ok(())
     }
 
-    pub(super) async fn ping(&mut self) -> Result<(), Over> {
+    pub(super) async fn ping(&mut self) -> Result<(), SocketEnd> {
         self.put(Message::Ping(Bytes::new())).await
     }
 
@@ -219,7 +223,7 @@ impl Frames {
         &mut self,
         reason: &CloseReason,
         limit: Duration,
-    ) -> Result<(), Over> {
+    ) -> Result<(), SocketEnd> {
         let frame = CloseFrame {
             code: reason.close_code(),
             reason: Utf8Bytes::from_static(reason.code()),
@@ -232,7 +236,7 @@ impl Frames {
         let farewell = async {
             loop {
                 match self.next() {
-                    Ok(Some(_)) | Err(Fault::Reason(CloseReason::NotText)) => {}
+                    Ok(Some(_)) | Err(ReadEnd::Reason(CloseReason::NotText)) => {}
                     Ok(None) => {
                         self.end_turn().await;
                         self.readable().await;
@@ -247,11 +251,11 @@ impl Frames {
         Ok(())
     }
 
-    async fn put(&mut self, message: Message) -> Result<(), Over> {
+    async fn put(&mut self, message: Message) -> Result<(), SocketEnd> {
         match self.socket.write(message) {
             Ok(()) => {}
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return Err(Over::Gone),
+            Err(_) => return Err(SocketEnd::Gone),
         }
         self.flush().await
     }

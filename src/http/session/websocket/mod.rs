@@ -17,7 +17,7 @@ use tungstenite::handshake::derive_accept_key;
 use warp::http::{HeaderMap, header};
 
 use self::allowance::Allowance;
-use self::frames::{Fault, Frames, Heard, Over};
+use self::frames::{ClientFrame, Frames, ReadEnd, SocketEnd};
 use self::request::Answer;
 use super::close_reason::CloseReason;
 use super::page;
@@ -123,20 +123,20 @@ impl Parked for Socket {
             let mut frames = Frames::new(socket, longest, patience);
             let ended = session.deliver(app, &mut frames, shutdown).await;
             // What was asked for is done in any case, and answered if somebody listens.
-            let mut gone = matches!(ended, Err(Over::Gone));
+            let mut gone = matches!(ended, Err(SocketEnd::Gone));
             while let Some(answer) = session.sends.next().await {
                 gone = gone || frames.text(vec![answer.text.into()]).await.is_err();
             }
             drop(session);
             let closed = match ended {
-                _ if gone => Err(Over::Gone),
+                _ if gone => Err(SocketEnd::Gone),
                 Ok(reason) => frames.close(&reason, app.timeouts.linger).await,
                 Err(_) => frames.flush().await,
             };
             let stream = frames.into_stream();
             match closed {
-                Ok(()) | Err(Over::Closed) => NextState::Close(stream),
-                Err(Over::Gone) => {
+                Ok(()) | Err(SocketEnd::Closed) => NextState::Close(stream),
+                Err(SocketEnd::Gone) => {
                     cut(&stream);
                     NextState::Gone
                 }
@@ -152,7 +152,7 @@ impl Socket {
         app: &App,
         frames: &mut Frames,
         shutdown: &mut Shutdown,
-    ) -> Result<CloseReason, Over> {
+    ) -> Result<CloseReason, SocketEnd> {
         let mut heartbeat = self.schedule.next_heartbeat();
         self.page(app, frames, &self.nothing()).await?;
         loop {
@@ -208,7 +208,7 @@ impl Socket {
         &mut self,
         app: &App,
         frames: &mut Frames,
-    ) -> Result<Option<CloseReason>, Over> {
+    ) -> Result<Option<CloseReason>, SocketEnd> {
         for _ in 0..FRAMES_MAX {
             if self.sends.len() >= SENDS_MAX {
                 break;
@@ -216,24 +216,24 @@ impl Socket {
             let heard = match frames.next() {
                 Ok(Some(heard)) => heard,
                 Ok(None) => break,
-                Err(Fault::Reason(reason)) => return Ok(Some(reason)),
-                Err(Fault::Over(over)) => return Err(over),
+                Err(ReadEnd::Reason(reason)) => return Ok(Some(reason)),
+                Err(ReadEnd::End(end)) => return Err(end),
             };
             self.last_heard_at = Instant::now();
             match heard {
-                Heard::Text(text) => {
+                ClientFrame::Text(text) => {
                     // The journal's queue is entered when they are first polled: in the order of the frames.
                     let answer = self.answer(app, text.as_str());
                     self.sends.push_back(answer);
                 }
                 // At once, so that nothing of it is left when something else is written.
-                Heard::Life => {
+                ClientFrame::Alive => {
                     frames.flush().await?;
                     if !self.allowance.take() {
                         return Ok(Some(CloseReason::TooManyFrames));
                     }
                 }
-                Heard::Close => return Err(Over::Closed),
+                ClientFrame::Close => return Err(SocketEnd::Closed),
             }
         }
         frames.end_turn().await;
@@ -247,7 +247,7 @@ impl Socket {
         Box::pin(request::answer(app.clone(), self.peer, reference, done))
     }
 
-    async fn page(&mut self, app: &App, frames: &Frames, batch: &Batch) -> Result<(), Over> {
+    async fn page(&mut self, app: &App, frames: &Frames, batch: &Batch) -> Result<(), SocketEnd> {
         let mut out = Writer::default();
         page::write(app, &mut out, batch);
         self.last_sent = batch.next;

@@ -104,7 +104,7 @@ pub(super) async fn answer(
     doing: Result<Doing, Problem>,
 ) -> Answer {
     let done = match auth::late(&app, peer, ListenerKind::Client, doing).await {
-        Ok(Doing::Send(draft)) => push::one_draft(&app, draft)
+        Ok(Doing::Send(draft)) => push::push_draft(&app, draft)
             .await
             .map(|receipt| ("receipt", json!(ReceiptOut::from(receipt)))),
         Ok(Doing::Renewed(expires_at)) => Ok(("token", json!({ "expires_at": expires_at }))),
