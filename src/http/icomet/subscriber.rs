@@ -3,6 +3,8 @@
 //! It has first opened a feed and then reads its channel, so that nothing is missed whatever the timing. Each
 //! answer is one write. A reader that takes nothing for too long is cut, and asks again for the number it wants.
 
+use std::pin::pin;
+
 use tokio::time::Instant;
 
 use super::reply::{extra, whole};
@@ -215,7 +217,7 @@ impl Subscriber {
                 () = subscribed.closed() => Event::Closed,
             }
         };
-        match connection.wait(event, until).await {
+        match connection.wait(pin!(event), until).await {
             Wake::Event(event) => event,
             Wake::Disconnected => Event::Left,
             Wake::Shutdown => Event::Stopping,

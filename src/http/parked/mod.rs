@@ -111,10 +111,11 @@ pub(super) enum Wake<T> {
 
 impl<'a> ParkedConnection<'a> {
     /// Waits for an event, but no longer than the peer, the server and the given time allow. Of several at once the
-    /// event counts: what is there for a client is written before it is told to go.
+    /// event counts: what is there for a client is written before it is told to go. The caller pins the event: moved in here,
+    /// it would have room in the future twice.
     pub(super) async fn wait<T>(
         &mut self,
-        event: impl Future<Output = T>,
+        event: impl Future<Output = T> + Unpin,
         until: Instant,
     ) -> Wake<T> {
         tokio::select! {

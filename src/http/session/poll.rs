@@ -1,5 +1,6 @@
 //! A held poll: it reads, waits if it finds nothing, and answers once.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -98,7 +99,8 @@ impl Poll {
                 batch => return Some(batch.map_err(Problem::Hub)),
             }
             connection.pause();
-            last = match connection.wait(self.feed.wait(), self.deadline).await {
+            let wake = connection.wait(pin!(self.feed.wait()), self.deadline).await;
+            last = match wake {
                 Wake::Event(()) => self.feed.closing(),
                 Wake::Disconnected => return None,
                 Wake::Shutdown | Wake::Time => true,

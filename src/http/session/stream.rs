@@ -3,6 +3,7 @@
 //! At any time one batch is on its way and a bounded mailbox waits behind it; a peer that takes nothing for
 //! too long is cut, and goes on from its cursor.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -208,7 +209,7 @@ impl Stream {
                 continue;
             }
             let until = heartbeat.min(ends_at);
-            if let Wake::Disconnected = connection.wait(self.feed.wait(), until).await {
+            if let Wake::Disconnected = connection.wait(pin!(self.feed.wait()), until).await {
                 return None;
             }
             if Instant::now() >= heartbeat {
