@@ -24,6 +24,7 @@ pub(in crate::http) async fn list(call: Call) -> Result<Outcome, Problem> {
         ),
     };
     let reply = page(call.app, user, before, limit);
+    // A list may take long. Parked, it is dropped when the client leaves, and keeps none of hyper's buffers meanwhile.
     if call.may_hold {
         return Ok(Outcome::park(CancellableReply::new(reply)));
     }

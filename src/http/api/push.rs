@@ -123,6 +123,7 @@ pub(in crate::http) async fn group(call: Call) -> Result<Reply, Problem> {
 }
 
 async fn push_one(mut call: Call, to: Receiver) -> Result<Reply, Problem> {
+    // Refused before the body is read.
     call.caller.as_ref().map_or(Ok(()), may_send)?;
     let key = header_key(&call)?;
     let text = call.read_body(one_bytes_max(&call.app.limits)).await?;
@@ -192,6 +193,7 @@ pub(in crate::http) async fn batch(mut call: Call) -> Result<Reply, Problem> {
         });
     }
     let (drafts, problems) = drafts(&call.app, &items, key.as_ref());
+    // The drafts own copies of their bodies, and the request may be megabytes.
     drop(text);
     let receipts = if drafts.is_empty() {
         Vec::new()

@@ -89,9 +89,11 @@ impl InProgress {
         if let Some(count) = all.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
+                // Otherwise the map would keep the name of every user who ever asked.
                 all.remove(&self.user);
             }
         }
+        // Gives memory back after a burst of users.
         if all.len() * 4 < all.capacity() {
             all.shrink_to_fit();
         }

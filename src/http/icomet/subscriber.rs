@@ -161,6 +161,7 @@ impl Subscriber {
         let limit = if wanted == 0 { 0 } else { limit };
         let page = app.hub.channel_page(self.user.clone(), self.next, limit);
         let page = page.await?;
+        // icomet tells a client that does not know its number, or is ahead, where to begin.
         if wanted == 0 || wanted > page.next {
             self.next = page.next;
             return Ok((vec![text::next_seq(&self.user, page.next)], 0));

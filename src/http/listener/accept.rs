@@ -74,6 +74,7 @@ pub async fn serve(
             },
         }
     }
+    // Before the connections have ended: new clients are refused at once and can try another server.
     drop(listener);
     while let Some(ended) = connections.join_next().await {
         note(ended);

@@ -85,6 +85,7 @@ pub(super) async fn run(stream: TcpStream, listener: Arc<Listener>, mut shutdown
 async fn next_byte(stream: &TcpStream, idle: Duration, shutdown: &mut Shutdown) -> bool {
     tokio::select! {
         biased;
+        // A request that has come is answered, also while the server stops.
         more = has_byte(stream) => more,
         () = shutdown.begun() => false,
         () = sleep(idle) => false,
@@ -119,6 +120,7 @@ async fn drive(
     let end = loop {
         tokio::select! {
             biased;
+            // hyper first: what it has just done decides whether it is quiet.
             end = hyper_end(&mut connection, &exchange) => break end,
             () = &mut quiet, if !stopping => break HyperEnd::Idle,
             () = shutdown.begun(), if !stopping => {
@@ -127,6 +129,7 @@ async fn drive(
             }
         }
     };
+    // hyper may have read part of the next request, which must go with the socket.
     let parts = connection.into_parts();
     let socket = parts.io.into_socket(&parts.read_buf);
     match end {

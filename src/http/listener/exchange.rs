@@ -14,6 +14,7 @@ use crate::http::parked::ParkedRequest;
 pub(super) struct Exchange {
     request_done: AtomicBool,
     reply_done: AtomicBool,
+    /// The last write waits for the peer. Meanwhile the socket stays hyper's: what others write would overtake it.
     blocked: AtomicBool,
     /// A request has begun since the last write.
     begun: AtomicBool,

@@ -62,10 +62,12 @@ impl Io {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.exchange.set_blocked(written.is_pending());
+        // Each reply has its own pace: how slowly the last one was taken does not count.
         if self.exchange.take_begun() {
             self.pace = None;
         }
         if let Poll::Ready(done) = &written {
+            // The peer took something, so the pause starts again.
             self.stalled = None;
             if let (Some(pace), Ok(length)) = (&mut self.pace, done) {
                 pace.add(*length);
@@ -94,6 +96,7 @@ impl Read for Io {
         let length = self.read_ahead.len().min(buf.remaining());
         buf.put_slice(&self.read_ahead.split_to(length));
         if !self.read_ahead.has_remaining() {
+            // Even an empty slice would keep the memory of what was read ahead.
             self.read_ahead = Bytes::new();
         }
         Poll::Ready(Ok(()))

@@ -150,6 +150,7 @@ impl<'a> ParkedConnection<'a> {
     /// in everything that waits.
     pub(super) fn answer(self, mut reply: Reply, messages: usize, keep_alive: bool) -> Running<'a> {
         Box::pin(async move {
+            // No proxy may buffer what the client has been waiting for, problems included.
             reply.cache = HELD;
             let head = self.response.head(&reply, keep_alive);
             let patience = self.app.timeouts.patience();

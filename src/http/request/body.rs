@@ -76,6 +76,7 @@ pub(in crate::http) async fn read(
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    // Before any of it is read, so that the client can stop sending.
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(too_large);
     }
@@ -99,6 +100,7 @@ pub(in crate::http) async fn read(
                 ));
             }
             Ok(Some(Ok(piece))) if whole.len() + piece.len() > bytes_max => return Err(too_large),
+            // Most bodies come in one piece, which is not copied once more.
             Ok(Some(Ok(piece))) if whole.is_empty() => whole = piece,
             Ok(Some(Ok(piece))) => whole.extend_from_slice(&piece),
         }

@@ -109,6 +109,7 @@ impl Query {
                     }
                 }
             }
+            // The `&` too.
             begin += pair.len() + 1;
         }
         Self { raw, pairs }

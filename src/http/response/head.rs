@@ -102,6 +102,7 @@ impl ResponseContext {
             }
             _ => {}
         }
+        // icomet's events are for pages of any origin, and say so themselves.
         let own = header::ACCESS_CONTROL_ALLOW_ORIGIN;
         if !reply.more.iter().any(|(name, _)| *name == own) {
             self.origin.headers(put);
@@ -156,6 +157,7 @@ struct Head(Vec<u8>);
 
 impl Head {
     fn new(http10: bool, status: StatusCode) -> Self {
+        // More than most heads have, so that it is allocated once.
         let mut head = Vec::with_capacity(320);
         head.extend_from_slice(if http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
         head.extend_from_slice(status.as_str().as_bytes());

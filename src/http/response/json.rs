@@ -158,6 +158,7 @@ impl Rendered {
         let slot = usize::try_from(message.id % slots)
             .ok()
             .and_then(|index| self.0.get(index));
+        // Locked while serialising, so that others who need the same message wait for its text instead of making it again.
         let mut slot = slot
             .expect("a remainder is less than the number of slots")
             .lock()

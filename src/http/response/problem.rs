@@ -169,6 +169,7 @@ impl Problem {
     }
 }
 
+// One row a code: none can be without a status, a text or a title, and `ALL` knows every one.
 macro_rules! codes {
     ($($name:ident $status:ident $text:literal $title:literal;)*) => {
         /// The stable codes of refusals.

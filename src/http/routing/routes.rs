@@ -64,6 +64,7 @@ pub(in crate::http) fn routes(app: &App, kind: ListenerKind) -> Route {
     table::of_app(app, kind)
         .map(|endpoint| route(app, kind, endpoint))
         .chain([unmatched(app, kind)])
+        // Boxed one by one: the nested type of all of them would take twice as long to compile.
         .reduce(|above, route| above.or(route).unify().boxed())
         .expect("there is at least one route")
 }
@@ -100,6 +101,7 @@ fn route(app: &App, kind: ListenerKind, endpoint: &'static Endpoint) -> Route {
         })
         .and(method(endpoint.verb))
         .and(warp::header::headers_cloned())
+        // `raw` alone rejects a request without a query.
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(warp::ext::optional::<HeadOnly>())
         .and(warp::ext::optional::<Peer>())
@@ -190,6 +192,7 @@ async fn answer(endpoint: &'static Endpoint, mut call: Call) -> Result<Counted, 
         Auth::User => call.caller = Some(auth::user(&call).await?),
         Auth::Key => auth::admin(&call).await?,
     }
+    // After authentication, or anyone could use up a user's places.
     let in_progress = match &call.caller {
         Some(caller) => Some(call.app.shared().in_progress.begin(&caller.user).await?),
         None => None,

@@ -39,6 +39,7 @@ pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Problem> {
         Some(caller) => deadline.min(caller.ends),
         None => deadline,
     };
+    // Subscribes before anything is read, so that no message falls between reading and waiting.
     let mut feed = match call.kind {
         ListenerKind::Client => call.app.hub.feed(user, after, Transport::Poll)?,
         ListenerKind::Admin => call.app.hub.backend_feed(user, after)?,
@@ -99,6 +100,7 @@ impl Poll {
                 batch => return Some(batch.map_err(Problem::Hub)),
             }
             connection.pause();
+            // When the time is up or the server stops, it reads once more: a message may have come in that moment.
             let wake = connection.wait(pin!(self.feed.wait()), self.deadline).await;
             last = match wake {
                 Wake::Event(()) => self.feed.closing(),

@@ -47,6 +47,7 @@ impl Schedule {
 
     /// A moment before the heartbeat is due; not the same for all that began together.
     pub(in crate::http) fn next_heartbeat(&self) -> Instant {
+        // Nine tenths: with the jitter it is never late.
         Instant::now() + jittered(self.heartbeat.mul_f64(0.9))
     }
 }

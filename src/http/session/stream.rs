@@ -162,6 +162,7 @@ fn retry_ms() -> u32 {
 impl Parked for Stream {
     fn run(self: Box<Self>, mut connection: ParkedConnection<'_>) -> Running<'_> {
         let mut stream = *self;
+        // What is held open has a limit of its own.
         connection.in_progress = None;
         Box::pin(async move {
             let reply = Reply::stream(stream.form.content_type());
@@ -199,6 +200,7 @@ impl Stream {
                 app.delivered(batch.messages.len());
                 heartbeat = self.schedule.next_heartbeat();
             }
+            // After the batch: messages that were there before the end are delivered first.
             if connection.shutdown.has_begun() || (self.feed.closing() && !batch.more) {
                 return Some(CloseReason::Closing);
             }

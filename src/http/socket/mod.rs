@@ -32,6 +32,7 @@ pub(super) struct ClientSocket {
 /// `peek` is ten times as large, and a part of every connection that waits.
 pub(super) async fn has_byte(stream: &TcpStream) -> bool {
     poll_fn(|cx| {
+        // Peeked, not read: an idle connection owns no buffer to keep the byte in.
         let mut byte = [0];
         let peeked = stream.poll_peek(cx, &mut ReadBuf::new(&mut byte));
         peeked.map(|peeked| matches!(peeked, Ok(1..)))
@@ -111,6 +112,8 @@ pub(super) fn cut(stream: &TcpStream) {
 /// Ends our side and waits a little for the peer's, so that the last reply is not lost to a reset.
 pub(super) async fn linger(mut stream: TcpStream, limit: Duration) {
     let discard = async {
+        // A close with unread bytes is a reset, and a reset takes the last reply from the peer. So our side ends first,
+        // and what still comes is read.
         if stream.shutdown().await.is_err() {
             return;
         }

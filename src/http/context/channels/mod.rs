@@ -140,6 +140,7 @@ impl ChannelsInUse {
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now();
+        // No timer sweeps. Whoever takes the lock does, and before that nobody sees a difference.
         if now.saturating_duration_since(state.swept) >= SWEEP_EVERY.min(self.idle / 4) {
             state.swept = now;
             let before = state.channels.len();

@@ -106,6 +106,7 @@ impl Frames {
     pub(super) fn new(socket: ClientSocket, longest: usize, patience: Patience) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
+            // Frames leave at once: what is written past tungstenite must not overtake them.
             .write_buffer_size(0)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest));

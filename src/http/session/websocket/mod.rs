@@ -74,6 +74,7 @@ pub(in crate::http) fn open(call: &Call) -> Result<Outcome, Problem> {
     let schedule = Schedule::of(call, &caller)?;
     let after = call.query.after()?;
     let key = key(&call.headers).filter(|_| call.may_hold);
+    // Before the feed is opened: a request that cannot become a socket must not count as a waiter.
     let key = key.ok_or(Problem::UpgradeRequired)?;
     let feed = call
         .app
@@ -178,6 +179,7 @@ impl Socket {
                 continue;
             }
             tokio::select! {
+                // Not biased, unlike the other sessions: both sides may send much, and neither may starve the other.
                 Some(answer) = self.sends.next() => {
                     frames.text(vec![answer.text.into()]).await?;
                     if answer.useless && !self.allowance.take() {
@@ -190,6 +192,7 @@ impl Socket {
                 () = sleep_until(heartbeat.min(ends_at)) => {}
             }
             if Instant::now() >= heartbeat {
+                // Any frame counts, not only a pong: a client that sends is there.
                 if self.last_heard_at.elapsed() > 2 * self.schedule.heartbeat + app.timeouts.silence
                 {
                     return Ok(CloseReason::Silent);
@@ -243,6 +246,7 @@ impl Socket {
     /// Does what one message asks for.
     fn answer(&mut self, app: &App, text: &str) -> Answering {
         let (reference, done) = request::take(app, &mut self.caller, text);
+        // A fresh token extends the socket, which would have ended with the old one.
         self.schedule.expires = self.caller.ends;
         Box::pin(request::answer(app.clone(), self.peer, reference, done))
     }
