@@ -493,6 +493,22 @@ fn every_module_has_a_place() {
 }
 
 #[test]
+fn every_folder_has_its_layers() {
+    for path in sources(Path::new("src")) {
+        let folder = path.parent().unwrap().strip_prefix("src").unwrap();
+        let name = folder.to_str().unwrap();
+        let known = FOLDERS.iter().any(|(known, _)| *known == name);
+        let test = path
+            .iter()
+            .any(|part| part == "tests" || part == "tests.rs");
+        assert!(
+            known || test || name.is_empty(),
+            "{name} has no row in FOLDERS"
+        );
+    }
+}
+
+#[test]
 fn sled_and_warp_stay_in_their_folders() {
     for path in sources(Path::new("src")) {
         let text = fs::read_to_string(&path).unwrap();
