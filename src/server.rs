@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
 
 use crate::config::{Config, Durability, IcometRules, KeyError};
-use crate::http::{self, App, ListenerKind, Parts, Timeouts};
+use crate::http::{self, App, Held, ListenerKind, Parts, Timeouts};
 use crate::hub::{self, Closed, Hub};
 use crate::logging;
 use crate::secret::{self, KeySource};
@@ -100,7 +100,7 @@ impl Server {
                 return Err(e.into());
             }
         };
-        let app = App::new(Parts {
+        let parts = Parts {
             hub,
             limits: config.limits.clone(),
             timeouts,
@@ -112,7 +112,12 @@ impl Server {
             icomet: config.icomet,
             started: Instant::now(),
             demo: config.demo,
-        });
+        };
+        let hub = parts.hub.clone();
+        let app = App::new(parts).map_err(|e| {
+            hub.close();
+            ServeError::Io("start threads for connections", e)
+        })?;
         Ok(Self {
             client,
             admin,
@@ -141,6 +146,7 @@ impl Server {
             grace,
         } = self;
         let hub = app.hub.clone();
+        let held = Held::by(&app);
         let (stopping, stopped) = watch::channel(false);
         let mut serving = tokio::task::JoinSet::new();
         serving.spawn(http::serve(
@@ -163,6 +169,7 @@ impl Server {
             warn!("requests that were still open are cut");
         }
         serving.shutdown().await;
+        drop(held);
         let closing = spawn_blocking(move || hub.close());
         let closed = tokio::time::timeout_at(began + grace, closing).await;
         match closed.map_err(|_| ServeError::Deadline(grace))? {

@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 7] = [
 const LEAVES: [&str; 6] = ["config", "clock", "logging", "secret", "signals", "token"];
 /// The insides of folders, upper modules first: each may import those below it, and none beside it. [`OWN`] stands for
 /// what the folder's own file holds; where it is missing, that file and its modules import one another.
-const FOLDERS: [(&str, &[&[&str]]); 31] = [
+const FOLDERS: [(&str, &[&[&str]]); 32] = [
     (
         "hub",
         &[
@@ -152,7 +152,7 @@ const FOLDERS: [(&str, &[&[&str]]); 31] = [
             &["endpoint"],
             &["parked", "request"],
             &["context"],
-            &["response"],
+            &["reactor", "response"],
             &["socket"],
             &["address", "authority", "listener_kind", "shutdown"],
         ],
@@ -191,7 +191,7 @@ const FOLDERS: [(&str, &[&[&str]]); 31] = [
         &[
             &[OWN],
             &["poll", "stream", "websocket"],
-            &["page", "schedule"],
+            &["page", "remembered", "schedule"],
             &["close_reason"],
         ],
     ),
@@ -242,6 +242,16 @@ const FOLDERS: [(&str, &[&[&str]]); 31] = [
     (
         "http/response",
         &[&[OWN], &["head"], &["cors", "json", "reply"], &["problem"]],
+    ),
+    (
+        "http/reactor",
+        &[
+            &["reactors"],
+            &["turn"],
+            &["entry"],
+            &["deadlines", "gate", "unsent"],
+            &[OWN],
+        ],
     ),
     ("http/socket", &[&[OWN], &["pace"]]),
 ];

@@ -38,6 +38,7 @@ mod parked;
 mod request;
 
 mod context;
+mod reactor;
 mod response;
 mod socket;
 
@@ -47,6 +48,6 @@ mod listener_kind;
 mod shutdown;
 
 pub use api::demo::EVERYONE;
-pub use context::{App, Parts, Timeouts};
+pub use context::{App, Held, Parts, Timeouts};
 pub use listener::{listen, serve};
 pub use listener_kind::ListenerKind;

@@ -46,7 +46,7 @@ const LINES: [Line; 6] = [
     line(Work::Nothing, 64.0, Some(2)),
     line(Work::Push, 79.0, Some(5)),
     // Whether the poll waits when the push comes, only a server in this process tells.
-    line(Work::Poll, 152.0, None),
+    line(Work::Poll, 102.0, None),
     line(Work::Sse, 92.0, Some(7)),
     line(Work::Stream, 92.0, Some(7)),
     line(Work::Socket, 93.0, Some(6)),

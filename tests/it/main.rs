@@ -14,6 +14,7 @@ mod crowd;
 mod device;
 mod floods;
 mod hazards;
+mod heads;
 mod hosts;
 mod icomet;
 mod names;

@@ -99,6 +99,19 @@ impl InProgress {
         }
     }
 
+    /// The same user's next request begins, if there is room.
+    pub(in crate::http) fn begin_again(&mut self) -> bool {
+        let limit = self.all.limit;
+        let mut all = self.all.lock();
+        let count = all.entry(self.user.clone()).or_default();
+        if *count >= limit {
+            return false;
+        }
+        *count += 1;
+        self.counted = true;
+        true
+    }
+
     /// It is answered. Never refused: there are no more of these than may be held, and they keep new ones out.
     pub(in crate::http) fn resume(&mut self) {
         if std::mem::replace(&mut self.counted, true) {

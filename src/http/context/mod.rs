@@ -7,6 +7,8 @@ pub(super) mod in_progress;
 mod timeouts;
 
 use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +22,7 @@ use self::channels::ChannelsInUse;
 use self::in_progress::RequestsInProgress;
 pub use self::timeouts::Timeouts;
 use super::listener_kind::ListenerKind;
+use super::reactor::{Manners, Reactors};
 use super::response::cors::CorsPolicy;
 use super::response::json::Rendered;
 use crate::config::{AllowedOrigin, IcometRules, Limits};
@@ -69,17 +72,24 @@ pub(super) struct Shared {
     delivered: AtomicU64,
     channels: Option<Arc<ChannelsInUse>>,
     documents: [OnceLock<Bytes>; 2],
+    pub(super) reactors: Arc<Reactors>,
 }
 
 impl App {
-    /// Ready to serve.
-    pub fn new(parts: Parts) -> Self {
+    /// Ready to serve, in the runtime in which this is called.
+    pub fn new(parts: Parts) -> io::Result<Self> {
         let Parts {
             limits, timeouts, ..
         } = &parts;
         let channels = parts.icomet.map(|_| ChannelsInUse::new(timeouts.channel));
         let in_progress = RequestsInProgress::new(limits.requests_per_user_max, timeouts.crowd);
-        Self(Arc::new(Shared {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let manners = Manners {
+            patience: timeouts.patience(),
+            linger: timeouts.linger,
+        };
+        Ok(Self(Arc::new(Shared {
+            reactors: Arc::new(Reactors::start(cores, manners)?),
             attempts: Attempts::new(timeouts.refusal),
             connections: Arc::new(Connections::new(limits)),
             cors: CorsPolicy::new(parts.cors_origins.clone()),
@@ -89,7 +99,7 @@ impl App {
             in_progress: Arc::new(in_progress),
             delivered: AtomicU64::new(0),
             parts,
-        }))
+        })))
     }
 
     /// Connections that are open on one listener.
@@ -124,6 +134,24 @@ impl App {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.0
+    }
+}
+
+/// What is held; it ends with this, whatever ends the server.
+#[derive(Debug)]
+pub struct Held(App);
+
+impl Held {
+    /// All that is held by one server.
+    pub fn by(app: &App) -> Self {
+        Self(app.clone())
+    }
+}
+
+impl Drop for Held {
+    /// Cuts what is left, and waits until it is gone.
+    fn drop(&mut self) {
+        self.0.0.reactors.end();
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use super::connection;
+use super::connection::{self, Returned, Seat};
 use super::service::Listener;
 use crate::http::context::App;
 use crate::http::listener_kind::ListenerKind;
@@ -61,6 +61,8 @@ pub async fn serve(
 ) {
     let mut shutdown = Shutdown::from(shutdown);
     let routes = routes::routes(&app, kind);
+    let (home, mut returning) = mpsc::channel(app.limits.connections_max.max(1));
+    let reactors = app.shared().reactors.clone();
     let shared = Arc::new(Listener { app, kind, routes });
     let stop = shutdown.clone();
     let mut connections = JoinSet::new();
@@ -68,14 +70,24 @@ pub async fn serve(
         tokio::select! {
             () = shutdown.begun() => break,
             Some(ended) = connections.join_next() => note(ended),
+            Some(returned) = returning.recv() => {
+                connections.spawn(connection::come_back(returned, stop.clone()));
+            }
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => admit((stream, peer.ip()), &shared, &stop, &mut connections),
+                Ok((stream, peer)) => {
+                    admit((stream, peer.ip()), (&shared, &home), &stop, &mut connections);
+                }
                 Err(error) => pause(&error).await,
             },
         }
     }
     // Before the connections have ended: new clients are refused at once and can try another server.
-    drop(listener);
+    drop((listener, home));
+    reactors.stop();
+    // It ends when no connection has a way back any longer.
+    while let Some(returned) = returning.recv().await {
+        connections.spawn(connection::come_back(returned, stop.clone()));
+    }
     while let Some(ended) = connections.join_next().await {
         note(ended);
     }
@@ -83,7 +95,7 @@ pub async fn serve(
 
 fn admit(
     (stream, address): (TcpStream, IpAddr),
-    listener: &Arc<Listener>,
+    (listener, home): (&Arc<Listener>, &mpsc::Sender<Returned>),
     stop: &Shutdown,
     connections: &mut JoinSet<()>,
 ) {
@@ -96,11 +108,12 @@ fn admit(
     let open = &listener.app.shared().connections;
     match open.admit(listener.kind, address) {
         Ok(admitted) => {
-            let stop = stop.clone();
-            connections.spawn(async move {
-                let _admitted = admitted;
-                connection::run(stream, listener, stop).await;
-            });
+            let seat = Seat {
+                listener,
+                _admitted: admitted,
+                home: home.clone(),
+            };
+            connections.spawn(connection::run(stream, seat, stop.clone()));
         }
         Err(problem) if connections.len() < admitted_before.saturating_add(REFUSALS_MAX) => {
             connections.spawn(refuse(stream, listener, problem));

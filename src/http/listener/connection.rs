@@ -15,16 +15,20 @@ use bytes::Bytes;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::consume_budget;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::exchange::Exchange;
 use super::hyper_io::Io;
 use super::service::{HttpService, Listener};
+use crate::http::context::admission::Admitted;
 use crate::http::listener_kind::ListenerKind;
 use crate::http::parked::{NextState, ParkedRequest};
+use crate::http::reactor::{self, Guest, Session};
 use crate::http::shutdown::Shutdown;
 use crate::http::socket::{ClientSocket, cut, has_byte, linger};
+use crate::model::UserName;
 
 /// The longest head of a request; hyper answers longer ones with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -32,6 +36,21 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const LINE_BYTES_MORE: usize = 64 * 1024;
 /// How long hyper is kept for a peer that may ask again at once, as backends do.
 const QUIET: Duration = Duration::from_millis(250);
+
+/// What a connection has wherever it is: with hyper in a task, or held by a reactor.
+pub(super) struct Seat {
+    pub(super) listener: Arc<Listener>,
+    /// It counts as open.
+    pub(super) _admitted: Admitted,
+    /// Where it goes when a reactor gives it back.
+    pub(super) home: mpsc::Sender<Returned>,
+}
+
+/// A connection that a reactor gives back.
+pub(super) struct Returned {
+    line: reactor::Line,
+    seat: Seat,
+}
 
 /// What became of the requests that hyper was given.
 enum AfterHyper {
@@ -43,13 +62,32 @@ enum AfterHyper {
     Parked(ClientSocket, ParkedRequest),
 }
 
-/// Serves one connection until it ends.
-pub(super) async fn run(stream: TcpStream, listener: Arc<Listener>, mut shutdown: Shutdown) {
-    let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-    let mut socket = ClientSocket {
-        stream,
-        read_ahead: Bytes::new(),
+/// Serves a new connection until it ends, or until a reactor has it.
+pub(super) async fn run(stream: TcpStream, seat: Seat, shutdown: Shutdown) {
+    let read_ahead = Bytes::new();
+    serve(ClientSocket { stream, read_ahead }, seat, shutdown).await;
+}
+
+/// The same for one that comes back.
+pub(super) async fn come_back(returned: Returned, shutdown: Shutdown) {
+    let Returned { line, seat } = returned;
+    let stream = match TcpStream::from_std(line.stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection is lost"),
     };
+    // The runtime takes it for full until it has been told otherwise, and a reply that hyper cannot write at once is lost
+    // where the connection ends with it.
+    let patience = seat.listener.app.timeouts.write;
+    if timeout(patience, stream.writable()).await.is_err() {
+        return cut(&stream);
+    }
+    let read_ahead = line.front;
+    serve(ClientSocket { stream, read_ahead }, seat, shutdown).await;
+}
+
+async fn serve(mut socket: ClientSocket, seat: Seat, mut shutdown: Shutdown) {
+    let listener = seat.listener.clone();
+    let peer = socket.stream.peer_addr().ok().map(|peer| peer.ip());
     loop {
         // Requests that came together must not keep others waiting.
         consume_budget().await;
@@ -71,6 +109,9 @@ pub(super) async fn run(stream: TcpStream, listener: Arc<Listener>, mut shutdown
                 let parked = request.run(parked_socket, &listener.app, &mut shutdown);
                 match parked.await {
                     NextState::KeepAlive(answered) => socket = answered,
+                    NextState::Reactor(socket, user, session) => {
+                        return hand_over(socket, &user, session, seat);
+                    }
                     NextState::Close(stream) => {
                         return Box::pin(linger(stream, listener.app.timeouts.linger)).await;
                     }
@@ -79,6 +120,32 @@ pub(super) async fn run(stream: TcpStream, listener: Arc<Listener>, mut shutdown
             }
         }
     }
+}
+
+/// Gives a connection to the reactor that holds what is this user's.
+fn hand_over(socket: ClientSocket, user: &UserName, session: Box<dyn Session>, seat: Seat) {
+    let ClientSocket { stream, read_ahead } = socket;
+    let line = match stream.into_std() {
+        Ok(stream) => reactor::Line {
+            stream,
+            front: read_ahead,
+        },
+        Err(error) => return tracing::warn!(%error, "a connection is lost"),
+    };
+    let listener = seat.listener.clone();
+    let way_back = Box::new(move |line| {
+        let home = seat.home.clone();
+        // There is room for every connection that is admitted.
+        if home.try_send(Returned { line, seat }).is_err() {
+            tracing::debug!("a connection comes back too late");
+        }
+    });
+    let guest = Guest {
+        line,
+        session,
+        way_back,
+    };
+    listener.app.shared().reactors.park(user, guest);
 }
 
 /// Waits for the next request without a buffer. False: the connection ends here.
@@ -100,6 +167,7 @@ async fn drive(
     shutdown: &mut Shutdown,
 ) -> AfterHyper {
     let exchange = Arc::new(Exchange::default());
+    let head = socket.read_ahead.clone();
     let timeouts = &listener.app.timeouts;
     let io = Io::new(socket, timeouts.patience(), exchange.clone());
     let service = HttpService {
@@ -131,6 +199,7 @@ async fn drive(
     };
     // hyper may have read part of the next request, which must go with the socket.
     let parts = connection.into_parts();
+    let is_whole = parts.io.gave_read_ahead_only() && parts.read_buf.is_empty();
     let socket = parts.io.into_socket(&parts.read_buf);
     match end {
         HyperEnd::Closed { cut: true } => {
@@ -139,7 +208,10 @@ async fn drive(
         }
         HyperEnd::Closed { cut: false } => AfterHyper::Close(Some(socket.stream)),
         HyperEnd::Idle => AfterHyper::Idle(socket),
-        HyperEnd::Parked(request) => AfterHyper::Parked(socket, request),
+        HyperEnd::Parked(mut request) => {
+            request.head = is_whole.then_some(head);
+            AfterHyper::Parked(socket, request)
+        }
     }
 }
 

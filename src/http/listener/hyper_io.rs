@@ -27,6 +27,8 @@ pub(super) struct Io {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Tells the connection loop, which cannot reach in here, whether the last write waits.
     exchange: Arc<Exchange>,
+    /// Whether hyper was given more than what had been read ahead.
+    has_read: bool,
 }
 
 impl Io {
@@ -39,7 +41,13 @@ impl Io {
             pace: None,
             stalled: None,
             exchange,
+            has_read: false,
         }
+    }
+
+    /// Whether hyper was given what had been read ahead, and nothing else.
+    pub(super) fn gave_read_ahead_only(&self) -> bool {
+        self.read_ahead.is_empty() && !self.has_read
     }
 
     /// Gives the socket back, with what hyper had read and not used.
@@ -91,7 +99,9 @@ impl Read for Io {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         if self.read_ahead.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, buf);
+            let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+            self.has_read |= read.is_ready();
+            return read;
         }
         let length = self.read_ahead.len().min(buf.remaining());
         buf.put_slice(&self.read_ahead.split_to(length));

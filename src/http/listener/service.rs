@@ -80,6 +80,7 @@ impl Service<Request<Incoming>> for HttpService {
                         parked,
                         response: context,
                         in_progress,
+                        head: None,
                     });
                     // The connection loop sees it, takes the socket back, and drops hyper with this future.
                     std::future::pending().await

@@ -11,16 +11,19 @@ pub(super) mod endless;
 use std::fmt;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::context::App;
 use super::context::in_progress::InProgress;
+use super::reactor::Session;
 use super::response::head::ResponseContext;
 use super::response::problem::Problem;
 use super::response::reply::{HELD, Reply};
 use super::shutdown::Shutdown;
 use super::socket::{ClientSocket, cut, peer_disconnected, write};
+use crate::model::UserName;
 
 /// What waits in place of a request: a poll, a stream, a socket, or whatever else takes its time.
 pub(super) trait Parked: fmt::Debug + Send {
@@ -38,6 +41,8 @@ pub(super) type Running<'a> = Pin<Box<dyn Future<Output = NextState> + Send + 'a
 pub(super) enum NextState {
     /// Answered; the next request may come.
     KeepAlive(ClientSocket),
+    /// A reactor is to hold it, with what else it holds for this user.
+    Reactor(ClientSocket, UserName, Box<dyn Session>),
     /// Answered; the connection is to be closed.
     Close(TcpStream),
     /// The peer left, or does not read.
@@ -66,6 +71,8 @@ pub(super) struct ParkedRequest {
     pub(super) response: ResponseContext,
     /// Counts the request while it is in progress; none on the admin listener.
     pub(super) in_progress: Option<InProgress>,
+    /// Its head, if that came whole and alone.
+    pub(super) head: Option<Bytes>,
 }
 
 impl ParkedRequest {
@@ -81,6 +88,7 @@ impl ParkedRequest {
             socket,
             response: self.response,
             in_progress: self.in_progress,
+            head: self.head,
             app,
             shutdown,
         })
@@ -94,6 +102,8 @@ pub(super) struct ParkedConnection<'a> {
     /// Counts the request while it is in progress. What is held open is not in progress, and lets go of it; what is
     /// answered once pauses it while it waits.
     pub(super) in_progress: Option<InProgress>,
+    /// The head of the request, if that came whole and alone.
+    pub(super) head: Option<Bytes>,
     pub(super) app: &'a App,
     pub(super) shutdown: &'a mut Shutdown,
 }

@@ -3,6 +3,7 @@
 pub(super) mod close_reason;
 pub(super) mod page;
 pub(super) mod poll;
+mod remembered;
 pub(super) mod schedule;
 pub(super) mod stream;
 pub(super) mod websocket;

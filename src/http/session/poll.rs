@@ -1,27 +1,63 @@
-//! A held poll: it reads, waits if it finds nothing, and answers once.
+//! A held poll: it reads, waits if it finds nothing, and answers once; then the connection waits for the next one. A
+//! request that comes again with another cursor is taken up at once, any other goes the long way.
 
+use std::future::ready;
 use std::pin::pin;
+use std::task::Poll as Ready;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::page;
+use super::remembered::RememberedHead;
+use crate::error::Error;
+use crate::http::context::App;
+use crate::http::context::in_progress::InProgress;
 use crate::http::listener_kind::ListenerKind;
-use crate::http::parked::{NextState, Outcome, Parked, ParkedConnection, Running, Wake};
+use crate::http::parked::{NextState, Outcome, Parked, ParkedConnection, Running};
+use crate::http::reactor::{Heard, Session, Step, Turn};
 use crate::http::request::call::Call;
 use crate::http::request::query::{PageForm, Parameter};
+use crate::http::response::head::ResponseContext;
 use crate::http::response::problem::Problem;
+use crate::http::response::reply::{HELD, Reply};
 use crate::hub::Feed;
-use crate::model::{Batch, PageLimit, Transport};
+use crate::model::{After, Batch, PageLimit, Transport, UserName};
 
 /// How long a client's poll is held when it does not say.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
-/// A poll: it reads, and waits if it finds nothing.
+/// What a poll asks for, but for its cursor.
+#[derive(Clone, Debug)]
+struct Asking {
+    user: UserName,
+    limit: PageLimit,
+    wait: Duration,
+    /// When the token is no longer good; none for the backend.
+    ends: Option<Instant>,
+}
+
+impl Asking {
+    fn feed(&self, app: &App, after: After) -> Result<Feed, Error> {
+        let user = self.user.clone();
+        match self.ends {
+            Some(_) => app.hub.feed(user, after, Transport::Poll),
+            None => app.hub.backend_feed(user, after),
+        }
+    }
+
+    /// When a poll that begins now is answered at the latest. At the token's end it is no longer good for what comes.
+    fn deadline(&self, now: Instant) -> Instant {
+        let deadline = now + self.wait;
+        self.ends.map_or(deadline, |ends| deadline.min(ends))
+    }
+}
+
+/// A poll that has been found right, and subscribed.
 #[derive(Debug)]
 struct Poll {
+    asking: Asking,
     feed: Feed,
-    limit: PageLimit,
     deadline: Instant,
 }
 
@@ -32,26 +68,23 @@ struct Poll {
 pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Problem> {
     let user = call.reader()?;
     let after = call.query.after()?;
-    let limit = call.page(PageForm::Reply)?;
-    let deadline = Instant::now() + wait(&call)?;
-    // At its end the token is no longer good for what comes.
-    let deadline = match &call.caller {
-        Some(caller) => deadline.min(caller.ends),
-        None => deadline,
+    let asking = Asking {
+        user,
+        limit: call.page(PageForm::Reply)?,
+        wait: wait(&call)?,
+        ends: call.caller.as_ref().map(|caller| caller.ends),
     };
+    let deadline = asking.deadline(Instant::now());
     // Subscribes before anything is read, so that no message falls between reading and waiting.
-    let mut feed = match call.kind {
-        ListenerKind::Client => call.app.hub.feed(user, after, Transport::Poll)?,
-        ListenerKind::Admin => call.app.hub.backend_feed(user, after)?,
-    };
+    let mut feed = asking.feed(&call.app, after)?;
     if call.may_hold {
         return Ok(Outcome::park(Poll {
+            asking,
             feed,
-            limit,
             deadline,
         }));
     }
-    let batch = feed.read(limit).await?;
+    let batch = feed.read(asking.limit).await?;
     Ok(Outcome::Reply(page::reply(&call.app, &batch)))
 }
 
@@ -67,46 +100,188 @@ fn wait(call: &Call) -> Result<Duration, Problem> {
 }
 
 impl Parked for Poll {
-    fn run(self: Box<Self>, mut connection: ParkedConnection<'_>) -> Running<'_> {
-        let mut poll = *self;
-        Box::pin(async move {
-            let Some(outcome) = poll.outcome(&mut connection).await else {
-                return NextState::Gone;
-            };
-            let keep_alive = connection.may_keep_alive() && !poll.feed.closing();
-            // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in progress.
-            connection.resume();
-            drop(poll);
-            let (reply, messages) = match outcome {
-                Ok(batch) => (page::reply(connection.app, &batch), batch.messages.len()),
-                Err(problem) => (connection.problem(&problem), 0),
-            };
-            connection.answer(reply, messages, keep_alive).await
-        })
+    fn run(self: Box<Self>, connection: ParkedConnection<'_>) -> Running<'_> {
+        let Self {
+            asking,
+            feed,
+            deadline,
+        } = *self;
+        let ParkedConnection {
+            socket,
+            response,
+            in_progress,
+            head,
+            app,
+            shutdown: _,
+        } = connection;
+        let user = asking.user.clone();
+        let held = HeldPoll {
+            last: deadline <= Instant::now() || feed.closing(),
+            deadline,
+            state: State::Reads(feed),
+            remembered: head.as_deref().and_then(RememberedHead::of),
+            app: app.clone(),
+            asking,
+            response,
+            in_progress,
+        };
+        Box::pin(ready(NextState::Reactor(socket, user, Box::new(held))))
     }
 }
 
-impl Poll {
-    /// What to answer; none when the peer left.
-    async fn outcome(
-        &mut self,
-        connection: &mut ParkedConnection<'_>,
-    ) -> Option<Result<Batch, Problem>> {
-        let mut last = self.deadline <= Instant::now() || self.feed.closing();
+/// A reading of what is no longer in memory, with its feed.
+type Reading = Box<dyn Future<Output = (Feed, Result<Batch, Error>)> + Send>;
+
+/// A connection of polls, one after the other.
+struct HeldPoll {
+    app: App,
+    asking: Asking,
+    response: ResponseContext,
+    remembered: Option<RememberedHead>,
+    /// Counts the request, but while it waits.
+    in_progress: Option<InProgress>,
+    state: State,
+    /// When the poll is answered at the latest, or the next one must have come.
+    deadline: Instant,
+    /// Whether it is answered whatever is found.
+    last: bool,
+}
+
+enum State {
+    Reads(Feed),
+    ReadsView(std::pin::Pin<Reading>),
+    Waits(Feed),
+    /// The reply with so many messages is on its way.
+    Answers {
+        messages: usize,
+        keep: bool,
+    },
+    /// For the next request.
+    Idles,
+    Over,
+}
+
+impl Session for HeldPoll {
+    fn step(&mut self, turn: &mut Turn<'_>) -> Step {
         loop {
-            // Boxed: it is short, and would take room in every parked request.
-            match Box::pin(self.feed.read(self.limit)).await {
-                Ok(batch) if batch.messages.is_empty() && !batch.more && !last => {}
-                batch => return Some(batch.map_err(Problem::Hub)),
-            }
-            connection.pause();
-            // When the time is up or the server stops, it reads once more: a message may have come in that moment.
-            let wake = connection.wait(pin!(self.feed.wait()), self.deadline).await;
-            last = match wake {
-                Wake::Event(()) => self.feed.closing(),
-                Wake::Disconnected => return None,
-                Wake::Shutdown | Wake::Time => true,
+            self.state = match std::mem::replace(&mut self.state, State::Over) {
+                State::Reads(mut feed) => match feed.read_now(self.asking.limit) {
+                    Some(batch) => match self.found(feed, Ok(batch), turn) {
+                        Ok(state) => state,
+                        Err(step) => return step,
+                    },
+                    None => State::ReadsView(read_view(feed, self.asking.limit)),
+                },
+                State::ReadsView(mut reading) => match reading.as_mut().poll(&mut turn.context) {
+                    Ready::Ready((feed, found)) => match self.found(feed, found, turn) {
+                        Ok(state) => state,
+                        Err(step) => return step,
+                    },
+                    Ready::Pending => {
+                        self.state = State::ReadsView(reading);
+                        return Step::Work;
+                    }
+                },
+                State::Waits(mut feed) => {
+                    let told = pin!(feed.wait()).poll(&mut turn.context).is_ready();
+                    self.last = feed.closing() || turn.stopping || turn.now >= self.deadline;
+                    if !told && !self.last {
+                        self.state = State::Waits(feed);
+                        return Step::Listen {
+                            until: self.deadline,
+                        };
+                    }
+                    // Also when the time is up or the server stops: a message may have come in that moment.
+                    State::Reads(feed)
+                }
+                State::Answers { messages, keep } => {
+                    self.app.delivered(messages);
+                    self.in_progress.iter_mut().for_each(InProgress::pause);
+                    if !keep {
+                        return Step::End;
+                    }
+                    self.deadline = turn.now + self.app.timeouts.idle;
+                    State::Idles
+                }
+                State::Idles if !turn.stopping && turn.now < self.deadline => {
+                    self.state = State::Idles;
+                    return Step::Listen {
+                        until: self.deadline,
+                    };
+                }
+                State::Idles | State::Over => return Step::Cut,
             };
         }
     }
+
+    fn hear(&mut self, said: &[u8]) -> Heard {
+        match self.state {
+            State::Idles => self.again(said).map_or(Heard::Other, |()| Heard::All),
+            _ => Heard::Later,
+        }
+    }
+}
+
+impl HeldPoll {
+    /// What to do with what was read.
+    fn found(
+        &mut self,
+        feed: Feed,
+        found: Result<Batch, Error>,
+        turn: &Turn<'_>,
+    ) -> Result<State, Step> {
+        if let Ok(batch) = &found
+            && batch.messages.is_empty()
+            && !batch.more
+            && !self.last
+        {
+            self.in_progress.iter_mut().for_each(InProgress::pause);
+            return Ok(State::Waits(feed));
+        }
+        let keep = self.response.keep_alive && !feed.closing() && !turn.stopping;
+        // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in progress.
+        drop(feed);
+        self.in_progress.iter_mut().for_each(InProgress::resume);
+        let (mut reply, messages) = match found {
+            Ok(batch) => (page::reply(&self.app, &batch), batch.messages.len()),
+            Err(error) => {
+                let problem = Problem::Hub(error);
+                (Reply::problem(&problem, self.app.hub.log()), 0)
+            }
+        };
+        reply.cache = HELD;
+        let mut parts = vec![self.response.head(&reply, keep)];
+        parts.append(&mut reply.body);
+        self.state = State::Answers { messages, keep };
+        Err(Step::Say(parts))
+    }
+
+    /// Begins with a request that is the same but for its cursor. What is refused goes the long way, which says why.
+    fn again(&mut self, said: &[u8]) -> Option<()> {
+        let after = self.remembered?.cursor_in(said)?;
+        let now = Instant::now();
+        if self.asking.ends.is_some_and(|ends| now >= ends) {
+            return None;
+        }
+        if let Some(in_progress) = &mut self.in_progress
+            && !in_progress.begin_again()
+        {
+            return None;
+        }
+        let Ok(feed) = self.asking.feed(&self.app, after) else {
+            self.in_progress.iter_mut().for_each(InProgress::pause);
+            return None;
+        };
+        self.deadline = self.asking.deadline(now);
+        self.last = self.deadline <= now || feed.closing();
+        self.state = State::Reads(feed);
+        Some(())
+    }
+}
+
+fn read_view(mut feed: Feed, limit: PageLimit) -> std::pin::Pin<Reading> {
+    Box::pin(async move {
+        let found = feed.read(limit).await;
+        (feed, found)
+    })
 }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::inbox::Moment;
+use super::inbox::{InboxPage, InboxTail, Moment};
 use crate::error::Error;
 use crate::hub::live::Mailbox;
 use crate::hub::{Hub, Inner};
@@ -97,34 +97,48 @@ impl Feed {
     /// What is there now, up to a limit. Empty if nothing is; `next` has moved all the same. With `more`, ask again
     /// at once.
     pub async fn read(&mut self, limit: PageLimit) -> Result<Batch, Error> {
+        let unread = match self.read_tail(limit) {
+            Ok(batch) => return Ok(batch),
+            Err(unread) => unread,
+        };
+        let (user, after) = (self.user.clone(), self.position);
+        let read = self.hub.blocking(move |inner, view| {
+            let tail = match unread {
+                Some(tail) => *tail,
+                None => inner.inbox_with(view, &user, after, limit)?,
+            };
+            Ok(tail.page_with(view, &user, limit)?)
+        });
+        Ok(self.given(read.await?))
+    }
+
+    /// The same, if it does not take the view; it has been given up otherwise.
+    pub fn read_now(&mut self, limit: PageLimit) -> Option<Batch> {
+        self.read_tail(limit).ok()
+    }
+
+    /// What is there, if all of it is in the tail; otherwise what the tail has of it, where that is known.
+    fn read_tail(&mut self, limit: PageLimit) -> Result<Batch, Option<Box<InboxTail>>> {
         self.pass_what_is_not_for_it();
         // Also if this reading is given up: then nobody knows what came before the mailbox's next.
         self.caught_up = false;
         let tail = self.hub.0.inbox(&self.user, self.position, limit);
-        let page = match tail.map(|tail| tail.page(limit)) {
-            Some(Ok(page)) => page,
-            unread => {
-                let (user, after) = (self.user.clone(), self.position);
-                let read = self.hub.blocking(move |inner, view| {
-                    let tail = match unread {
-                        Some(Err(tail)) => *tail,
-                        _ => inner.inbox_with(view, &user, after, limit)?,
-                    };
-                    Ok(tail.page_with(view, &user, limit)?)
-                });
-                read.await?
-            }
-        };
+        let page = tail.ok_or(None)?.page(limit).map_err(Some)?;
+        Ok(self.given(page))
+    }
+
+    /// Moves behind a page.
+    fn given(&mut self, page: InboxPage) -> Batch {
         self.caught_up = !page.more;
         if !matches!(self.groups, Groups::Entered) {
             self.groups = Groups::At(page.moment);
         }
         self.position = page.next;
-        Ok(Batch {
+        Batch {
             messages: page.messages,
             next: self.cursor(),
             more: page.more,
-        })
+        }
     }
 
     /// Resolves when [`Self::read`] may find something, or the hub closes. May be dropped and called again.

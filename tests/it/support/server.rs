@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use halley::clock;
 use halley::config::Limits;
-use halley::http::{App, ListenerKind, Parts, Timeouts, listen, serve};
+use halley::http::{App, Held, ListenerKind, Parts, Timeouts, listen, serve};
 use halley::hub::{Caches, Durability, Hub, Options, WindowSize};
 use halley::secret::Secret;
 use halley::token::{Claims, Verifier, mint};
@@ -78,7 +78,7 @@ impl TestServer {
             demo: false,
         };
         change(&mut parts);
-        let app = App::new(parts);
+        let app = App::new(parts).unwrap();
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
         let mut addresses = Vec::new();
@@ -203,6 +203,7 @@ impl Drop for TestServer {
         for task in &self.tasks {
             task.abort();
         }
+        drop(Held::by(&self.app));
         self.hub.close();
     }
 }
