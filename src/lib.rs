@@ -34,7 +34,7 @@
 //!    of the receivers; wakes them.
 //! 5. [`hub::Feed`] reads the tail and, below it, the view.
 //! 6. `http::parked`, or for polls a reactor (`http::reactor`), writes the reply to the socket, which waits outside of hyper.
-//! 7. Behind all this the seal thread writes a full window of the tail into sled: a row a message, a packed row a list.
+//! 7. Behind all this the seal thread writes a full window of the tail into sled: a row a message, and lists packed.
 //!
 //! # What always holds
 //!

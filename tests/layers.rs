@@ -105,6 +105,7 @@ const FOLDERS: [(&str, &[&[&str]]); 32] = [
             &["cut", "forget", "read", "scan", "write"],
             &["grow"],
             &["recent"],
+            &["aside", "block"],
             &[OWN],
             &["list"],
             &["members", "rows", "sequence", "varint"],

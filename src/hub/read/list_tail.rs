@@ -91,7 +91,7 @@ impl ListTail {
         if view.is_written_to(base) {
             return Ok(found);
         }
-        self.first_of_each(view.peers_of_all(number, base), all, (upto, most))
+        self.first_of_each(view.peers_of_all(number, base)?, all, (upto, most))
     }
 
     /// Of the tail and what is below it, the last ids up to one: of each peer the first that comes.

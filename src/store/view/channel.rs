@@ -53,7 +53,7 @@ impl View {
         let upto = self.written(list, upto);
         let part = self.part_at(list, upto)?;
         Ok(part.map_or(0, |mut part| {
-            part.cut(upto);
+            part.truncate(upto);
             part.count().n
         }))
     }

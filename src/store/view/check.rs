@@ -3,6 +3,7 @@
 use std::thread::park_timeout;
 use std::time::Duration;
 
+use super::block;
 use super::key;
 use super::list::{Count, List, Part};
 use super::mark::Mark;
@@ -17,6 +18,8 @@ use crate::store::error::Error;
 /// the pace: they are to look for whether to go on.
 const WAIT: Duration = Duration::from_millis(1);
 const WAIT_BYTES: usize = 1 << 20;
+/// What an id takes in a list, roughly.
+const ID_BYTES: usize = 4;
 
 /// How many ids are in the lists.
 #[derive(Default)]
@@ -168,59 +171,67 @@ impl View {
     ) -> Result<Option<Found>, Error> {
         let moved = || Ok::<_, Error>(written && (self.mark()? != *mark || !self.is_quiet()?));
         let mut found = Found::default();
-        let mut before: Option<(List, Part)> = None;
-        let mut recent = None;
         for row in &self.index {
             let (key, value) = row?;
             if !goes_on(key.len() + value.len()) {
                 return Ok(None);
             }
             found.rows += u64::from(!is_left(&key, &value, mark));
-            let Some(list) = List::of(&key) else {
+            if let Some(list) = List::of(&key) {
+                // Whether it is one of the list, and what it holds, is seen with the list's last part.
+                list.read(&key, &value)?;
+            } else if key.starts_with(key::BLOCKS) {
+                for (list, last) in block::lists(&key, &value)? {
+                    let Some(ids) = self.check_list((list, last), mark, moved, goes_on)? else {
+                        return Ok(None);
+                    };
+                    found.listed.count(list, ids);
+                }
+            } else {
                 found.check_other(&key, &value, mark)?;
-                continue;
-            };
-            let mut part = list.read(&key, &value)?;
-            // What is written since the mark was read does not count.
-            let all = part.ids.len();
-            part.cut(mark.applied.heads.of(list.sequence()));
-            if part.ids.len() < all && !moved()? {
-                return Err(Error::View(format!(
-                    "a list of it goes beyond the mark at {key:02x?}"
-                )));
             }
-            let Some(first) = part.ids.first() else {
-                continue;
-            };
-            let expected = match &before {
-                Some((same, before)) if *same == list => {
-                    let behind = before.is_full() && before.ids.last() < Some(first);
-                    behind.then(|| before.count())
-                }
-                _ => Some(Count::default()),
-            };
-            if expected != Some(part.before) {
-                return Err(Error::View(format!(
-                    "a list of it is damaged at {key:02x?}"
-                )));
-            }
-            found.listed.count(list, part.ids.len());
-            if let List::Inbox(user) = list {
-                if recent
-                    .as_ref()
-                    .is_none_or(|recent: &Recent| recent.user != user)
-                {
-                    self.check_recent(recent.replace(Recent::none(user)), moved)?;
-                }
-                if let Some(recent) = recent.as_mut().filter(|_| part.is_full()) {
-                    recent.fold(&part);
-                }
-            }
-            before = Some((list, part));
         }
-        self.check_recent(recent, moved)?;
         found.compare(mark)?;
         Ok(Some(found))
+    }
+
+    /// How many ids a list has up to the mark, of which this is the last part. `None`: not read to its end.
+    fn check_list(
+        &self,
+        (list, last): (List, Part),
+        mark: &Mark,
+        moved: impl Fn() -> Result<bool, Error>,
+        goes_on: GoesOn<'_>,
+    ) -> Result<Option<usize>, Error> {
+        let head = mark.applied.heads.of(list.sequence());
+        let (mut ids, mut count, mut before) = (0, Count::default(), 0);
+        let mut recent = match list {
+            List::Inbox(user) => Some(Recent::none(user)),
+            _ => None,
+        };
+        for part in self.parts_with(list, Some(last), 0, u64::MAX)? {
+            let mut part = part?;
+            if !goes_on(ID_BYTES * part.ids.len()) {
+                return Ok(None);
+            }
+            if part.before != count || part.ids.first().is_some_and(|first| *first <= before) {
+                return Err(Error::View(format!("a list of it is damaged: {list:?}")));
+            }
+            (count, before) = (part.count(), part.ids.last().copied().unwrap_or(before));
+            if let Some(recent) = recent.as_mut().filter(|_| part.is_full()) {
+                recent.fold(&part);
+            }
+            // What is written since the mark was read does not count.
+            part.truncate(head);
+            ids += part.ids.len();
+        }
+        if before > head && !moved()? {
+            return Err(Error::View(format!(
+                "a list of it goes beyond the mark: {list:?}"
+            )));
+        }
+        self.check_recent(recent, moved)?;
+        Ok(Some(ids))
     }
 
     /// Whether the rows of a user's conversations are what the inbox gives, unless something was written meanwhile.
@@ -372,9 +383,10 @@ mod tests {
     use crate::store::view::tests::opened;
 
     impl View {
-        /// Makes the first row of a user's inbox unreadable.
+        /// Makes the end of a user's inbox unreadable.
         pub(crate) fn damage_inbox(&self, user: u32) {
-            let row = self.index.scan_prefix(key::inbox(user)).next();
+            let block = key::block(&List::Inbox(user).prefix());
+            let row = self.index.range(..=block).next_back();
             let (key, _) = row.unwrap().unwrap();
             self.index.insert(key, vec![9]).unwrap();
             self.flush().unwrap();
@@ -421,6 +433,7 @@ mod tests {
             b"p",
             b"c",
             b"g",
+            b"l",
             b"u",
             b"k",
             b"x",

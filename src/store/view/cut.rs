@@ -1,9 +1,10 @@
 //! Writes that were cut short: what they left behind the mark. Done again, a write puts the same rows in the same
-//! places. One that ends elsewhere would not: it divides lists otherwise, so what is left goes first.
+//! places. One that ends elsewhere has not all of them, so what is left goes first.
 
 use super::View;
-use super::key::{self, Key};
-use super::list::List;
+use super::aside::{insert, remove};
+use super::key;
+use super::list::{Count, List, Part};
 use super::record::decode_message;
 use crate::model::{Message, Receiver, Sequence};
 use crate::store::error::Error;
@@ -11,7 +12,7 @@ use crate::store::error::Error;
 impl View {
     /// A write up to an entry begins.
     pub(super) fn begin(&self, offset: u64) -> Result<(), Error> {
-        if self.cut()?.is_some_and(|cut| cut != offset) {
+        if self.cut()?.is_some() {
             self.undo()?;
         }
         let writing = offset.to_be_bytes();
@@ -32,7 +33,7 @@ impl View {
             .filter(|offset| *offset > self.mark().map_or(0, |mark| mark.applied.offset)))
     }
 
-    /// Removes the messages behind the mark and where they are listed. The messages go last: they say what else there
+    /// Takes back messages behind the mark, and what lists have of them. The messages go last: they say what else there
     /// may be. Names and numbers stay: whatever the next write is, it has the same.
     pub(super) fn undo(&self) -> Result<(), Error> {
         let heads = self.mark()?.applied.heads;
@@ -41,10 +42,10 @@ impl View {
             let behind = || self.tree(sequence).range((head + 1).to_be_bytes()..);
             for row in behind() {
                 let (key, value) = row?;
-                self.undo_message(
-                    head,
-                    &decode_message(key::last_id(&key).unwrap_or(0), &value)?,
-                )?;
+                let id = key::last_id(&key).unwrap_or(0);
+                for list in self.lists_of(&decode_message(id, &value)?)? {
+                    self.shorten(list, head)?;
+                }
             }
             for row in behind() {
                 self.tree(sequence).remove(row?.0)?;
@@ -53,41 +54,61 @@ impl View {
         Ok(())
     }
 
-    fn undo_message(&self, head: u64, message: &Message) -> Result<(), Error> {
-        match &message.to {
+    /// The lists in which a message may be. Names are written before messages, and lists behind: without a number, there
+    /// is no list.
+    fn lists_of(&self, message: &Message) -> Result<Vec<List>, Error> {
+        let from = self.user(&message.from)?;
+        Ok(match &message.to {
             Receiver::Group(group) => {
-                // Names are written before messages, and lists behind: without a number, there is no list.
-                if let Some(group) = self.group(group)? {
-                    self.remove_behind(List::Group(group), head)?;
-                    if let Some(from) = self.user(&message.from)? {
-                        self.remove_behind(List::Sent(group, from), head)?;
-                    }
-                }
+                let group = self.group(group)?;
+                let sent = group.zip(from).map(|(group, from)| List::Sent(group, from));
+                group.map(List::Group).into_iter().chain(sent).collect()
             }
             Receiver::User(to) => {
-                let (from, to) = (self.user(&message.from)?, self.user(to)?);
-                for inbox in [from, to].into_iter().flatten() {
-                    self.remove_behind(List::Inbox(inbox), head)?;
-                }
-                if let (Some(from), Some(to)) = (from, to) {
-                    self.remove_behind(List::conversation(from, to), head)?;
-                }
+                let to = self.user(to)?;
+                let conversation = from.zip(to).map(|(from, to)| List::conversation(from, to));
+                let inboxes = from.into_iter().chain(to).map(List::Inbox);
+                inboxes.chain(conversation).collect()
             }
-        }
-        Ok(())
+        })
     }
 
-    /// Removes the rows of a list that begin behind a head.
-    fn remove_behind(&self, list: List, head: u64) -> Result<(), Error> {
+    /// Takes from a list what is behind a head.
+    fn shorten(&self, list: List, head: u64) -> Result<(), Error> {
+        let mut block = self.block_of(list)?;
         let prefix = list.prefix();
-        let behind = key::with_id(&prefix, head + 1)..=key::with_id(&prefix, u64::MAX);
-        let keys: Vec<Key> = self
-            .index
-            .range(behind)
-            .map(|row| row.map(|(key, _)| key.to_vec()))
-            .collect::<Result<_, _>>()?;
-        for key in keys {
-            self.index.remove(key)?;
+        let place = block
+            .entries
+            .binary_search_by(|(other, _)| other.cmp(&prefix));
+        let mut last = match place {
+            Ok(place) => list.read_last(&block.entries.remove(place).1)?,
+            // Its block was to be divided, and waits for the mark.
+            Err(_) => Part::after(Count::default()),
+        };
+        let rows = key::with_id(&prefix, 0)..=key::with_id(&prefix, u64::MAX);
+        let mut behind = Vec::new();
+        for row in self.index.range(rows).rev() {
+            let (key, value) = row?;
+            let part = list.read(&key, &value)?;
+            if part.ids.last().is_none_or(|last| *last <= head) {
+                break;
+            }
+            behind.push(key);
+            last = part;
+        }
+        last.truncate(head);
+        if let Ok(place) = place {
+            // One that has nothing did not exist.
+            if last.count() != Count::default() {
+                block.entries.insert(place, (prefix, last.encode(list)));
+            }
+            // Not divided: while one list has all of its ids again, others still have more than before.
+            let (key, value) = block.row();
+            insert(&self.index, &key, value)?;
+        }
+        // Behind the last part: they have what it gets of them.
+        for key in behind {
+            remove(&self.index, &key)?;
         }
         Ok(())
     }

@@ -1,90 +1,81 @@
-//! How lists grow: the last row of each that gets something is written again until it is full, then the next one
-//! begins. How rows are divided follows from the ids alone, whatever is written at once.
+//! How lists grow: the last part of each that gets something is written again; whenever it is full it becomes a row, and
+//! the next one begins. All this before the mark is set: nobody looks for ids behind it. Only blocks that are divided
+//! wait for it.
 
 use super::View;
+use super::aside::Writing;
 use super::list::{Count, List, Part, Place, places};
-use super::rows::{Row, RowChange, RowChanges};
 use super::writes::Writes;
 use crate::store::error::Error;
 
-/// What writing does to lists.
-#[derive(Default)]
-pub(super) struct Growth {
-    /// Rows that are new, in the order of their keys.
-    pub(super) new: Vec<Row>,
-    /// Rows that grow.
-    pub(super) grown: Vec<RowChange>,
-    /// Rows of recent peers, changed or new.
-    pub(super) recent: RowChanges,
-}
-
 impl View {
-    /// What a write does to lists, as they are up to the mark.
-    pub(super) fn growth(&self, writes: &Writes) -> Result<Growth, Error> {
-        let mut growth = Growth::default();
-        let users = self.mark()?.applied.users;
-        for places in places(writes).chunk_by(|one, other| one.list == other.list) {
-            self.grow(places, users, &mut growth)?;
-        }
-        Ok(growth)
-    }
-
-    /// Adds to one list.
-    fn grow(&self, places: &[Place], users: u32, growth: &mut Growth) -> Result<(), Error> {
-        let Some(Place { list, n, .. }) = places.first().copied() else {
-            return Ok(());
-        };
-        // Of what was not there before, nothing need be looked up.
-        let begins = match list {
-            List::Conversation(..) | List::Group(_) => n == 1,
-            List::Sent(_, user) | List::Inbox(user) => user > users,
-        };
-        let head = self.heads.of(list.sequence());
-        let last = if begins {
-            None
-        } else {
-            self.part_at(list, head)?
-        };
-        let mut grows = last.as_ref().is_some_and(|last| !last.is_full());
-        let mut part = match last {
-            Some(last) if grows => last,
-            Some(full) => Part::after(full.count()),
-            None => Part::after(Count::default()),
-        };
-        let mut recent = None;
-        for place in places {
-            part.push(place);
-            if part.is_full() {
-                if let List::Inbox(user) = list {
-                    let recent = match &mut recent {
-                        Some(recent) => recent,
-                        empty => empty.insert(self.recent(user)?),
-                    };
-                    recent.fold(&part);
+    /// Adds what a write brings to lists, which are as they are up to the mark. In this order, whoever reads a list's last
+    /// part before its rows finds each id in one of them, and a list in one of two blocks.
+    pub(super) fn grow(&self, writes: &Writes, writing: &mut Writing<'_>) -> Result<(), Error> {
+        let places = places(writes);
+        let mut lists = places
+            .chunk_by(|one, other| one.list == other.list)
+            .filter_map(|places| Some((places.first()?.list, places)))
+            .peekable();
+        while let Some((list, _)) = lists.peek() {
+            let mut block = self.block_of(*list)?;
+            let mut entries = Vec::new();
+            let mut old = std::mem::take(&mut block.entries).into_iter().peekable();
+            while let Some((list, places)) = lists.next_if(|(list, _)| block.reaches(*list)) {
+                let prefix = list.prefix();
+                while let Some(before) = old.next_if(|(other, _)| *other < prefix) {
+                    entries.push(before);
                 }
-                let next = Part::after(part.count());
-                growth.put(list, &part, grows);
-                (part, grows) = (next, false);
+                let part = match old.next_if(|(other, _)| *other == prefix) {
+                    Some((_, part)) => list.read_last(&part)?,
+                    None => Part::after(Count::default()),
+                };
+                let part = self.add(list, part, places, writing)?;
+                entries.push((prefix, part.encode(list)));
             }
-        }
-        growth.put(list, &part, grows);
-        if let Some(recent) = recent {
-            recent.changes(&mut growth.recent);
+            entries.extend(old);
+            block.entries = entries;
+            let is_stored = block.is_stored;
+            let rows = block.rows();
+            let in_place = is_stored && rows.len() == 1;
+            for (number, row) in rows.into_iter().enumerate().rev() {
+                if in_place {
+                    writing.write_again(row)?;
+                } else {
+                    writing.put_row(row, number > 0 || !is_stored)?;
+                }
+            }
         }
         Ok(())
     }
-}
 
-impl Growth {
-    fn put(&mut self, list: List, part: &Part, grows: bool) {
-        let Some((key, value)) = part.row(list) else {
-            return;
-        };
-        if grows {
-            let value = Some(value);
-            self.grown.push(RowChange { key, value });
-        } else {
-            self.new.push((key, value));
+    /// Adds to a list behind its last part. What is its last part then.
+    fn add(
+        &self,
+        list: List,
+        mut part: Part,
+        places: &[Place],
+        writing: &mut Writing<'_>,
+    ) -> Result<Part, Error> {
+        let mut recent = None;
+        for place in places {
+            part.push(place);
+            let Some(row) = part.row(list) else {
+                continue;
+            };
+            writing.write_new(row)?;
+            if let List::Inbox(user) = list {
+                let recent = match &mut recent {
+                    Some(recent) => recent,
+                    empty => empty.insert(self.recent(user)?),
+                };
+                recent.fold(&part);
+            }
+            part = Part::after(part.count());
         }
+        if let Some(recent) = recent {
+            writing.put_all(recent.changes())?;
+        }
+        Ok(part)
     }
 }

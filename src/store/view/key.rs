@@ -5,10 +5,11 @@
 //! |---|---|---|
 //! | `direct`, `group` | id 8 | version 1, the message in bincode |
 //! | `index` | `n` kind 1, name | number 4 of the user (`u`) or group (`g`) |
-//! | | `c` lower user 4, higher user 4, direct id 8 | version 2, varint, varints: part of this conversation, from the message with this id on: how many are before it, and for each one behind it by how much its id is higher |
-//! | | `g` group 4, group id 8 | the same: part of this group's messages |
-//! | | `s` group 4, user 4, group id 8 | version 2, in the same way: part of what a user with a channel sent to the group |
-//! | | `u` user 4, direct id 8 | version 2, varints: part of what the user may see, in the same way: how many messages to them and how many conversations are before it; behind each id the peer's number, with two bits behind it: the conversation's first, and received |
+//! | | `c` lower user 4, higher user 4, direct id 8 | version 3, a part: 64 messages of this conversation, from the one with this id on |
+//! | | `g` group 4, group id 8 | the same: 64 of this group's messages |
+//! | | `s` group 4, user 4, group id 8 | the same: 64 of what a user with a channel sent to the group |
+//! | | `u` user 4, direct id 8 | the same: 64 of what the user may see |
+//! | | `l` the key of a list (`c`, `g`, `s`, `u`) up to the id | version 1, a block: the last parts, not yet full, of the lists from this one up to the next block's. For each: how many bytes of its key are those of the one before, how many others, these, how long the part is, the part |
 //! | | `p` user 4, direct id 8 | version 1, varints: some of the user's conversations, rising by their last messages in full rows of `u`: the id, or by how much it is higher than the one before, and the peer's number |
 //! | | `G` group 4 | version 2, what the group is |
 //! | | `M` user 4, group 4, from 8 | version 1, an interval of membership, present or past |
@@ -22,6 +23,10 @@
 //! | | `seen` | version 1, the offset of the last entry that was known of |
 //! | | `next-direct`, `next-group` | 8: the counters of the sequences, up to which ids are granted |
 //! | | `r` offset 8, number 4 | changes to do once the mark of that entry is set |
+//!
+//! A part is varints: how many are before it (in `u` messages to the user, and how many conversations), the first id, and
+//! for each one behind it by how much its id is higher. In `u` the peer's number stands behind each id, with two bits
+//! behind it: the conversation's first, and received.
 //!
 //! A varint has seven bits a byte, the lowest first; all bytes but the last have the highest bit.
 //!
@@ -66,6 +71,15 @@ pub(super) fn group_messages(group: u32) -> Key {
 
 pub(super) fn sent(group: u32, user: u32) -> Key {
     [&b"s"[..], &group.to_be_bytes(), &user.to_be_bytes()].concat()
+}
+
+/// The first block of lists, and the end of all of them.
+pub(super) const BLOCKS: &[u8] = b"l";
+pub(super) const BLOCKS_END: &[u8] = b"m";
+
+/// The block that begins with a list.
+pub(super) fn block(list: &[u8]) -> Key {
+    [BLOCKS, list].concat()
 }
 
 pub(super) fn recent(user: u32) -> Key {
@@ -186,6 +200,7 @@ mod tests {
             idempotency(hash),
             expiry(1, hash),
             with_id(&sent(1, 2), 3),
+            block(&sent(1, 2)),
         ] {
             assert!(key.len() <= 22, "{} bytes", key.len());
         }

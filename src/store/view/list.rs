@@ -1,15 +1,17 @@
 //! Lists of ids, packed: those of a conversation, of a group, of what one user may see. A list has a row for so many
-//! ids, under the first of them; its last row grows until it is full. Decoding never panics.
+//! ids, under the first of them; what comes behind these is its last part, which grows in a block (see `block`) until it
+//! is full and becomes a row. Decoding never panics.
 
 use super::key::{self, Key};
+use super::rows::Row;
 use super::varint::{put_varint, take_varint};
 use super::writes::{Addition, Writes};
 use crate::model::Sequence;
 use crate::store::error::Error;
 
-/// Ids of a full row: few enough to be read and written again while it grows, and so many that a list takes few rows.
+/// Ids of a row: few enough to be read and written again while they grow, and so many that a list takes few rows.
 pub(super) const ROW_IDS: usize = 64;
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Which list, in the order of the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +44,7 @@ pub(super) struct Count {
     pub(super) conversations: u64,
 }
 
-/// The ids of one row.
+/// Some ids of a list: those of a row, or its last ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     /// Of all before it.
@@ -92,44 +94,56 @@ impl List {
 
     /// The list of a row; `None` if it is of no list.
     pub(super) fn of(key: &[u8]) -> Option<Self> {
-        let first = key::first_number(key)?;
-        match (key.first()?, key.len()) {
-            (b'c', 17) => Some(Self::Conversation(first, key::second_number(key)?)),
-            (b'g', 13) => Some(Self::Group(first)),
-            (b's', 17) => Some(Self::Sent(first, key::second_number(key)?)),
-            (b'u', 13) => Some(Self::Inbox(first)),
+        Self::of_prefix(key.split_last_chunk::<8>()?.0)
+    }
+
+    /// The list whose rows begin so; `None` if there is no such list.
+    pub(super) fn of_prefix(prefix: &[u8]) -> Option<Self> {
+        let first = key::first_number(prefix)?;
+        match (prefix.first()?, prefix.len()) {
+            (b'c', 9) => {
+                let other = key::second_number(prefix).filter(|other| first <= *other)?;
+                Some(Self::Conversation(first, other))
+            }
+            (b'g', 5) => Some(Self::Group(first)),
+            (b's', 9) => Some(Self::Sent(first, key::second_number(prefix)?)),
+            (b'u', 5) => Some(Self::Inbox(first)),
             _ => None,
         }
     }
 
     /// What a row of it holds, or that this is damaged.
     pub(super) fn read(self, key: &[u8], value: &[u8]) -> Result<Part, Error> {
-        let part = self.decode(key, value);
+        let part = value.split_first().and_then(|(version, part)| {
+            let part = self.decode(part).filter(|_| *version == VERSION)?;
+            let is_of_key = part.ids.first().copied() == key::last_id(key);
+            Some(part).filter(|part| is_of_key && part.is_full())
+        });
         part.ok_or_else(|| Error::View(format!("a row of its index is not readable: {key:02x?}")))
     }
 
-    /// What a row of it holds.
-    pub(super) fn decode(self, key: &[u8], value: &[u8]) -> Option<Part> {
-        let (&VERSION, mut rest) = value.split_first()? else {
-            return None;
-        };
+    /// What its last part is, as it is stored in a block, or that this is damaged.
+    pub(super) fn read_last(self, part: &[u8]) -> Result<Part, Error> {
+        let damaged = || Error::View(format!("the last part of a list is not readable: {self:?}"));
+        self.decode(part).ok_or_else(damaged)
+    }
+
+    /// What a part of it is, as it is stored.
+    pub(super) fn decode(self, mut rest: &[u8]) -> Option<Part> {
         let mut part = Part::after(Count::default());
         part.before.n = take_varint(&mut rest)?;
         if self.is_inbox() {
             part.before.conversations = take_varint(&mut rest)?;
         }
-        let mut id = key::last_id(key).filter(|id| *id > 0)?;
-        loop {
+        let mut id = 0_u64;
+        while !rest.is_empty() {
+            let delta = take_varint(&mut rest).filter(|delta| *delta > 0)?;
+            id = id.checked_add(delta)?;
             part.ids.push(id);
             if self.is_inbox() {
                 part.exchanges
                     .push(Exchange::unpack(take_varint(&mut rest)?)?);
             }
-            if rest.is_empty() {
-                break;
-            }
-            let delta = take_varint(&mut rest).filter(|delta| *delta > 0)?;
-            id = id.checked_add(delta)?;
         }
         // Neither count overflows.
         let most = u64::try_from(part.ids.len()).ok()?;
@@ -173,7 +187,7 @@ impl Part {
     }
 
     /// Forgets what is beyond an id.
-    pub(super) fn cut(&mut self, upto: u64) {
+    pub(super) fn truncate(&mut self, upto: u64) {
         let length = self.ids.partition_point(|id| *id <= upto);
         self.ids.truncate(length);
         self.exchanges.truncate(length);
@@ -187,31 +201,30 @@ impl Part {
         self.exchanges.retain(|exchange| exchange.received);
     }
 
-    /// Its row.
-    pub(super) fn row(&self, list: List) -> Option<(Key, Vec<u8>)> {
-        let first = *self.ids.first()?;
-        Some((key::with_id(&list.prefix(), first), self.encode(list)))
+    /// Its row, once it is full.
+    pub(super) fn row(&self, list: List) -> Option<Row> {
+        let first = *self.ids.first().filter(|_| self.is_full())?;
+        let value = [&[VERSION], &self.encode(list)[..]].concat();
+        Some((key::with_id(&list.prefix(), first), value))
     }
 
-    /// As it is stored behind the first id.
-    fn encode(&self, list: List) -> Vec<u8> {
-        let mut value = vec![VERSION];
-        put_varint(&mut value, self.before.n);
+    /// As it is stored.
+    pub(super) fn encode(&self, list: List) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_varint(&mut bytes, self.before.n);
         if list.is_inbox() {
-            put_varint(&mut value, self.before.conversations);
+            put_varint(&mut bytes, self.before.conversations);
         }
         let mut exchanges = self.exchanges.iter();
-        let mut last = None;
+        let mut last = 0;
         for id in &self.ids {
-            if let Some(last) = last {
-                put_varint(&mut value, id - last);
-            }
-            last = Some(id);
+            put_varint(&mut bytes, id - last);
+            last = *id;
             if let Some(exchange) = exchanges.next() {
-                put_varint(&mut value, exchange.pack());
+                put_varint(&mut bytes, exchange.pack());
             }
         }
-        value
+        bytes
     }
 
     /// What there is up to its end.
@@ -335,15 +348,13 @@ mod tests {
         fn parts_round_trip(
             list in list(),
             (n, conversations) in (number(), number()),
-            first in number(),
-            deltas in prop::collection::vec((number(), exchange()), 0..ROW_IDS),
+            all in prop::collection::vec((number(), exchange()), 0..=ROW_IDS),
         ) {
             let next = |id: &mut u64, (delta, exchange)| {
                 *id = id.checked_add(delta)?;
                 Some((*id, exchange))
             };
-            let alone = Exchange { peer: 7, first: true, received: true };
-            let all: Vec<_> = [(0, alone)].into_iter().chain(deltas).scan(first, next).collect();
+            let all: Vec<_> = all.into_iter().scan(0, next).collect();
             let before = Count {
                 n: n.min(u64::MAX - 256),
                 conversations: if list.is_inbox() { conversations.min(u64::MAX - 256) } else { 0 },
@@ -353,43 +364,48 @@ mod tests {
                 let exchange = Some(*exchange).filter(|_| list.is_inbox());
                 part.push(&Place { list, id: *id, n: 0, exchange });
             }
-            let (key, value) = part.row(list).unwrap();
-            prop_assert_eq!(List::of(&key), Some(list));
-            prop_assert_eq!(list.decode(&key, &value), Some(part.clone()));
-            for length in 0..value.len() {
-                let cut = list.decode(&key, &value[..length]);
+            let bytes = part.encode(list);
+            prop_assert_eq!(list.decode(&bytes), Some(part.clone()));
+            for length in 0..bytes.len() {
+                let cut = list.decode(&bytes[..length]);
                 let shorter = cut.is_none_or(|cut| {
                     cut.ids.len() < part.ids.len() && part.ids.starts_with(&cut.ids)
                 });
                 prop_assert!(shorter);
             }
+            let Some((key, mut value)) = part.row(list) else {
+                prop_assert!(!part.is_full());
+                return Ok(());
+            };
+            prop_assert_eq!(List::of(&key), Some(list));
+            prop_assert_eq!(list.read(&key, &value).unwrap(), part);
+            let other = key::with_id(&list.prefix(), all[1].0);
+            prop_assert!(list.read(&other, &value).is_err(), "it begins elsewhere");
+            value.pop();
+            prop_assert!(list.read(&key, &value).is_err(), "it is not full");
         }
 
         /// Whatever is read is what would be written: nothing can be misread.
         #[test]
         fn any_bytes_are_read_as_they_would_be_written_or_not_at_all(
             list in list(),
-            first in number(),
-            value in prop_oneof![
+            bytes in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..20),
-                prop::collection::vec(prop_oneof![Just(0), Just(1), Just(0x7f), Just(0x80), Just(0xff)], 0..20)
-                    .prop_map(|rest| [&[VERSION], &rest[..]].concat()),
-                prop::collection::vec(1..3_u8, 60..130).prop_map(|rest| [&[VERSION], &rest[..]].concat()),
+                prop::collection::vec(prop_oneof![Just(0), Just(1), Just(0x7f), Just(0x80), Just(0xff)], 0..20),
+                prop::collection::vec(1..3_u8, 60..130),
             ],
         ) {
-            let key = key::with_id(&list.prefix(), first);
-            if let Some(part) = list.decode(&key, &value) {
-                prop_assert!(part.ids.is_sorted_by(|one, next| one < next));
-                prop_assert!(part.ids.len() <= ROW_IDS && part.ids[0] == first);
-                prop_assert_eq!(list.is_inbox(), !part.exchanges.is_empty());
-                prop_assert_eq!(part.row(list), Some((key, value)));
+            if let Some(part) = list.decode(&bytes) {
+                prop_assert!(part.ids.is_sorted_by(|one, next| one < next) && part.ids.len() <= ROW_IDS);
+                prop_assert_eq!(part.exchanges.len(), if list.is_inbox() { part.ids.len() } else { 0 });
+                prop_assert_eq!(part.encode(list), bytes);
             }
         }
 
         #[test]
         fn any_key_is_that_of_a_list_or_not(key in prop::collection::vec(any::<u8>(), 0..20)) {
             if let Some(list) = List::of(&key) {
-                prop_assert!(key.starts_with(&list.prefix()) || matches!(list, List::Conversation(..)));
+                prop_assert!(key.starts_with(&list.prefix()) && key.len() == list.prefix().len() + 8);
             }
         }
     }
@@ -400,29 +416,30 @@ mod tests {
         let more = [&max[..9], &[2]].concat();
         let longer = [&max[..9], &[0x81, 1]].concat();
         let (group, inbox) = (List::Group(1), List::Inbox(1));
-        let read = |list: List, first: u64, value: &[u8]| {
-            let key = key::with_id(&list.prefix(), first);
-            let part = list.decode(&key, &[&[VERSION], value].concat());
+        let read = |list: List, rest: &[u8]| {
+            let part = list.decode(&[&[0], rest].concat());
             part.map(|part| part.ids.len())
         };
         let large = [&[0xfe], &max[1..]].concat();
-        assert_eq!(read(group, 1, &large), Some(1));
-        assert_eq!(read(group, 1, &max), None, "one more is no number");
-        assert_eq!(read(group, u64::MAX - 1, &[0, 1]), Some(2));
-        assert_eq!(read(group, u64::MAX - 1, &[0, 1, 1]), None);
-        assert_eq!(read(inbox, 1, &[0, 0, 4]), Some(1));
-        assert_eq!(read(inbox, 1, &[0, 0]), None, "with whom is missing");
-        assert_eq!(
-            read(inbox, 1, &[&[0, 0][..], &max].concat()),
-            None,
-            "no such number"
-        );
+        assert_eq!(read(group, &max), Some(1));
+        assert_eq!(read(group, &large), Some(1));
+        let two = [&large[..], &[1]].concat();
+        assert_eq!(read(group, &two), Some(2));
+        let three = [&two[..], &[1]].concat();
+        assert_eq!(read(group, &three), None, "there is no such id");
+        let before = |n: &[u8]| group.decode(&[n, &[1]].concat()).is_some();
+        assert!(before(&large) && !before(&max), "one more is no number");
+        assert_eq!(read(inbox, &[0]), Some(0));
+        assert_eq!(read(inbox, &[0, 1, 4]), Some(1));
+        assert_eq!(read(inbox, &[0, 1]), None, "with whom is missing");
+        let peer = [&[0, 1][..], &max].concat();
+        assert_eq!(read(inbox, &peer), None, "no such number");
         for value in [&more, &longer] {
-            assert_eq!(read(group, 1, value), None);
+            assert_eq!(read(group, value), None);
         }
-        assert_eq!(read(group, 1, &[1; ROW_IDS]), Some(ROW_IDS));
-        assert_eq!(read(group, 1, &[1; ROW_IDS + 1]), None);
-        assert_eq!(read(group, 0, &[0]), None);
+        assert_eq!(read(group, &[1; ROW_IDS]), Some(ROW_IDS));
+        assert_eq!(read(group, &[1; ROW_IDS + 1]), None);
+        assert_eq!(read(group, &[0]), None, "ids begin with 1");
     }
 
     #[test]

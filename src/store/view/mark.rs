@@ -10,8 +10,8 @@ use crate::store::error::Error;
 
 /// Of the layout of all rows: a view with an older one is rebuilt. In 1, messages had no number, and
 /// each id a row in its lists; in 2, lists a row for each write, channels one for each number, and memberships could be
-/// found by group only.
-const LAYOUT: u8 = 3;
+/// found by group only; in 3, each list had a row of its own for its last part.
+const LAYOUT: u8 = 4;
 
 /// Everything up to here has been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,8 @@
 //!
 //! `write` has the order in which rows are inserted, `key` what they are.
 
+mod aside;
+mod block;
 mod channel;
 mod check;
 mod cut;

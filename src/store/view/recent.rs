@@ -59,11 +59,13 @@ impl Recent {
     }
 
     /// Its rows as they are now.
-    pub(super) fn changes(self, changes: &mut RowChanges) {
+    pub(super) fn changes(self) -> RowChanges {
         let prefix = key::recent(self.user);
-        for (id, peers) in self.rows {
-            changes.insert(key::with_id(&prefix, id), Some(encode(id, &peers)));
-        }
+        let row = |(id, peers): (u64, Vec<Last>)| {
+            let value = encode(id, &peers);
+            (key::with_id(&prefix, id), Some(value))
+        };
+        self.rows.into_iter().map(row).collect()
     }
 }
 
@@ -112,7 +114,7 @@ impl View {
     pub fn conversations(&self, user: u32, head: u64) -> Result<u64, Error> {
         let part = self.part_at(List::Inbox(user), head)?;
         Ok(part.map_or(0, |mut part| {
-            part.cut(head);
+            part.truncate(head);
             part.count().conversations
         }))
     }
@@ -129,7 +131,7 @@ impl View {
         // could be in neither.
         let part = self.part_at(List::Inbox(user), head)?;
         let newest = part.into_iter().flat_map(move |mut part| {
-            part.cut(head);
+            part.truncate(head);
             let places = part.ids.into_iter().zip(part.exchanges);
             places.map(|(id, exchange)| Ok((id, exchange.peer))).rev()
         });
@@ -154,31 +156,23 @@ impl View {
         &self,
         user: u32,
         head: u64,
-    ) -> impl Iterator<Item = Result<Last, Error>> + use<> {
-        let list = List::Inbox(user);
-        let prefix = list.prefix();
-        let rows = key::with_id(&prefix, 0)..=key::with_id(&prefix, head);
-        self.index.range(rows).rev().flat_map(move |row| {
-            let part = row
-                .map_err(Error::from)
-                .and_then(|(key, value)| list.read(&key, &value));
+    ) -> Result<impl Iterator<Item = Result<Last, Error>> + use<>, Error> {
+        let parts = self.parts(List::Inbox(user), 0, head)?;
+        Ok(parts.rev().flat_map(move |part| {
             each(part.map(|mut part| {
-                part.cut(head);
+                part.truncate(head);
                 let peers = part.exchanges.iter().map(|exchange| exchange.peer);
                 part.ids.iter().copied().zip(peers).collect()
             }))
-        })
+        }))
     }
 
     /// Whether the rows of a user are these, and no others.
     pub(super) fn has_recent(&self, recent: Recent) -> Result<bool, Error> {
-        let mut expected = RowChanges::new();
-        let prefix = key::recent(recent.user);
-        recent.changes(&mut expected);
-        let found = self.index.scan_prefix(prefix);
+        let found = self.index.scan_prefix(key::recent(recent.user));
         let found = found.map(|row| row.map(|(key, value)| (Key::from(&*key), value.to_vec())));
         let found = found.collect::<Result<Vec<_>, _>>()?;
-        let expected = expected.into_iter();
+        let expected = recent.changes().into_iter();
         Ok(found
             .into_iter()
             .eq(expected.filter_map(|(key, value)| Some((key, value?)))))
@@ -242,13 +236,13 @@ mod tests {
                     id = *at;
                 }
                 if again {
-                    recent.changes(&mut stored);
+                    stored.extend(recent.changes());
                     let (key, value) = stored.last_key_value().unwrap();
                     let peers = decode(key, value.as_ref().unwrap()).unwrap();
                     recent = Recent { user: 1, rows: vec![(key::last_id(key).unwrap(), peers)] };
                 }
             }
-            recent.changes(&mut stored);
+            stored.extend(recent.changes());
             let mut found = BTreeMap::new();
             let mut before = u64::MAX;
             for (number, (key, value)) in stored.iter().rev().enumerate() {

@@ -74,12 +74,60 @@ impl View {
         }))
     }
 
-    /// The row of a list in which an id would be.
+    /// The part of a list in which an id would be.
     pub(super) fn part_at(&self, list: List, id: u64) -> Result<Option<Part>, Error> {
+        // Before the rows: what becomes one meanwhile is in it already.
+        let last = self.last_part(list)?;
+        if last
+            .as_ref()
+            .is_none_or(|last| last.ids.first().is_some_and(|first| *first <= id))
+        {
+            return Ok(last);
+        }
         let prefix = list.prefix();
-        let range = key::with_id(&prefix, 0)..=key::with_id(&prefix, id);
-        let last = self.index.range(range).next_back().transpose()?;
-        last.map(|(key, value)| list.read(&key, &value)).transpose()
+        let rows = key::with_id(&prefix, 0)..=key::with_id(&prefix, id);
+        let row = self.index.range(rows).next_back().transpose()?;
+        row.map(|(key, value)| list.read(&key, &value)).transpose()
+    }
+
+    /// The parts of a list that may hold ids within `after < id <= upto`, and others.
+    pub(super) fn parts(
+        &self,
+        list: List,
+        after: u64,
+        upto: u64,
+    ) -> Result<impl DoubleEndedIterator<Item = Result<Part, Error>> + use<>, Error> {
+        // Before the rows: what becomes one meanwhile is in it already, and in no row up to its first id.
+        let last = self.last_part(list)?;
+        self.parts_with(list, last, after, upto)
+    }
+
+    /// The same with the last part as it was before.
+    pub(super) fn parts_with(
+        &self,
+        list: List,
+        last: Option<Part>,
+        after: u64,
+        upto: u64,
+    ) -> Result<impl DoubleEndedIterator<Item = Result<Part, Error>> + use<>, Error> {
+        let last = last.filter(|_| after < upto);
+        let first = last.as_ref().and_then(|last| last.ids.first());
+        let end = first.map_or(upto, |first| upto.min(first - 1));
+        let mut rows = None;
+        if last.is_some() && after < end {
+            let prefix = list.prefix();
+            // The row in which the bound lies may hold ids above it.
+            let before = key::with_id(&prefix, 0)..=key::with_id(&prefix, after);
+            let before = self.index.range(before).next_back().transpose()?;
+            let begin =
+                before.map_or_else(|| key::with_id(&prefix, after), |(key, _)| key.to_vec());
+            rows = Some(self.index.range(begin..=key::with_id(&prefix, end)));
+        }
+        let rows = rows.into_iter().flatten().map(move |row| {
+            let (key, value) = row?;
+            list.read(&key, &value)
+        });
+        Ok(rows.chain(last.map(Ok)))
     }
 
     fn ids(
@@ -100,29 +148,16 @@ impl View {
         received: bool,
     ) -> impl DoubleEndedIterator<Item = Result<u64, Error>> + use<> {
         let upto = self.written(list, upto);
-        let prefix = list.prefix();
-        let (mut rows, mut failed) = (None, None);
-        if after < upto {
-            // The row in which the bound lies may hold ids above it.
-            let before = key::with_id(&prefix, 0)..=key::with_id(&prefix, after);
-            match self.index.range(before).next_back().transpose() {
-                Ok(before) => {
-                    let first = before
-                        .map_or_else(|| key::with_id(&prefix, after), |(key, _)| key.to_vec());
-                    rows = Some(self.index.range(first..=key::with_id(&prefix, upto)));
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        let rows = rows.into_iter().flatten();
-        let failed = failed.map(|error| Err(Error::from(error)));
-        failed.into_iter().chain(rows.flat_map(move |row| {
-            let part = row
-                .map_err(Error::from)
-                .and_then(|(key, value)| list.read(&key, &value));
-            match part {
+        let (parts, failed) = match self.parts(list, after, upto) {
+            Ok(parts) => (Some(parts), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let parts = parts.into_iter().flatten();
+        failed
+            .into_iter()
+            .chain(parts.flat_map(move |part| match part {
                 Ok(mut part) => {
-                    part.cut(upto);
+                    part.truncate(upto);
                     if received {
                         part.keep_received();
                     }
@@ -131,8 +166,7 @@ impl View {
                     Ids::Of(ids.into_iter())
                 }
                 Err(error) => Ids::Damaged(Some(error).into_iter()),
-            }
-        }))
+            }))
     }
 
     /// A bound of a scan, but not above what is written: a row behind that is of a write that was cut short.
@@ -141,7 +175,7 @@ impl View {
     }
 }
 
-/// The ids of one row.
+/// The ids of one part.
 enum Ids {
     Of(vec::IntoIter<u64>),
     Damaged(option::IntoIter<Error>),
@@ -351,6 +385,18 @@ pub(super) mod tests {
         pub(in crate::store::view) fn len(&self) -> usize {
             self.entries.len()
         }
+
+        /// The lists that there are up to an id of either sequence.
+        pub(in crate::store::view) fn ids(
+            &self,
+            upto: u64,
+        ) -> impl Iterator<Item = (List, Vec<u64>)> {
+            let all = self.lists.iter().map(move |(list, places)| {
+                let ids = places.iter().map(|place| place.id);
+                (*list, ids.filter(|id| *id <= upto).collect::<Vec<_>>())
+            });
+            all.filter(|(_, ids)| !ids.is_empty())
+        }
     }
 
     /// With whom a user has had conversations up to an id, the newest first.
@@ -365,7 +411,7 @@ pub(super) mod tests {
             }
             found
         };
-        let found = first(&mut view.peers_of_all(user, upto));
+        let found = first(&mut view.peers_of_all(user, upto).unwrap());
         if view.is_written_to(upto) {
             assert_eq!(first(&mut view.peers(user, upto).unwrap()), found);
         }
@@ -529,7 +575,7 @@ pub(super) mod tests {
         let first = key::with_id(&key::recent(1), 1);
         view.index.insert(first, vec![9]).unwrap();
         assert!(view.peers(1, 600).unwrap().any(|peer| peer.is_err()));
-        assert!(view.peers_of_all(1, 600).any(|peer| peer.is_err()));
+        assert!(view.peers_of_all(1, 600).unwrap().any(|peer| peer.is_err()));
         assert!(view.check().is_err());
     }
 }
