@@ -242,7 +242,7 @@ pub struct Options {
         env = "HALLEY_TAIL_BYTES_MAX",
         value_name = "BYTES"
     )]
-    #[arg(default_value = "134217728", value_parser = range(64 * MIB..=1024 * GIB), help_heading = "Storage")]
+    #[arg(default_value = "67108864", value_parser = range(64 * MIB..=1024 * GIB), help_heading = "Storage")]
     pub tail_bytes_max: u64,
 
     /// Pushes are refused while the disk has less free space than this; 0 turns the check off
