@@ -2,7 +2,7 @@
 
 use halley::http::ListenerKind;
 
-use crate::support::{Http, PATIENCE, TestServer, eventually};
+use crate::support::{Http, PATIENCE, TestServer, eventually, poll_request};
 
 async fn healthy(http: &mut Http) -> bool {
     http.request("GET", "/healthz", &[], "").await.status == 200
@@ -51,18 +51,8 @@ async fn only_few_are_told_at_once_however_many_the_other_listener_has() {
         assert!(healthy(&mut http).await);
         backends.push(http);
     }
-    let (mut told, mut closed) = (Vec::new(), 0);
-    for _ in 0..2 * MOST {
-        let mut http = server.connect().await;
-        match http.head_if_any().await {
-            Some(reply) => {
-                assert_eq!(reply.status, 503);
-                told.push(http);
-            }
-            None => closed += 1,
-        }
-    }
-    assert_eq!((told.len(), closed), (32, 2 * MOST - 32));
+    let told = told_of(&server, 2 * MOST).await;
+    assert_eq!(told.len(), 32);
     assert_eq!(server.app.connections(ListenerKind::Client), 0);
     drop(told);
     eventually("others are told again", || async {
@@ -70,4 +60,48 @@ async fn only_few_are_told_at_once_however_many_the_other_listener_has() {
     })
     .await;
     assert!(healthy(&mut backends[0]).await);
+}
+
+/// The same where all places are taken by what is held outside of the listener's tasks.
+#[tokio::test]
+async fn only_few_are_told_at_once_however_many_polls_are_held() {
+    const MOST: usize = 80;
+    // The rest are for backends.
+    const CLIENTS: usize = MOST - MOST / 8;
+    let server = TestServer::with(|parts| {
+        parts.limits.connections_max = MOST;
+        parts.timeouts.linger = 10 * PATIENCE;
+    })
+    .await;
+    let mut polls = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut http = server.connect().await;
+        http.send(&poll_request("bob", "after=now&wait=60")).await;
+        polls.push(http);
+    }
+    server.wait_held("bob", CLIENTS.try_into().unwrap()).await;
+    let told = told_of(&server, 2 * MOST).await;
+    assert_eq!(told.len(), 32);
+    drop(told);
+    eventually("others are told again", || async {
+        server.connect().await.head_if_any().await.is_some()
+    })
+    .await;
+    server.push("alice", "bob", "1").await;
+    for mut http in polls {
+        assert_eq!(http.reply().await.bodies(), [1]);
+    }
+}
+
+/// Those of so many that are told that there is no room; the others are closed.
+async fn told_of(server: &TestServer, count: usize) -> Vec<Http> {
+    let mut told = Vec::new();
+    for _ in 0..count {
+        let mut http = server.connect().await;
+        if let Some(reply) = http.head_if_any().await {
+            assert_eq!(reply.status, 503);
+            told.push(http);
+        }
+    }
+    told
 }

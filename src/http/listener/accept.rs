@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
 
 use super::connection::{self, Returned, Seat};
 use super::service::Listener;
@@ -66,18 +67,26 @@ pub async fn serve(
     let shared = Arc::new(Listener { app, kind, routes });
     let stop = shutdown.clone();
     let mut connections = JoinSet::new();
+    let mut refusals = JoinSet::new();
+    let mut accept_after = Instant::now();
     loop {
         tokio::select! {
             () = shutdown.begun() => break,
             Some(ended) = connections.join_next() => note(ended),
+            Some(ended) = refusals.join_next() => note(ended),
             Some(returned) = returning.recv() => {
                 connections.spawn(connection::come_back(returned, stop.clone()));
             }
-            accepted = listener.accept() => match accepted {
+            accepted = accept(&listener, accept_after) => match accepted {
                 Ok((stream, peer)) => {
-                    admit((stream, peer.ip()), (&shared, &home), &stop, &mut connections);
+                    let tasks = (&mut connections, &mut refusals);
+                    admit((stream, peer.ip()), (&shared, &home), &stop, tasks);
                 }
-                Err(error) => pause(&error).await,
+                Err(error) if is_of_one_peer(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections for now");
+                    accept_after = Instant::now() + ACCEPT_PAUSE;
+                }
             },
         }
     }
@@ -88,23 +97,29 @@ pub async fn serve(
     while let Some(returned) = returning.recv().await {
         connections.spawn(connection::come_back(returned, stop.clone()));
     }
-    while let Some(ended) = connections.join_next().await {
-        note(ended);
+    for tasks in [&mut connections, &mut refusals] {
+        while let Some(ended) = tasks.join_next().await {
+            note(ended);
+        }
     }
+}
+
+/// Accepts the next connection. Others are served during a pause.
+async fn accept(listener: &TcpListener, after: Instant) -> io::Result<(TcpStream, SocketAddr)> {
+    sleep_until(after).await;
+    listener.accept().await
 }
 
 fn admit(
     (stream, address): (TcpStream, IpAddr),
     (listener, home): (&Arc<Listener>, &mpsc::Sender<Returned>),
     stop: &Shutdown,
-    connections: &mut JoinSet<()>,
+    (connections, refusals): (&mut JoinSet<()>, &mut JoinSet<()>),
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let listener = listener.clone();
-    // The rest are being told that there is no room.
-    let admitted_before = listener.app.connections(listener.kind);
     let open = &listener.app.shared().connections;
     match open.admit(listener.kind, address) {
         Ok(admitted) => {
@@ -115,8 +130,8 @@ fn admit(
             };
             connections.spawn(connection::run(stream, seat, stop.clone()));
         }
-        Err(problem) if connections.len() < admitted_before.saturating_add(REFUSALS_MAX) => {
-            connections.spawn(refuse(stream, listener, problem));
+        Err(problem) if refusals.len() < REFUSALS_MAX => {
+            refusals.spawn(refuse(stream, listener, problem));
         }
         Err(_) => {}
     }
@@ -136,17 +151,13 @@ async fn refuse(stream: TcpStream, listener: Arc<Listener>, problem: Problem) {
     }
 }
 
-async fn pause(error: &io::Error) {
-    let of_one_peer = matches!(
+fn is_of_one_peer(error: &io::Error) -> bool {
+    matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
-    );
-    if !of_one_peer {
-        tracing::warn!(%error, "cannot accept connections for now");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
+    )
 }
 
 fn note(ended: Result<(), JoinError>) {
