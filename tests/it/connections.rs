@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use halley::http::ListenerKind;
 
-use crate::support::{Http, KEY, PATIENCE, TestServer, eventually};
+use crate::support::{Http, KEY, PATIENCE, TestServer, eventually, poll_request};
 
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -411,4 +411,38 @@ async fn noise_is_refused_and_the_server_goes_on() {
             .ok();
     }
     assert!(healthy(&mut server.connect().await).await);
+}
+
+/// Its turn may come together with the stop, or behind it.
+#[tokio::test]
+async fn a_request_that_has_come_before_the_stop_is_answered_on_connections_of_polls() {
+    const POLLS: usize = 20;
+    for query in ["after=1.0&wait=60", "after=now&wait=59"] {
+        let mut server = TestServer::start().await;
+        let mut polls = Vec::new();
+        for _ in 0..POLLS {
+            let mut http = server.connect().await;
+            http.send(&poll_request("bob", "after=now&wait=60")).await;
+            polls.push(http);
+        }
+        server.wait_held("bob", POLLS.try_into().unwrap()).await;
+        server.push("alice", "bob", "1").await;
+        for http in &mut polls {
+            assert_eq!(http.reply().await.bodies(), [1]);
+        }
+        for http in &mut polls {
+            http.send(&poll_request("bob", query)).await;
+        }
+        server.signal_stop();
+        for http in &mut polls {
+            let reply = http.reply().await;
+            assert_eq!(
+                (reply.status, reply.header("connection")),
+                (200, Some("close"))
+            );
+            assert!(http.ends().await);
+        }
+        drop(polls);
+        server.ended().await;
+    }
 }

@@ -138,15 +138,19 @@ impl Entry {
                         return fate;
                     }
                 }
-                Step::Listen { until } => match self.listen(&mut tools.buffer) {
-                    Listened::Something => {}
-                    Listened::Nothing => {
-                        self.wait(place, Some(until), tools);
-                        return Fate::Stays;
+                Step::Listen { until } => {
+                    // What has come by then is heard, also if its event has not.
+                    self.readable |= until <= tools.now;
+                    match self.listen(&mut tools.buffer) {
+                        Listened::Something => {}
+                        Listened::Nothing => {
+                            self.wait(place, Some(until), tools);
+                            return Fate::Stays;
+                        }
+                        Listened::ForOthers => return Fate::GoesBack,
+                        Listened::End => return Fate::Gone,
                     }
-                    Listened::ForOthers => return Fate::GoesBack,
-                    Listened::End => return Fate::Gone,
-                },
+                }
                 Step::Work => {
                     self.wait(place, None, tools);
                     return Fate::Stays;

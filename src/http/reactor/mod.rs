@@ -57,7 +57,8 @@ pub(super) struct Turn<'a> {
 pub(super) enum Step {
     /// This is to be written.
     Say(Vec<Bytes>),
-    /// It waits for its waker, and for its peer: until then at the latest.
+    /// It waits for its waker, and for its peer: until then at the latest. What the peer has said by then is heard before
+    /// the next step.
     Listen { until: Instant },
     /// It waits for its waker alone. A peer that has ended its side is still waiting for a reply.
     Work,

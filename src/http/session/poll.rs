@@ -157,7 +157,10 @@ enum State {
         keep: bool,
     },
     /// For the next request.
-    Idles,
+    Idles {
+        /// Whether it is over but for what has come already.
+        last: bool,
+    },
     Over,
 }
 
@@ -201,22 +204,24 @@ impl Session for HeldPoll {
                         return Step::End;
                     }
                     self.deadline = turn.now + self.app.timeouts.idle;
-                    State::Idles
+                    State::Idles { last: false }
                 }
-                State::Idles if !turn.stopping && turn.now < self.deadline => {
-                    self.state = State::Idles;
-                    return Step::Listen {
-                        until: self.deadline,
-                    };
+                State::Idles { last: true } => return Step::End,
+                State::Idles { last: false } => {
+                    // A request that has come is answered, also while the server stops.
+                    let last = turn.stopping || turn.now >= self.deadline;
+                    self.state = State::Idles { last };
+                    let until = if last { turn.now } else { self.deadline };
+                    return Step::Listen { until };
                 }
-                State::Idles | State::Over => return Step::Cut,
+                State::Over => return Step::Cut,
             };
         }
     }
 
     fn hear(&mut self, said: &[u8]) -> Heard {
         match self.state {
-            State::Idles => self.again(said).map_or(Heard::Other, |()| Heard::All),
+            State::Idles { .. } => self.again(said).map_or(Heard::Other, |()| Heard::All),
             _ => Heard::Later,
         }
     }

@@ -82,6 +82,18 @@ impl House {
         word
     }
 
+    /// Any session; its connection does not come back.
+    fn park_session(&self, stream: TcpStream, session: Box<dyn Session>) {
+        let front = Bytes::new();
+        let line = Line { stream, front };
+        let guest = Guest {
+            line,
+            session,
+            way_back: Box::new(drop),
+        };
+        self.reactors.park(&1, guest);
+    }
+
     fn wait_open(&self, count: usize) {
         until(|| self.open.load(Ordering::Relaxed) == count);
     }

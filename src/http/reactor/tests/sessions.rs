@@ -152,3 +152,54 @@ fn connections_go_to_and_fro_without_one_or_its_words_being_lost() {
     house.wait_open(0);
     assert_eq!(descriptors(), before);
 }
+
+/// Ends when it is told to and nothing was said before.
+struct LastWords {
+    busy: Receiver<()>,
+    last: bool,
+    heard: Option<Bytes>,
+}
+
+impl Session for LastWords {
+    fn step(&mut self, turn: &mut Turn<'_>) -> Step {
+        if let Some(heard) = self.heard.take() {
+            return Step::Say(vec![heard]);
+        }
+        if self.last {
+            return Step::End;
+        }
+        self.last = turn.stopping;
+        // Nothing that comes meanwhile has an event in this turn.
+        assert!(self.busy.recv().is_err());
+        let until = if self.last {
+            turn.now
+        } else {
+            turn.now + PATIENCE
+        };
+        Step::Listen { until }
+    }
+
+    fn hear(&mut self, said: &[u8]) -> Heard {
+        self.heard = Some(Bytes::copy_from_slice(said));
+        Heard::All
+    }
+}
+
+#[test]
+fn what_has_come_when_the_time_is_up_is_heard() {
+    let house = House::of(1, manners(PATIENCE, PATIENCE));
+    let (mut peer, stream) = pair();
+    let (busy, free) = channel();
+    house.reactors.stop();
+    let (last, heard) = (false, None);
+    let session = LastWords {
+        busy: free,
+        last,
+        heard,
+    };
+    house.park_session(stream, Box::new(session));
+    peer.write_all(b"what").unwrap();
+    drop(busy);
+    expect(&mut peer, b"what");
+    assert_eq!(peer.read_to_end(&mut Vec::new()).unwrap(), 0);
+}
