@@ -17,8 +17,9 @@ use crate::store::{Error, View, Written};
 
 /// Flush when sled's log has grown by about this much: it recovers if less than one of its segments, 8 MiB, is unsynced.
 const FLUSH_BYTES: usize = 4 << 20;
-/// What a row takes in sled's log, roughly, besides a body, and how many times a body is in it.
+/// What a row takes in sled's log, roughly, besides its bytes; how many times these are in it, and how many a body.
 const ROW_BYTES: usize = 256;
+const ROW_TIMES: usize = 2;
 const BODY_TIMES: usize = 4;
 
 /// Ids granted at once: those of some seconds.
@@ -53,7 +54,8 @@ impl Sealer {
     pub(in crate::hub) fn seal(&self, window: &Arc<Window>) -> Result<(), Error> {
         let mut unflushed = 0;
         let mut step = |written: Written| {
-            unflushed += ROW_BYTES * written.rows + BODY_TIMES * written.bytes;
+            unflushed += ROW_BYTES * written.rows + ROW_TIMES * written.row_bytes;
+            unflushed += BODY_TIMES * written.body_bytes;
             if unflushed < FLUSH_BYTES {
                 return Ok(());
             }

@@ -10,7 +10,7 @@ use super::writes::Written;
 use crate::store::error::Error;
 
 /// Rows of one step.
-pub(super) const STEP_ROWS: usize = 256;
+pub(super) const STEP_ROWS: usize = if cfg!(test) { 8 } else { 256 };
 /// Bytes of bodies in one step, but for the last body.
 pub(super) const STEP_BYTES: usize = 256 << 10;
 /// A row with changes stays well below what sled keeps in its log.
@@ -54,11 +54,12 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// A row was written, with a body of so many bytes.
-    pub(super) fn wrote(&mut self, bytes: usize) -> Result<(), Error> {
+    /// A row was written, of so many bytes, or with a body of so many.
+    pub(super) fn wrote(&mut self, row: usize, body: usize) -> Result<(), Error> {
         self.written.rows += 1;
-        self.written.bytes += bytes;
-        if self.written.rows >= STEP_ROWS || self.written.bytes >= STEP_BYTES {
+        self.written.row_bytes += row;
+        self.written.body_bytes += body;
+        if self.written.rows >= STEP_ROWS || self.written.body_bytes >= STEP_BYTES {
             return self.end_step();
         }
         Ok(())
@@ -71,24 +72,25 @@ impl<'a> Writing<'a> {
     /// Writes a row that is new at once.
     pub(super) fn write_new(&mut self, row: Row) -> Result<(), Error> {
         self.new += 1;
-        self.write_again(row)
+        self.rewrite(row)
     }
 
     /// Writes at once a row that is there.
-    pub(super) fn write_again(&mut self, (key, value): Row) -> Result<(), Error> {
+    pub(super) fn rewrite(&mut self, (key, value): Row) -> Result<(), Error> {
+        let bytes = value.len();
         insert(&self.view.index, &key, value)?;
-        self.wrote(0)
+        self.wrote(bytes, 0)
     }
 
     /// Puts aside a row, of which it is known whether there is one with its key.
-    pub(super) fn put_row(&mut self, (key, value): Row, is_new: bool) -> Result<(), Error> {
+    pub(super) fn put_aside(&mut self, (key, value): Row, is_new: bool) -> Result<(), Error> {
         self.new += u64::from(is_new);
         let value = Some(value);
         self.put(RowChange { key, value })
     }
 
     /// Puts aside rows that change.
-    pub(super) fn put_all(&mut self, changes: RowChanges) -> Result<(), Error> {
+    pub(super) fn put_all_aside(&mut self, changes: RowChanges) -> Result<(), Error> {
         for (key, value) in changes {
             match (self.view.index.contains_key(&key)?, &value) {
                 (false, Some(_)) => self.new += 1,
@@ -107,7 +109,7 @@ impl<'a> Writing<'a> {
         }
         self.bytes += size;
         self.changes.push(change);
-        self.wrote(0)
+        self.wrote(size, 0)
     }
 
     fn write_aside(&mut self) -> Result<(), Error> {
@@ -123,7 +125,7 @@ impl<'a> Writing<'a> {
     }
 
     /// Sets the mark, and puts in place what was written aside.
-    pub(super) fn end(mut self, applied: &Applied) -> Result<(), Error> {
+    pub(super) fn set_mark(mut self, applied: &Applied) -> Result<(), Error> {
         self.write_aside()?;
         let rows = (self.view.mark()?.rows + self.new).checked_sub(self.gone);
         let rows = rows.ok_or_else(|| Error::View("it has more rows than its mark says".into()))?;
@@ -137,8 +139,9 @@ impl<'a> Writing<'a> {
             let row = self.view.db.get(&key)?;
             let row = row.ok_or_else(|| Error::View("what was written aside is gone".into()))?;
             for change in decode::<Vec<RowChange>>("a change", &row)? {
+                let bytes = change.value.as_ref().map_or(0, Vec::len);
                 self.view.change(change)?;
-                self.wrote(0)?;
+                self.wrote(bytes, 0)?;
             }
             remove(&self.view.db, &key)?;
         }
@@ -156,7 +159,7 @@ impl View {
                     self.change(change)?;
                 }
             }
-            self.db.remove(key)?;
+            remove(&self.db, &key)?;
         }
         Ok(())
     }
@@ -190,7 +193,24 @@ pub(super) fn remove(tree: &sled::Tree, key: &[u8]) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::store::view::mark::Mark;
+    use crate::store::view::scan::tests::Story;
     use crate::store::view::tests::opened;
+
+    #[test]
+    fn what_a_write_that_was_cut_short_put_aside_is_forgotten_by_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (view, _) = opened(folder.path());
+        let story = Story::new(&[(1, 2), (2, 3)], 1);
+        let (writes, applied) = story.window(0, 2);
+        let cut = view.write(&writes, &applied, &mut |_| Err(Error::OlderView));
+        assert!(cut.is_err());
+        let aside = || view.db.scan_prefix("r").count();
+        assert_eq!(aside(), 1);
+        let (writes, applied) = story.window(0, 1);
+        view.write(&writes, &applied, &mut |_| Ok(())).unwrap();
+        assert_eq!(aside(), 0);
+        view.check().unwrap();
+    }
 
     #[test]
     fn an_open_finishes_the_changes_of_the_mark_and_forgets_those_of_a_later_entry() {

@@ -36,13 +36,13 @@ impl View {
             entries.extend(old);
             block.entries = entries;
             let is_stored = block.is_stored;
-            let rows = block.rows();
+            let rows = block.divided();
             let in_place = is_stored && rows.len() == 1;
             for (number, row) in rows.into_iter().enumerate().rev() {
                 if in_place {
-                    writing.write_again(row)?;
+                    writing.rewrite(row)?;
                 } else {
-                    writing.put_row(row, number > 0 || !is_stored)?;
+                    writing.put_aside(row, number > 0 || !is_stored)?;
                 }
             }
         }
@@ -59,6 +59,12 @@ impl View {
     ) -> Result<Part, Error> {
         let mut recent = None;
         for place in places {
+            let follows = part.ids.last().is_none_or(|last| *last < place.id);
+            if !follows || (place.n > 0 && place.n != part.count().n + 1) {
+                return Err(Error::View(format!(
+                    "a list of it does not end before {place:?}"
+                )));
+            }
             part.push(place);
             let Some(row) = part.row(list) else {
                 continue;
@@ -74,7 +80,7 @@ impl View {
             part = Part::after(part.count());
         }
         if let Some(recent) = recent {
-            writing.put_all(recent.changes())?;
+            writing.put_all_aside(recent.changes())?;
         }
         Ok(part)
     }

@@ -18,7 +18,7 @@
 //! | | `x` at 8, hash 8 | hash 16: the key to forget when its time is over |
 //! | | `o` user 4 | version 1, the user's channel, which is open |
 //! | | `f` user 4 | number 8: the user's channel was closed, and its numbers up to this one are forgotten |
-//! | default | `applied` | version 2, the mark: what has been applied, and rows of the index |
+//! | default | `applied` | version 4, the mark: what has been applied, and rows of the index |
 //! | | `writing` | offset 8: the last entry of the write that is under way or was cut short, or of the last one |
 //! | | `seen` | version 1, the offset of the last entry that was known of |
 //! | | `next-direct`, `next-group` | 8: the counters of the sequences, up to which ids are granted |

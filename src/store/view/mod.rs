@@ -63,7 +63,7 @@ pub struct View {
 }
 
 impl View {
-    /// Opens or makes the view of a directory, and finishes the changes of its mark. [`Error::OlderView`]: its rows are
+    /// Opens or makes the view of a directory, finishes the changes of its mark, and takes back what is behind it. [`Error::OlderView`]: its rows are
     /// of an older layout, and it must be rebuilt. Damage that sled meets, also by a panic, is [`Error::View`].
     pub fn open(directory: &Directory, cache_bytes: u64) -> Result<(Self, Applied), Error> {
         let path = directory.sled();
@@ -92,6 +92,7 @@ impl View {
             path,
         };
         view.redo(applied.offset)?;
+        view.take_back()?;
         Ok((view, applied))
     }
 
@@ -143,7 +144,7 @@ impl View {
         let applied = self.mark()?.applied.offset;
         Ok(noted
             .transpose()?
-            .max(self.cut()?)
+            .max(self.cut_write()?)
             .unwrap_or(0)
             .max(applied))
     }

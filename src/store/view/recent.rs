@@ -1,5 +1,5 @@
 //! With whom a user had conversations, in the order of their last messages: of all full rows of the inbox. So a list of
-//! conversations reads no more of these rows than it shows, and of the inbox its last row.
+//! conversations reads no more of these rows than it shows, and of the inbox its last part.
 //!
 //! A row has so many peers, each with its last message; only the last row changes. A peer stands in an earlier one,
 //! too, once there is something new: whoever reads from the end takes the first.

@@ -8,7 +8,7 @@ use super::key::{self, Key};
 use super::record::{ListedMember, Membership, encode};
 use super::writes::{Addition, Change, Writes};
 
-/// A row that never changes: key and value.
+/// A row: key and value.
 pub(super) type Row = (Key, Vec<u8>);
 
 /// A row that changes: a new value, or `None` to remove it.

@@ -106,10 +106,12 @@ pub enum Change {
 /// How much was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Rows. One that changes counts twice: it is written aside first.
+    /// Rows. One that is written aside first counts twice.
     pub rows: usize,
+    /// Bytes of rows of the index.
+    pub row_bytes: usize,
     /// Bytes of bodies.
-    pub bytes: usize,
+    pub body_bytes: usize,
 }
 
 impl Writes {
