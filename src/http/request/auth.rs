@@ -68,6 +68,7 @@ pub(in crate::http) fn bearer_of(app: &App, token: &str) -> Result<Caller, Probl
         may_send: claims.send,
         expires_at: claims.expires_at,
         ends: instant_of(claims.refused_from()),
+        ends_s: claims.refused_from(),
     })
 }
 

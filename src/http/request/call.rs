@@ -39,6 +39,8 @@ pub(in crate::http) struct Caller {
     pub(in crate::http) expires_at: u64,
     /// When the token is refused.
     pub(in crate::http) ends: Instant,
+    /// The same by the clock, Unix seconds.
+    pub(in crate::http) ends_s: u64,
 }
 
 /// A parameter of the path, as it stands there.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::page;
 use super::remembered::RememberedHead;
+use crate::clock;
 use crate::error::Error;
 use crate::http::context::App;
 use crate::http::context::in_progress::InProgress;
@@ -33,8 +34,22 @@ struct Asking {
     user: UserName,
     limit: PageLimit,
     wait: Duration,
-    /// When the token is no longer good; none for the backend.
-    ends: Option<Instant>,
+    /// None for the backend.
+    ends: Option<TokenEnd>,
+}
+
+/// When a token is no longer good.
+#[derive(Clone, Copy, Debug)]
+struct TokenEnd {
+    at: Instant,
+    /// The clock may have been set since.
+    unix_s: u64,
+}
+
+impl TokenEnd {
+    fn has_come(self, now: Instant) -> bool {
+        now >= self.at || clock::now_s() >= self.unix_s
+    }
 }
 
 impl Asking {
@@ -49,7 +64,7 @@ impl Asking {
     /// When a poll that begins now is answered at the latest. At the token's end it is no longer good for what comes.
     fn deadline(&self, now: Instant) -> Instant {
         let deadline = now + self.wait;
-        self.ends.map_or(deadline, |ends| deadline.min(ends))
+        self.ends.map_or(deadline, |ends| deadline.min(ends.at))
     }
 }
 
@@ -72,7 +87,10 @@ pub(in crate::http) async fn open(call: Call) -> Result<Outcome, Problem> {
         user,
         limit: call.page(PageForm::Reply)?,
         wait: wait(&call)?,
-        ends: call.caller.as_ref().map(|caller| caller.ends),
+        ends: call.caller.as_ref().map(|caller| TokenEnd {
+            at: caller.ends,
+            unix_s: caller.ends_s,
+        }),
     };
     let deadline = asking.deadline(Instant::now());
     // Subscribes before anything is read, so that no message falls between reading and waiting.
@@ -265,7 +283,7 @@ impl HeldPoll {
     fn again(&mut self, said: &[u8]) -> Option<()> {
         let after = self.remembered?.cursor_in(said)?;
         let now = Instant::now();
-        if self.asking.ends.is_some_and(|ends| now >= ends) {
+        if self.asking.ends.is_some_and(|ends| ends.has_come(now)) {
             return None;
         }
         if let Some(in_progress) = &mut self.in_progress
@@ -289,4 +307,23 @@ fn read_view(mut feed: Feed, limit: PageLimit) -> std::pin::Pin<Reading> {
         let found = feed.read(limit).await;
         (feed, found)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_ends_by_whichever_clock_says_so_first() {
+        const HOUR_S: u64 = 3600;
+        let (now, now_s) = (Instant::now(), clock::now_s());
+        let later = now + Duration::from_secs(HOUR_S);
+        for (at, unix_s, has_come) in [
+            (later, now_s + HOUR_S, false),
+            (later, now_s, true),
+            (now, now_s + HOUR_S, true),
+        ] {
+            assert_eq!(TokenEnd { at, unix_s }.has_come(now), has_come);
+        }
+    }
 }
