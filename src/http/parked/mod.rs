@@ -65,7 +65,6 @@ impl Outcome {
 }
 
 /// A request on its way out of hyper, with what its reply must know of it.
-#[derive(Debug)]
 pub(super) struct ParkedRequest {
     pub(super) parked: Box<dyn Parked>,
     pub(super) response: ResponseContext,
@@ -92,6 +91,15 @@ impl ParkedRequest {
             app,
             shutdown,
         })
+    }
+}
+
+impl fmt::Debug for ParkedRequest {
+    /// Without its head: a token is in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParkedRequest")
+            .field("parked", &self.parked)
+            .finish_non_exhaustive()
     }
 }
 
@@ -181,5 +189,23 @@ impl<'a> ParkedConnection<'a> {
     pub(super) fn cut(self) -> NextState {
         cut(&self.socket.stream);
         NextState::Gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cancellable::CancellableReply;
+    use super::*;
+
+    #[test]
+    fn what_is_printed_has_no_token() {
+        let request = ParkedRequest {
+            parked: Box::new(CancellableReply::new(std::future::pending())),
+            response: ResponseContext::unknown(),
+            in_progress: None,
+            head: Some(Bytes::from_static(b"secret")),
+        };
+        let text = format!("{request:?}");
+        assert_eq!(text, "ParkedRequest { parked: CancellableReply, .. }");
     }
 }

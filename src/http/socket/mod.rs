@@ -22,7 +22,6 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 const SLICES_MAX: usize = 64;
 
 /// A client's socket, and what was read from it but not yet used.
-#[derive(Debug)]
 pub(super) struct ClientSocket {
     pub(super) stream: TcpStream,
     pub(super) read_ahead: Bytes,
