@@ -77,17 +77,10 @@ pub async fn serve(
             Some(returned) = returning.recv() => {
                 connections.spawn(connection::come_back(returned, stop.clone()));
             }
-            accepted = accept(&listener, accept_after) => match accepted {
-                Ok((stream, peer)) => {
-                    let tasks = (&mut connections, &mut refusals);
-                    admit((stream, peer.ip()), (&shared, &home), &stop, tasks);
-                }
-                Err(error) if is_of_one_peer(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections for now");
-                    accept_after = Instant::now() + ACCEPT_PAUSE;
-                }
-            },
+            (stream, peer) = accept(&listener, &mut accept_after) => {
+                let tasks = (&mut connections, &mut refusals);
+                admit((stream, peer.ip()), (&shared, &home), &stop, tasks);
+            }
         }
     }
     // Before the connections have ended: new clients are refused at once and can try another server.
@@ -104,10 +97,20 @@ pub async fn serve(
     }
 }
 
-/// Accepts the next connection. Others are served during a pause.
-async fn accept(listener: &TcpListener, after: Instant) -> io::Result<(TcpStream, SocketAddr)> {
-    sleep_until(after).await;
-    listener.accept().await
+/// Accepts the next connection, after the pause that an error makes. The pause is kept if this is dropped: others are
+/// served meanwhile.
+async fn accept(listener: &TcpListener, after: &mut Instant) -> (TcpStream, SocketAddr) {
+    loop {
+        sleep_until(*after).await;
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_one_peer(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections for now");
+                *after = Instant::now() + ACCEPT_PAUSE;
+            }
+        }
+    }
 }
 
 fn admit(
