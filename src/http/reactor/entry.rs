@@ -60,6 +60,8 @@ pub(super) struct Entry {
     unsent: Option<Box<Unsent>>,
     /// What the peer sent ahead.
     front: Box<[u8]>,
+    /// Whether it goes on in the next turn, whatever it is called for until then.
+    pub(super) again: bool,
     /// Whether there may be something to read.
     readable: bool,
     /// Whether the peer has ended its side; what it sent before may still be there to read.
@@ -101,6 +103,7 @@ impl Entry {
             due: Due::default(),
             unsent: None,
             front: (&line.front[..]).into(),
+            again: false,
             readable: false,
             ended: false,
         })

@@ -80,7 +80,11 @@ impl Gate {
     }
 
     fn wake(&self, place: usize) {
-        self.change(|inside| inside.arrivals.woken.push(place));
+        self.change(|inside| {
+            if !inside.ended {
+                inside.arrivals.woken.push(place);
+            }
+        });
     }
 
     pub(super) fn stop(&self) {

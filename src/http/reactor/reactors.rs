@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::Handle;
 
-use super::gate::Gate;
+use super::gate::{Arrivals, Gate};
 use super::turn;
 use super::{Guest, Manners};
 
@@ -36,6 +36,8 @@ impl Reactors {
                 .name(format!("reactor-{number}"))
                 .spawn(move || {
                     let _entered = runtime.enter();
+                    // Behind all that it held.
+                    let _closing = Closing(&gate);
                     turn::run(poll, &gate, manners);
                 })?;
             let threads = all.threads.get_mut();
@@ -76,6 +78,22 @@ impl Reactors {
         for gate in &self.gates {
             gate.cut();
         }
+    }
+}
+
+/// Nobody waits in front of a reactor that is gone, also if it failed.
+struct Closing<'a>(&'a Gate);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "a reactor failed: what it held is lost, and what is handed to it from now on"
+            );
+        }
+        let mut arrivals = Arrivals::default();
+        self.0.cut();
+        self.0.take(&mut arrivals);
     }
 }
 

@@ -26,7 +26,7 @@ struct Reactor<'a> {
     gate: &'a Arc<Gate>,
     entries: Slab<Entry>,
     tools: Tools,
-    /// Those who go on in the next turn.
+    /// Those who go on in the next turn, each once.
     again: Vec<usize>,
 }
 
@@ -81,10 +81,18 @@ impl Reactor<'_> {
     fn turn(&mut self, arrivals: &mut Arrivals, course: Course) {
         if course == Course::Stop && !self.tools.stopping {
             self.tools.stopping = true;
-            self.again = self.entries.iter().map(|(place, _)| place).collect();
+            self.again.clear();
+            for (place, entry) in &mut self.entries {
+                entry.again = true;
+                self.again.push(place);
+            }
         }
         for place in std::mem::take(&mut self.again) {
-            self.go_on(place);
+            // It may have gone since, and another may be in its place.
+            let entry = self.entries.get_mut(place);
+            if entry.is_some_and(|entry| std::mem::take(&mut entry.again)) {
+                self.go_on(place);
+            }
         }
         for place in arrivals.woken.drain(..) {
             self.go_on(place);
@@ -137,9 +145,16 @@ impl Reactor<'_> {
         let Some(entry) = self.entries.get_mut(place) else {
             return;
         };
+        // It has had its share of this turn.
+        if entry.again {
+            return;
+        }
         match entry.go_on(place, &mut self.tools) {
             Fate::Stays => {}
-            Fate::Again => self.again.push(place),
+            Fate::Again => {
+                entry.again = true;
+                self.again.push(place);
+            }
             Fate::GoesBack => self.entries.remove(place).go_back(self.poll.registry()),
             Fate::Gone => drop(self.entries.remove(place)),
         }

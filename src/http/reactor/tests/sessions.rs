@@ -36,6 +36,7 @@ fn what_a_session_does_not_know_goes_back_with_all_its_bytes() {
         peer.write_all(said.as_bytes()).unwrap();
         let line = house.take_back();
         assert_eq!(&line.front[..], said.as_bytes());
+        assert!(format!("{line:?}").ends_with(", .. }"), "{line:?}");
         house.wait_open(0);
         // The rest is there to be read, and the socket is as it was.
         peer.write_all(b"rest").unwrap();
@@ -202,4 +203,63 @@ fn what_has_come_when_the_time_is_up_is_heard() {
     drop(busy);
     expect(&mut peer, b"what");
     assert_eq!(peer.read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+/// Always has something to do, and is woken for it besides.
+struct Restless;
+
+impl Session for Restless {
+    fn step(&mut self, turn: &mut Turn<'_>) -> Step {
+        turn.context.waker().wake_by_ref();
+        Step::Say(Vec::new())
+    }
+
+    fn hear(&mut self, _: &[u8]) -> Heard {
+        Heard::All
+    }
+}
+
+#[test]
+fn who_is_woken_often_has_no_more_turns_than_others() {
+    let house = House::of(1, manners(PATIENCE, PATIENCE));
+    let (_peer, stream) = pair();
+    house.park_session(stream, Box::new(Restless));
+    let (mut other, word) = house.open(1);
+    for n in 1..100 {
+        ask(&mut other, n);
+        word.tell("!");
+        expect(&mut other, b"!");
+    }
+}
+
+/// Takes its reactor with it.
+struct Fatal;
+
+impl Session for Fatal {
+    fn step(&mut self, _: &mut Turn<'_>) -> Step {
+        Step::Cut
+    }
+
+    fn hear(&mut self, _: &[u8]) -> Heard {
+        Heard::All
+    }
+}
+
+impl Drop for Fatal {
+    fn drop(&mut self) {
+        panic!("as asked for");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_reactor_that_has_failed() {
+    let house = House::of(1, manners(PATIENCE, PATIENCE));
+    let (mut before, _) = house.open(1);
+    let (mut peer, stream) = pair();
+    house.park_session(stream, Box::new(Fatal));
+    assert_eq!(peer.read_to_end(&mut Vec::new()).unwrap(), 0);
+    assert_eq!(before.read_to_end(&mut Vec::new()).unwrap(), 0);
+    let (mut late, _) = house.open(1);
+    assert_eq!(late.read_to_end(&mut Vec::new()).unwrap(), 0);
+    house.wait_open(0);
 }
