@@ -261,6 +261,11 @@ impl HeldPoll {
             self.in_progress.iter_mut().for_each(InProgress::pause);
             return Ok(State::Waits(feed));
         }
+        let found = match found {
+            // The hub closed before this was read: who would wait is told the same as those who wait already.
+            Err(Error::Closing) if !self.asking.wait.is_zero() => Ok(feed.nothing()),
+            found => found,
+        };
         let keep = self.response.keep_alive && !feed.closing() && !turn.stopping;
         // The waiter goes before the reply is written: a slow peer is not a waiter, but a request in progress.
         drop(feed);

@@ -141,6 +141,15 @@ impl Feed {
         }
     }
 
+    /// Nothing, from where it stands on.
+    pub fn nothing(&self) -> Batch {
+        Batch {
+            messages: Vec::new(),
+            next: self.cursor(),
+            more: false,
+        }
+    }
+
     /// Resolves when [`Self::read`] may find something, or the hub closes. May be dropped and called again.
     pub async fn wait(&mut self) {
         self.enter_groups();
