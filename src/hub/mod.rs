@@ -37,7 +37,7 @@ pub use lifecycle::open::Closed;
 pub use lifecycle::rebuild::{Rebuilt, rebuild};
 pub use lifecycle::verify::{Compared, Verified, verify};
 pub use plan::GroupReceipt;
-pub use read::feed::Feed;
+pub use read::feed::{Feed, Unread};
 pub use tail::WindowSize;
 pub use write::accept::GroupChange;
 

@@ -22,7 +22,7 @@ use crate::http::request::query::{PageForm, Parameter};
 use crate::http::response::head::ResponseContext;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::{HELD, Reply};
-use crate::hub::Feed;
+use crate::hub::{Feed, Unread};
 use crate::model::{After, Batch, PageLimit, Transport, UserName};
 
 /// How long a client's poll is held when it does not say.
@@ -187,11 +187,11 @@ impl Session for HeldPoll {
         loop {
             self.state = match std::mem::replace(&mut self.state, State::Over) {
                 State::Reads(mut feed) => match feed.read_now(self.asking.limit) {
-                    Some(batch) => match self.found(feed, Ok(batch), turn) {
+                    Ok(batch) => match self.found(feed, Ok(batch), turn) {
                         Ok(state) => state,
                         Err(step) => return step,
                     },
-                    None => State::ReadsView(read_view(feed, self.asking.limit)),
+                    Err(unread) => State::ReadsView(read_view(feed, unread, self.asking.limit)),
                 },
                 State::ReadsView(mut reading) => match reading.as_mut().poll(&mut turn.context) {
                     Ready::Ready((feed, found)) => match self.found(feed, found, turn) {
@@ -307,9 +307,9 @@ impl HeldPoll {
     }
 }
 
-fn read_view(mut feed: Feed, limit: PageLimit) -> std::pin::Pin<Reading> {
+fn read_view(mut feed: Feed, unread: Unread, limit: PageLimit) -> std::pin::Pin<Reading> {
     Box::pin(async move {
-        let found = feed.read(limit).await;
+        let found = feed.read_with_view(unread, limit).await;
         (feed, found)
     })
 }

@@ -93,14 +93,26 @@ impl Inner {
     }
 }
 
+/// What the tail has of a reading that takes the view, where that is known.
+#[derive(Debug)]
+pub struct Unread(Option<Box<InboxTail>>);
+
 impl Feed {
     /// What is there now, up to a limit. Empty if nothing is; `next` has moved all the same. With `more`, ask again
     /// at once.
     pub async fn read(&mut self, limit: PageLimit) -> Result<Batch, Error> {
-        let unread = match self.read_tail(limit) {
-            Ok(batch) => return Ok(batch),
-            Err(unread) => unread,
-        };
+        match self.read_now(limit) {
+            Ok(batch) => Ok(batch),
+            Err(unread) => self.read_with_view(unread, limit).await,
+        }
+    }
+
+    /// What [`Self::read_now`] could not read, with the same limit.
+    pub async fn read_with_view(
+        &mut self,
+        Unread(unread): Unread,
+        limit: PageLimit,
+    ) -> Result<Batch, Error> {
         let (user, after) = (self.user.clone(), self.position);
         let read = self.hub.blocking(move |inner, view| {
             let tail = match unread {
@@ -112,18 +124,14 @@ impl Feed {
         Ok(self.given(read.await?))
     }
 
-    /// The same, if it does not take the view; it has been given up otherwise.
-    pub fn read_now(&mut self, limit: PageLimit) -> Option<Batch> {
-        self.read_tail(limit).ok()
-    }
-
-    /// What is there, if all of it is in the tail; otherwise what the tail has of it, where that is known.
-    fn read_tail(&mut self, limit: PageLimit) -> Result<Batch, Option<Box<InboxTail>>> {
+    /// What is there, if all of it is in the tail; otherwise what [`Self::read_with_view`] begins with.
+    pub fn read_now(&mut self, limit: PageLimit) -> Result<Batch, Unread> {
         self.pass_what_is_not_for_it();
         // Also if this reading is given up: then nobody knows what came before the mailbox's next.
         self.caught_up = false;
         let tail = self.hub.0.inbox(&self.user, self.position, limit);
-        let page = tail.ok_or(None)?.page(limit).map_err(Some)?;
+        let tail = tail.ok_or(Unread(None))?;
+        let page = tail.page(limit).map_err(|tail| Unread(Some(tail)))?;
         Ok(self.given(page))
     }
 

@@ -29,6 +29,7 @@ pub(super) struct Moment {
 }
 
 /// What the tail has of an inbox, and what must be read below it.
+#[derive(Debug)]
 pub(super) struct InboxTail {
     after: Position,
     /// The view has all up to here.
