@@ -30,7 +30,7 @@ use rustix::process::Signal;
 use support::http::upto;
 use support::{
     Cores, Endless, Halley, Holding, Http, Latencies, Nchan, about_machine, body, load, processor,
-    run, signal, users,
+    push, run, signal, users,
 };
 use tokio::task::LocalSet;
 
@@ -179,28 +179,6 @@ impl Side {
         }
         signal(self.pid, Signal::STOP);
     }
-}
-
-/// Pushes until the time is over; the times of those that began in it.
-async fn push(
-    mut client: Http,
-    requests: Rc<Vec<String>>,
-    n: usize,
-    [begin, end]: [Instant; 2],
-) -> (Http, Latencies) {
-    let mut times = Latencies::default();
-    for request in requests.iter().cycle().skip(n * 31) {
-        let sent = Instant::now();
-        if sent >= end {
-            break;
-        }
-        let reply = client.ask(request).await;
-        assert!((200..300).contains(&reply.status), "{reply:?}");
-        if sent >= begin {
-            times.add(sent.elapsed());
-        }
-    }
-    (client, times)
 }
 
 /// Polls for ever, and counts messages.

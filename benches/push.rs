@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use support::{
     Cores, DurableStreams, Halley, Http, Latencies, Nchan, Server, about_machine, body, load,
-    processor, run, signal, users,
+    processor, push, run, signal, users,
 };
 use tokio::task::LocalSet;
 
@@ -201,28 +201,6 @@ impl Row {
             self.processor / other.processor
         )
     }
-}
-
-/// Pushes until the time is over; the times of those that began in it.
-async fn push(
-    mut client: Http,
-    requests: Rc<Vec<String>>,
-    n: usize,
-    [begin, end]: [Instant; 2],
-) -> (Http, Latencies) {
-    let mut times = Latencies::default();
-    for request in requests.iter().cycle().skip(n * 7) {
-        let sent = Instant::now();
-        if sent >= end {
-            break;
-        }
-        let reply = client.ask(request).await;
-        assert!((200..300).contains(&reply.status), "{reply:?}");
-        if sent >= begin {
-            times.add(sent.elapsed());
-        }
-    }
-    (client, times)
 }
 
 /// What a sync costs on the disk of the data directories, written as the journal writes: into zeros that are there.

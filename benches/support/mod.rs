@@ -15,7 +15,8 @@ mod sides;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "not each benchmark uses all of them")]
 pub(crate) use conversation::{PAGE, Random, batch, pages, push_batch};
@@ -148,4 +149,26 @@ pub(crate) fn users(count: usize) -> Vec<String> {
 /// A JSON text of so many bytes.
 pub(crate) fn body(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes - 2))
+}
+
+/// Pushes until the time is over, beginning with another request for each number; the times of those that began in it.
+pub(crate) async fn push(
+    mut client: Http,
+    requests: Rc<Vec<String>>,
+    number: usize,
+    [begin, end]: [Instant; 2],
+) -> (Http, Latencies) {
+    let mut times = Latencies::default();
+    for request in requests.iter().cycle().skip(number * 31) {
+        let sent = Instant::now();
+        if sent >= end {
+            break;
+        }
+        let reply = client.ask(request).await;
+        assert!((200..300).contains(&reply.status), "{reply:?}");
+        if sent >= begin {
+            times.add(sent.elapsed());
+        }
+    }
+    (client, times)
 }
