@@ -167,7 +167,8 @@ impl View {
         written: bool,
         goes_on: GoesOn<'_>,
     ) -> Result<Option<Found>, Error> {
-        let moved = || Ok::<_, Error>(written && (self.mark()? != *mark || !self.is_quiet()?));
+        // The mark last: a write that ended just before has set it.
+        let moved = || Ok::<_, Error>(written && (!self.is_quiet()? || self.mark()? != *mark));
         let (mut found, mut before) = (Found::default(), None);
         for row in &self.index {
             let (key, value) = row?;
